@@ -1,0 +1,79 @@
+//! What a board must offer. Everything else in this crate is portable.
+
+use embedded_storage::nor_flash::NorFlash;
+use keyferry_protocol::identity::{DeviceId, Fingerprint};
+use keyferry_protocol::receipt::SourceClass;
+
+use crate::wipe::Secret;
+
+/// The key all stored keys are encrypted under, 32 bytes from fuses or the board.
+pub type RootKey = Secret<32>;
+
+/// A board, as the firmware sees it.
+pub trait Platform {
+    /// The flash area that belongs to the key store, and to nothing else. See [`crate::store`] for the sizes it needs.
+    type Flash: NorFlash;
+
+    /// Gives the flash area away; called once, at start.
+    fn take_flash(&mut self) -> Self::Flash;
+
+    /// The device's id, the same at every start.
+    fn device_id(&self) -> DeviceId;
+
+    /// Fills `key` with the root key, the same at every start.
+    ///
+    /// # Errors
+    /// [`SourceFailed`] if the fuses cannot be read.
+    fn root_key(&mut self, key: &mut RootKey) -> Result<(), SourceFailed>;
+
+    /// Fills `out` from the entropy source.
+    ///
+    /// # Errors
+    /// [`SourceFailed`] if the source reports an error or a failed health test. The firmware then refuses to go on.
+    fn entropy(&mut self, out: &mut [u8]) -> Result<(), SourceFailed>;
+
+    /// What this board and build are, for the signed statement.
+    fn description(&self) -> Description;
+
+    /// The authority compiled into a production image. `None` on development boards: the first `Enroll` pins one.
+    fn pinned_authority(&self) -> Option<Fingerprint> {
+        None
+    }
+
+    /// Shows what the device is doing, where the board has an LED.
+    fn show(&mut self, status: Status) {
+        let _ = status;
+    }
+}
+
+/// A source of randomness or of the root key failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceFailed;
+
+/// What a board and build are.
+#[derive(Clone, Copy, Debug)]
+pub struct Description {
+    /// The board's name, at most 32 bytes.
+    pub board: &'static str,
+    /// The firmware's version, at most 32 bytes.
+    pub firmware: &'static str,
+    /// Whether this is a development image (pins whichever authority enrols it first).
+    pub development: bool,
+    /// Where the randomness comes from.
+    pub rng: SourceClass,
+    /// Where the root key comes from.
+    pub root_key: SourceClass,
+}
+
+/// What the status LED shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Waiting for a station.
+    Idle,
+    /// An order is under way.
+    Busy,
+    /// The last order was applied.
+    Done,
+    /// The last order was refused, or the device is quarantined.
+    Failed,
+}

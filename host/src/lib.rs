@@ -1,0 +1,7 @@
+//! The station's side of keyferry: keys leave an HSM wrapped toward a device's own public key, or toward another HSM.
+//!
+//! No type of this crate can hold a clear key; what it carries are public keys, wrapped blobs and signed statements.
+
+pub mod device;
+pub mod emulate;
+pub mod hsm;

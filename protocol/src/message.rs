@@ -1,0 +1,196 @@
+//! Messages: the unsigned envelope in which orders, blobs and receipts travel. Nothing is decided from a message itself.
+
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::MAX_SLOTS;
+use crate::attributes::Attributes;
+use crate::codec::{self, DecodeError, TooLong};
+use crate::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
+use crate::order::Label;
+use crate::receipt::{Refusal, State};
+
+/// From the station to the device. Numbers are appended, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request<'a> {
+    /// The greeting, first in every session.
+    Hello {
+        /// Oldest protocol version the station speaks.
+        min: u8,
+        /// Newest protocol version the station speaks.
+        max: u8,
+    },
+    /// An order. Its blobs follow after [`Reply::Accepted`].
+    Order {
+        /// The authority's signature over `order`.
+        signature: Signature,
+        /// The new authority's signature, in a `Rotate` only.
+        second: Option<Signature>,
+        /// The order's bytes.
+        order: &'a [u8],
+    },
+    /// A piece of the blob that is due; pieces come in order and without gaps.
+    Blob {
+        /// At most [`crate::BLOB_CHUNK`] bytes.
+        bytes: &'a [u8],
+    },
+    /// Asks for a signed [`crate::receipt::Status`].
+    Status {
+        /// SHA-256 of the order asked about.
+        order: Digest,
+        /// Comes back in the answer.
+        nonce: Challenge,
+    },
+    /// Asks for the table of slots.
+    List,
+    /// Asks for the same bytes back.
+    Echo {
+        /// Any bytes.
+        bytes: &'a [u8],
+    },
+    /// Drops the order that is under way, if its commit has not begun.
+    Cancel,
+}
+
+/// From the device to the station. Numbers are appended, never reused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "no allocation here; messages are decoded one at a time"
+)]
+pub enum Reply<'a> {
+    /// Answer to the greeting.
+    Hello(Hello<'a>),
+    /// The order is authentic and for this device; its blobs may come.
+    Accepted,
+    /// Work goes on.
+    Progress(Progress),
+    /// The receipt of the order.
+    Receipt {
+        /// The identity key's signature over `receipt`.
+        signature: Signature,
+        /// The receipt's bytes.
+        receipt: &'a [u8],
+    },
+    /// The request is refused, unsigned: it was not authentic, or the device has no identity key to sign with.
+    Refused(Refusal),
+    /// Answer to [`Request::Status`].
+    Status {
+        /// The identity key's signature over `status`.
+        signature: Signature,
+        /// The status's bytes.
+        status: &'a [u8],
+    },
+    /// Answer to [`Request::List`].
+    Slots(Vec<SlotInfo, MAX_SLOTS>),
+    /// Answer to [`Request::Echo`].
+    Echo {
+        /// The same bytes.
+        bytes: &'a [u8],
+    },
+    /// Answer to [`Request::Cancel`].
+    Cancelled,
+}
+
+/// What a device says of itself in the greeting, unsigned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello<'a> {
+    /// The protocol version that both ends now speak.
+    pub version: u8,
+    /// The device's id.
+    pub device: DeviceId,
+    /// Its identity key; zero while it has none.
+    pub identity: Fingerprint,
+    /// Its unwrap key; zero while it has none.
+    pub unwrap: Fingerprint,
+    /// Its authority; zero while it has none.
+    pub authority: Fingerprint,
+    /// Its state.
+    pub state: State,
+    /// Its counter.
+    #[serde(with = "postcard::fixint::le")]
+    pub counter: u32,
+    /// The challenge for the next order.
+    pub challenge: Challenge,
+    /// The board's name.
+    pub board: &'a str,
+    /// The firmware's version.
+    pub firmware: &'a str,
+}
+
+/// What a device is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Task {
+    /// Making its unwrap key.
+    GenerateUnwrapKey,
+    /// Unwrapping keys.
+    Unwrap,
+    /// Making proofs.
+    Prove,
+    /// Writing flash.
+    Store,
+}
+
+/// How far the work is. Any progress message starts the station's patience anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The work.
+    pub task: Task,
+    /// Steps done.
+    #[serde(with = "postcard::fixint::le")]
+    pub done: u16,
+    /// Steps in all; for work of random length, the expected number, which `done` may exceed.
+    #[serde(with = "postcard::fixint::le")]
+    pub total: u16,
+}
+
+/// One occupied slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotInfo {
+    /// Slot number.
+    #[serde(with = "postcard::fixint::le")]
+    pub slot: u16,
+    /// Key version.
+    #[serde(with = "postcard::fixint::le")]
+    pub version: u32,
+    /// What the key is and may do.
+    pub attributes: Attributes,
+    /// Its label.
+    pub label: Label,
+}
+
+impl<'a> Request<'a> {
+    /// Encodes into `out`.
+    ///
+    /// # Errors
+    /// [`TooLong`].
+    pub fn encode<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], TooLong> {
+        codec::encode(self, out)
+    }
+
+    /// Decodes.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        codec::decode(bytes)
+    }
+}
+
+impl<'a> Reply<'a> {
+    /// Encodes into `out`.
+    ///
+    /// # Errors
+    /// [`TooLong`].
+    pub fn encode<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], TooLong> {
+        codec::encode(self, out)
+    }
+
+    /// Decodes.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        codec::decode(bytes)
+    }
+}

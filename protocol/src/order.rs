@@ -1,0 +1,408 @@
+//! Orders: the only thing that changes a device. Signed by the authority key in the HSM.
+//!
+//! An order is verified exactly as transmitted; nothing is re-encoded. Wrapped blobs follow outside the signature, which
+//! covers their digests, so a device with little memory checks the header first and each blob as it streams in.
+
+use heapless::Vec;
+use serde::{Deserialize, Serialize};
+
+use crate::attributes::Attributes;
+use crate::codec::{self, DecodeError, TooLong};
+use crate::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use crate::proof::Proof;
+use crate::suite::{Suite, UnwrapAlgorithm};
+use crate::{MAX_ENTRIES, MAX_SLOTS};
+
+/// First 16 bytes of every order.
+pub const TAG: [u8; 16] = *b"keyferry order  ";
+
+/// The format version that follows the tag.
+pub const FORMAT: u8 = 1;
+
+/// Longest label in bytes of UTF-8.
+pub const MAX_LABEL: usize = 32;
+
+/// A slot's label.
+pub type Label = heapless::String<MAX_LABEL>;
+
+/// What an order asks for. Numbers are appended, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// Pin the authority and make unwrap and identity key; on an enrolled device, state them again.
+    Enroll,
+    /// Put keys into slots.
+    Inject,
+    /// Prove keys that are in slots.
+    Prove,
+    /// Take keys out of slots.
+    Remove,
+    /// Hand the device over to a new authority; signed by the old and the new.
+    Rotate,
+    /// Refuse every later `Inject`, `Remove` and `Rotate`.
+    Lock,
+    /// Destroy unwrap key, identity key and all slots.
+    Wipe,
+}
+
+impl Kind {
+    /// The name used in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Enroll => "enroll",
+            Self::Inject => "inject",
+            Self::Prove => "prove",
+            Self::Remove => "remove",
+            Self::Rotate => "rotate",
+            Self::Lock => "lock",
+            Self::Wipe => "wipe",
+        }
+    }
+}
+
+/// What keeps an order from being used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Freshness {
+    /// The device's current one-time challenge: the station talks to the device now.
+    Challenge(Challenge),
+    /// Prepared earlier: valid while the device's counter is below the bound.
+    Detached {
+        /// The order is refused once the device's counter has reached this.
+        #[serde(with = "postcard::fixint::le")]
+        below: u32,
+    },
+}
+
+/// The part that all kinds of order share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// [`TAG`].
+    pub tag: [u8; 16],
+    /// [`FORMAT`].
+    pub format: u8,
+    /// What is asked for, and so which body follows.
+    pub kind: Kind,
+    /// The one device this is for.
+    pub device: DeviceId,
+    /// Its identity key; zero while it has none.
+    pub identity: Fingerprint,
+    /// Its unwrap key; zero while it has none.
+    pub unwrap: Fingerprint,
+    /// What keeps it from being used twice.
+    pub freshness: Freshness,
+    /// The device's counter once this is applied: above its present one, by at most [`MAX_COUNTER_STEP`].
+    #[serde(with = "postcard::fixint::le")]
+    pub counter: u32,
+    /// How the KEK travels; present in `Inject` only.
+    pub suite: Option<Suite>,
+    /// Head of the station's audit chain when the order was made; zero without an audit log.
+    pub audit_head: Digest,
+}
+
+/// How far one order may move a device's counter.
+pub const MAX_COUNTER_STEP: u32 = 1024;
+
+impl Header {
+    /// A header with tag and format filled in.
+    #[must_use]
+    pub const fn new(kind: Kind, to: Address, freshness: Freshness, counter: u32) -> Self {
+        Self {
+            tag: TAG,
+            format: FORMAT,
+            kind,
+            device: to.device,
+            identity: to.identity,
+            unwrap: to.unwrap,
+            freshness,
+            counter,
+            suite: None,
+            audit_head: Digest::ZERO,
+        }
+    }
+
+    /// Whom the order is for.
+    #[must_use]
+    pub const fn address(&self) -> Address {
+        Address {
+            device: self.device,
+            identity: self.identity,
+            unwrap: self.unwrap,
+        }
+    }
+}
+
+/// Whom an order is for: a device, and the two keys that make it that device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The device's id.
+    pub device: DeviceId,
+    /// Fingerprint of its identity key; zero while it has none.
+    pub identity: Fingerprint,
+    /// Fingerprint of its unwrap key; zero while it has none.
+    pub unwrap: Fingerprint,
+}
+
+/// Body of [`Kind::Enroll`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enroll<'a> {
+    /// The authority's public key, P-256 `SubjectPublicKeyInfo` DER, 91 bytes; its signature covers this order.
+    pub authority: &'a [u8],
+    /// Comes back in the statement, which is so known to be fresh.
+    pub nonce: Challenge,
+    /// Which unwrap key to make.
+    pub unwrap: UnwrapAlgorithm,
+}
+
+/// A blob that follows the order: its length and its SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// Length in bytes.
+    #[serde(with = "postcard::fixint::le")]
+    pub length: u16,
+    /// SHA-256 of the blob.
+    pub digest: Digest,
+}
+
+/// One key of an [`Inject`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Slot number, below [`MAX_SLOTS`].
+    #[serde(with = "postcard::fixint::le")]
+    pub slot: u16,
+    /// Key version: replaces a lower one in the slot; never goes down, not even after a removal.
+    #[serde(with = "postcard::fixint::le")]
+    pub version: u32,
+    /// What the key is and may do.
+    pub attributes: Attributes,
+    /// The slot's label.
+    pub label: Label,
+    /// How the key is to be proved from its slot in the receipt of this order.
+    pub proof: Proof,
+    /// Index into [`Inject::keks`].
+    pub kek: u8,
+    /// The AES-KWP blob.
+    pub blob: BlobRef,
+}
+
+/// Body of [`Kind::Inject`].
+///
+/// Blobs follow in this order: each KEK, then the entries that name it. So entries stand sorted by `kek`, beginning
+/// with 0 and without gaps. One KEK for all entries costs the device one private-key operation; a token that can only
+/// wrap in a single step brings one KEK an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inject {
+    /// Goes into the proofs of this order's receipt.
+    pub challenge: Challenge,
+    /// The wrapped KEKs: OAEP ciphertexts, or uncompressed ephemeral points.
+    pub keks: Vec<BlobRef, MAX_ENTRIES>,
+    /// The keys.
+    pub entries: Vec<Entry, MAX_ENTRIES>,
+}
+
+/// What one blob of an [`Inject`] carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobRole {
+    /// The wrapped KEK with this index.
+    Kek(usize),
+    /// The wrapped key of the entry with this index.
+    Entry(usize),
+}
+
+impl Inject {
+    /// Checks what the layout demands beyond its encoding: at least one entry, slots in range and each at most once, KEK
+    /// indices sorted and without gaps, blob lengths within [`crate::MAX_BLOB`], supported attributes, permitted proofs.
+    ///
+    /// # Errors
+    /// [`DecodeError::Malformed`].
+    pub fn check(&self) -> Result<(), DecodeError> {
+        let mut slots = [false; MAX_SLOTS];
+        let mut keks = 0;
+        for entry in &self.entries {
+            let seen = slots
+                .get_mut(usize::from(entry.slot))
+                .ok_or(DecodeError::Malformed)?;
+            let kek = usize::from(entry.kek);
+            let kind = entry
+                .attributes
+                .kind()
+                .map_err(|_| DecodeError::Malformed)?;
+            if *seen
+                || kek > keks
+                || kek + 1 < keks
+                || usize::from(entry.blob.length) > crate::MAX_BLOB
+                || !entry.proof.permitted(kind, &entry.attributes)
+            {
+                return Err(DecodeError::Malformed);
+            }
+            *seen = true;
+            keks = kek + 1;
+        }
+        if keks == 0 || keks != self.keks.len() {
+            return Err(DecodeError::Malformed);
+        }
+        if self
+            .keks
+            .iter()
+            .any(|kek| usize::from(kek.length) > crate::MAX_BLOB)
+        {
+            return Err(DecodeError::Malformed);
+        }
+        Ok(())
+    }
+
+    /// Number of blobs that follow the order.
+    #[must_use]
+    pub fn blob_count(&self) -> usize {
+        self.keks.len() + self.entries.len()
+    }
+
+    /// What the blob with this place in the stream carries, and what the order says of it.
+    #[must_use]
+    pub fn blob(&self, index: usize) -> Option<(BlobRole, BlobRef)> {
+        let mut at = 0;
+        let mut next_kek = 0;
+        for (position, entry) in self.entries.iter().enumerate() {
+            if usize::from(entry.kek) == next_kek {
+                if at == index {
+                    return Some((BlobRole::Kek(next_kek), *self.keks.get(next_kek)?));
+                }
+                at += 1;
+                next_kek += 1;
+            }
+            if at == index {
+                return Some((BlobRole::Entry(position), entry.blob));
+            }
+            at += 1;
+        }
+        None
+    }
+}
+
+/// One slot of a [`Prove`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofRequest {
+    /// Slot number.
+    #[serde(with = "postcard::fixint::le")]
+    pub slot: u16,
+    /// The proof wanted.
+    pub proof: Proof,
+}
+
+/// Body of [`Kind::Prove`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prove {
+    /// Goes into the proofs.
+    pub challenge: Challenge,
+    /// The slots to prove; none asks only for a signed receipt with state and counter.
+    pub slots: Vec<ProofRequest, MAX_ENTRIES>,
+}
+
+/// Body of [`Kind::Remove`]: slot numbers, one byte each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remove {
+    /// The slots to empty.
+    pub slots: Vec<u8, MAX_ENTRIES>,
+}
+
+/// Body of [`Kind::Rotate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotate<'a> {
+    /// The new authority's public key, P-256 `SubjectPublicKeyInfo` DER, 91 bytes; it signs this order too.
+    pub authority: &'a [u8],
+}
+
+/// What follows the header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "no allocation here; orders are decoded one at a time"
+)]
+pub enum Body<'a> {
+    /// Body of `Enroll`.
+    Enroll(Enroll<'a>),
+    /// Body of `Inject`.
+    Inject(Inject),
+    /// Body of `Prove`.
+    Prove(Prove),
+    /// Body of `Remove`.
+    Remove(Remove),
+    /// Body of `Rotate`.
+    Rotate(Rotate<'a>),
+    /// `Lock` has no body.
+    Lock,
+    /// `Wipe` has no body.
+    Wipe,
+}
+
+impl Body<'_> {
+    /// The kind of order this is the body of.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Enroll(_) => Kind::Enroll,
+            Self::Inject(_) => Kind::Inject,
+            Self::Prove(_) => Kind::Prove,
+            Self::Remove(_) => Kind::Remove,
+            Self::Rotate(_) => Kind::Rotate,
+            Self::Lock => Kind::Lock,
+            Self::Wipe => Kind::Wipe,
+        }
+    }
+}
+
+/// Encodes an order into `out` and gives back the bytes to sign and to send. The header's kind is taken from the body.
+///
+/// # Errors
+/// [`TooLong`] if `out` is too small.
+pub fn encode<'a>(
+    mut header: Header,
+    body: &Body<'_>,
+    out: &'a mut [u8],
+) -> Result<&'a [u8], TooLong> {
+    header.kind = body.kind();
+    match body {
+        Body::Enroll(body) => codec::encode_pair(&header, body, out),
+        Body::Inject(body) => codec::encode_pair(&header, body, out),
+        Body::Prove(body) => codec::encode_pair(&header, body, out),
+        Body::Remove(body) => codec::encode_pair(&header, body, out),
+        Body::Rotate(body) => codec::encode_pair(&header, body, out),
+        Body::Lock | Body::Wipe => codec::encode(&header, out),
+    }
+}
+
+/// Decodes the header alone and gives back the bytes of the body, still unread.
+///
+/// # Errors
+/// [`DecodeError`]; a suite in anything but an `Inject`, or an `Inject` without one, is malformed.
+pub fn decode_header(bytes: &[u8]) -> Result<(Header, &[u8]), DecodeError> {
+    codec::check_front(bytes, &TAG, FORMAT)?;
+    let (header, body): (Header, _) = codec::decode_front(bytes)?;
+    if header.suite.is_some() == matches!(header.kind, Kind::Inject) {
+        Ok((header, body))
+    } else {
+        Err(DecodeError::Malformed)
+    }
+}
+
+/// Decodes a whole order.
+///
+/// # Errors
+/// [`DecodeError`].
+pub fn decode(bytes: &[u8]) -> Result<(Header, Body<'_>), DecodeError> {
+    let (header, body) = decode_header(bytes)?;
+    let body = match header.kind {
+        Kind::Enroll => Body::Enroll(codec::decode(body)?),
+        Kind::Inject => {
+            let inject: Inject = codec::decode(body)?;
+            inject.check()?;
+            Body::Inject(inject)
+        }
+        Kind::Prove => Body::Prove(codec::decode(body)?),
+        Kind::Remove => Body::Remove(codec::decode(body)?),
+        Kind::Rotate => Body::Rotate(codec::decode(body)?),
+        Kind::Lock if body.is_empty() => Body::Lock,
+        Kind::Wipe if body.is_empty() => Body::Wipe,
+        Kind::Lock | Kind::Wipe => return Err(DecodeError::Malformed),
+    };
+    Ok((header, body))
+}
