@@ -21,6 +21,12 @@ impl<const N: usize> Secret<N> {
         Self([0; N])
     }
 
+    /// A second copy, where two owners each need one.
+    #[must_use]
+    pub const fn copied(other: &Self) -> Self {
+        Self(other.0)
+    }
+
     /// The bytes.
     #[must_use]
     pub const fn expose(&self) -> &[u8; N] {

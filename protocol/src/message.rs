@@ -194,3 +194,24 @@ impl<'a> Reply<'a> {
         codec::decode(bytes)
     }
 }
+
+impl SlotInfo {
+    /// Longest encoding in bytes.
+    pub const MAX_LENGTH: usize = 2 + 4 + 18 + 1 + crate::order::MAX_LABEL;
+
+    /// Encodes into `out`.
+    ///
+    /// # Errors
+    /// [`TooLong`].
+    pub fn encode<'o>(&self, out: &'o mut [u8]) -> Result<&'o [u8], TooLong> {
+        codec::encode(self, out)
+    }
+
+    /// Decodes.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        codec::decode(bytes)
+    }
+}

@@ -273,26 +273,27 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Body<'_>), DecodeError> {
     Ok((header, body))
 }
 
-/// Writes a receipt piece by piece, so that a device never holds two proofs at once.
-#[derive(Debug)]
-pub struct Writer<'a> {
-    out: &'a mut [u8],
+/// Writes a receipt piece by piece, so that a device never holds two proofs at once. The buffer is lent to each call, so
+/// that a receipt can grow over several steps of work.
+#[derive(Clone, Copy, Debug)]
+pub struct Writer {
     used: usize,
 }
 
-impl<'a> Writer<'a> {
+impl Writer {
     /// Begins a receipt in `out`.
     ///
     /// # Errors
     /// [`TooLong`] if `out` is too small; so in all further calls.
-    pub fn new(out: &'a mut [u8], header: &Header) -> Result<Self, TooLong> {
-        let mut writer = Self { out, used: 0 };
-        writer.push(header)?;
+    pub fn new(header: &Header, out: &mut [u8]) -> Result<Self, TooLong> {
+        let mut writer = Self { used: 0 };
+        writer.push(header, out)?;
         Ok(writer)
     }
 
-    fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), TooLong> {
-        self.used += codec::encode(value, &mut self.out[self.used..])?.len();
+    fn push<T: Serialize + ?Sized>(&mut self, value: &T, out: &mut [u8]) -> Result<(), TooLong> {
+        let free = out.get_mut(self.used..).ok_or(TooLong)?;
+        self.used += codec::encode(value, free)?.len();
         Ok(())
     }
 
@@ -300,24 +301,24 @@ impl<'a> Writer<'a> {
     ///
     /// # Errors
     /// [`TooLong`].
-    pub fn statement(&mut self, statement: &Statement<'_>) -> Result<(), TooLong> {
-        self.push(statement)
+    pub fn statement(&mut self, statement: &Statement<'_>, out: &mut [u8]) -> Result<(), TooLong> {
+        self.push(statement, out)
     }
 
     /// Says how many slot reports follow.
     ///
     /// # Errors
     /// [`TooLong`].
-    pub fn slot_count(&mut self, count: usize) -> Result<(), TooLong> {
-        self.push(&count)
+    pub fn slot_count(&mut self, count: usize, out: &mut [u8]) -> Result<(), TooLong> {
+        self.push(&count, out)
     }
 
     /// Adds one slot report.
     ///
     /// # Errors
     /// [`TooLong`].
-    pub fn slot(&mut self, report: &SlotReport<'_>) -> Result<(), TooLong> {
-        self.push(report)
+    pub fn slot(&mut self, report: &SlotReport<'_>, out: &mut [u8]) -> Result<(), TooLong> {
+        self.push(report, out)
     }
 
     /// Length so far in bytes.
@@ -326,6 +327,18 @@ impl<'a> Writer<'a> {
         self.used
     }
 }
+
+/// Longest receipt header in bytes.
+pub const MAX_HEADER: usize = 16 + 1 + 1 + 16 + 32 + 32 + 2 + 1 + 4 + 32;
+
+/// Length of one slot report in bytes, with a proof of `proof` bytes.
+#[must_use]
+pub const fn slot_report_length(proof: usize) -> usize {
+    2 + 4 + 16 + 1 + 2 + proof
+}
+
+/// Longest receipt in bytes: what fits into a message beside its signature.
+pub const MAX_RECEIPT: usize = crate::MAX_MESSAGE - 1 - 64 - 2;
 
 /// A signed answer to "was this order applied?".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,222 @@
+//! Answers: receipts, signed by the identity key and stored with what they report; signed status; the table of slots.
+
+use heapless::Vec;
+use keyferry_protocol::identity::{Challenge, Digest, Signature};
+use keyferry_protocol::message::{Reply, SlotInfo, Task};
+use keyferry_protocol::receipt::{
+    self, MAX_RECEIPT, Outcome, Refusal, STATUS_TAG, State, TAG, Writer,
+};
+use keyferry_protocol::{MAX_SLOTS, TooLong};
+
+use super::memory::{self, Memory};
+use super::orders::Accepted;
+use super::{Device, Job};
+use crate::keys;
+use crate::platform::{Platform, Status};
+use crate::store::{ItemId, StoreError};
+use crate::wipe::Secret;
+
+/// What the store's errors mean to the station.
+pub(super) fn storage(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Full => Refusal::StoreFull,
+        _ => Refusal::Storage,
+    }
+}
+
+pub(super) fn too_long(_: TooLong) -> Refusal {
+    Refusal::TooLong
+}
+
+impl<P: Platform> Device<P> {
+    /// Opens the store's transaction for an order: its items, and always memory and receipt.
+    pub(super) fn begin(&mut self, items: &[(ItemId, usize, usize)]) -> Result<(), Refusal> {
+        let mut all: Vec<(ItemId, usize, usize), { MAX_SLOTS + 5 }> = Vec::new();
+        let own = [
+            (ItemId::META, memory::LENGTH, 0),
+            (ItemId::RECEIPT, Signature::LENGTH + MAX_RECEIPT, 0),
+        ];
+        for item in items.iter().chain(&own) {
+            all.push(*item).map_err(|_| Refusal::StoreFull)?;
+        }
+        self.store.begin(&all).map_err(storage)
+    }
+
+    /// The header of the receipt of an applied order.
+    pub(super) fn receipt_header(&self, order: &Accepted, next: &Memory) -> receipt::Header {
+        receipt::Header {
+            tag: TAG,
+            format: receipt::FORMAT,
+            kind: order.header.kind,
+            device: self.platform.device_id(),
+            identity: next.identity,
+            order: order.digest,
+            outcome: Outcome::Applied,
+            state: next.state,
+            counter: next.counter,
+            challenge: self.challenge,
+        }
+    }
+
+    fn sign(&mut self, length: usize) -> Result<Signature, Refusal> {
+        let mut identity = Secret::<32>::zeroed();
+        match self
+            .store
+            .secret(ItemId::IDENTITY, identity.expose_mut())
+            .map_err(storage)?
+        {
+            Some(_) => Ok(keys::p256::sign(&identity, &self.receipt[..length])),
+            None => Err(Refusal::Storage),
+        }
+    }
+
+    /// Signs the receipt that stands in the buffer, writes it with the new memory, makes all of it durable, and sends it.
+    pub(super) fn conclude(
+        &mut self,
+        length: usize,
+        signature: &Signature,
+        next: Memory,
+    ) -> Result<(), Refusal> {
+        self.progress(Task::Store, 0, 1);
+        let mut stored = [0; Signature::LENGTH + MAX_RECEIPT];
+        stored[..Signature::LENGTH].copy_from_slice(&signature.to_bytes());
+        stored[Signature::LENGTH..][..length].copy_from_slice(&self.receipt[..length]);
+        let written = self
+            .store
+            .put(
+                ItemId::RECEIPT,
+                &stored[..Signature::LENGTH + length],
+                &mut [],
+            )
+            .and_then(|()| self.store.put(ItemId::META, &next.encode(), &mut []))
+            .and_then(|()| self.store.commit());
+        written.map_err(storage)?;
+        self.memory = next;
+        self.drop_job();
+        self.platform.show(Status::Done);
+        self.send_receipt(length, signature);
+        Ok(())
+    }
+
+    /// Signs with the identity key in the store, then concludes.
+    pub(super) fn sign_and_conclude(&mut self, length: usize, next: Memory) -> Result<(), Refusal> {
+        let signature = self.sign(length)?;
+        self.conclude(length, &signature, next)
+    }
+
+    pub(super) fn answer_empty(&mut self, order: &Accepted, next: Memory) -> Result<(), Refusal> {
+        let header = self.receipt_header(order, &next);
+        let writer = Writer::new(&header, &mut self.receipt).map_err(too_long)?;
+        self.sign_and_conclude(writer.length(), next)
+    }
+
+    /// Answers an authentic order that was not done. Signed where there is an identity key; never stored.
+    pub(super) fn answer_refusal(&mut self, order: &Accepted, refusal: Refusal) {
+        self.job = Job::Idle;
+        self.drop_job();
+        self.refuse(refusal);
+        if self.no_keys() {
+            return;
+        }
+        let header = receipt::Header {
+            outcome: Outcome::Refused(refusal),
+            ..self.receipt_header(order, &self.memory)
+        };
+        if let Ok(writer) = Writer::new(&header, &mut self.receipt)
+            && let Ok(signature) = self.sign(writer.length())
+        {
+            self.send_receipt(writer.length(), &signature);
+        }
+    }
+
+    fn send_receipt(&mut self, length: usize, signature: &Signature) {
+        let reply = Reply::Receipt {
+            signature: *signature,
+            receipt: &self.receipt[..length],
+        };
+        match reply.encode(&mut self.outgoing) {
+            Ok(bytes) => self.outgoing_length = bytes.len(),
+            Err(_) => self.refuse(Refusal::TooLong),
+        }
+    }
+
+    pub(super) fn answer_stored_receipt(&mut self) {
+        let mut stored = [0; Signature::LENGTH + MAX_RECEIPT];
+        let read = match self.store.public(ItemId::RECEIPT, &mut stored) {
+            Ok(Some(bytes)) => bytes.split_first_chunk::<{ Signature::LENGTH }>(),
+            Ok(None) | Err(_) => None,
+        };
+        match read {
+            None => self.refuse(Refusal::Storage),
+            Some((signature, receipt)) => self.reply(&Reply::Receipt {
+                signature: Signature::from_bytes(signature),
+                receipt,
+            }),
+        }
+    }
+
+    pub(super) fn answer_status(&mut self, order: Digest, nonce: Challenge) {
+        if self.no_keys() || self.memory.state == State::Quarantined {
+            self.refuse(Refusal::State);
+            return;
+        }
+        let status = receipt::Status {
+            tag: STATUS_TAG,
+            format: receipt::FORMAT,
+            device: self.platform.device_id(),
+            identity: self.memory.identity,
+            order,
+            nonce,
+            applied: self.is_last_order(&order),
+            state: self.memory.state,
+            counter: self.memory.counter,
+        };
+        let length = status.encode(&mut self.receipt).map_or(0, <[u8]>::len);
+        match self.sign(length) {
+            Err(refusal) => self.refuse(refusal),
+            Ok(signature) => {
+                let reply = Reply::Status {
+                    signature,
+                    status: &self.receipt[..length],
+                };
+                match reply.encode(&mut self.outgoing) {
+                    Ok(bytes) => self.outgoing_length = bytes.len(),
+                    Err(_) => self.refuse(Refusal::TooLong),
+                }
+            }
+        }
+    }
+
+    pub(super) fn list(&mut self) {
+        let mut slots: Vec<SlotInfo, MAX_SLOTS> = Vec::new();
+        for slot in 0..MAX_SLOTS as u16 {
+            match self.slot_info(slot) {
+                Ok(None) => {}
+                Ok(Some(info)) => {
+                    // The table has a place for every slot.
+                    let _ = slots.push(info);
+                }
+                Err(refusal) => {
+                    self.refuse(refusal);
+                    return;
+                }
+            }
+        }
+        self.reply(&Reply::Slots(slots));
+    }
+
+    /// What a slot's public part says, if the slot is occupied.
+    pub(super) fn slot_info(&mut self, slot: u16) -> Result<Option<SlotInfo>, Refusal> {
+        let mut bytes = [0; SlotInfo::MAX_LENGTH];
+        match self
+            .store
+            .public(ItemId::slot(slot), &mut bytes)
+            .map_err(storage)?
+        {
+            None => Ok(None),
+            Some(bytes) => SlotInfo::decode(bytes)
+                .map(Some)
+                .map_err(|_| Refusal::Storage),
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! `Enroll`: the device makes its unwrap and identity key, pins its authority, and states all of it, signed.
+
+use heapless::Vec;
+use keyferry_protocol::identity::{Challenge, p256_spki};
+use keyferry_protocol::message::Task;
+use keyferry_protocol::order::Enroll;
+use keyferry_protocol::receipt::{Flavour, MAX_RECEIPT, Refusal, State, Statement, Writer};
+use keyferry_protocol::suite::UnwrapAlgorithm;
+
+use super::answer::{storage, too_long};
+use super::memory::{MAX_SPKI, Memory};
+use super::orders::Accepted;
+use super::{Device, Job};
+use crate::keys;
+use crate::platform::Platform;
+use crate::store::ItemId;
+use crate::unwrap;
+use crate::wipe::Secret;
+
+/// Longest unwrap key as stored, in bytes: RSA-4096 as `e ‖ p ‖ q`.
+pub(super) const MAX_UNWRAP_SECRET: usize = 4 + 512;
+
+/// An `Enroll` on a blank device, under way.
+pub(super) struct Enrolling {
+    order: Accepted,
+    nonce: Challenge,
+    authority: [u8; p256_spki::LENGTH],
+    generation: keys::Generation,
+}
+
+impl<P: Platform> Device<P> {
+    pub(super) fn begin_enroll(
+        &mut self,
+        order: &Accepted,
+        enroll: &Enroll<'_>,
+    ) -> Result<(), Refusal> {
+        let authority = enroll
+            .authority
+            .try_into()
+            .map_err(|_| Refusal::Malformed)?;
+        let generation = keys::Generation::new(enroll.unwrap).ok_or(Refusal::Unsupported)?;
+        self.begin(&[
+            (ItemId::AUTHORITY, p256_spki::LENGTH, 0),
+            (ItemId::IDENTITY, p256_spki::LENGTH, 32),
+            (ItemId::UNWRAP, MAX_SPKI, MAX_UNWRAP_SECRET),
+        ])?;
+        self.job = Job::Enroll(Enrolling {
+            order: *order,
+            nonce: enroll.nonce,
+            authority,
+            generation,
+        });
+        Ok(())
+    }
+
+    /// One step of key generation; after the last, the rest of the order.
+    pub(super) fn step_enroll(&mut self) -> bool {
+        let (Job::Enroll(enrolling), Some(random)) = (&mut self.job, &mut self.random) else {
+            return false;
+        };
+        if !enrolling.generation.step(random) {
+            let (done, total) = enrolling.generation.progress();
+            self.progress(Task::GenerateUnwrapKey, done, total);
+            return true;
+        }
+        let order = enrolling.order;
+        if let Err(refusal) = self.finish_enroll() {
+            self.answer_refusal(&order, refusal);
+        }
+        false
+    }
+
+    fn finish_enroll(&mut self) -> Result<(), Refusal> {
+        let (Job::Enroll(enrolling), Some(random)) = (&mut self.job, &mut self.random) else {
+            return Err(Refusal::Sequence);
+        };
+        let (order, nonce, authority) = (enrolling.order, enrolling.nonce, enrolling.authority);
+
+        let mut unwrap_secret = Secret::<MAX_UNWRAP_SECRET>::zeroed();
+        let mut unwrap_spki = [0; MAX_SPKI];
+        let (secret_length, spki_length) = enrolling
+            .generation
+            .finish(unwrap_secret.expose_mut(), &mut unwrap_spki)
+            .ok_or(Refusal::Storage)?;
+        let unwrap_spki = &unwrap_spki[..spki_length];
+
+        let mut identity = Secret::<32>::zeroed();
+        keys::p256::generate(random, &mut identity);
+        let identity_spki = keys::p256::public_spki(&identity);
+
+        let next = Memory {
+            state: State::Enrolled,
+            authority: keys::fingerprint(&authority),
+            identity: keys::fingerprint(&identity_spki),
+            unwrap: keys::fingerprint(unwrap_spki),
+            ..self.after(&order)
+        };
+        let length = self.write_statement(&order, &next, nonce, &identity_spki, unwrap_spki)?;
+        let signature = keys::p256::sign(&identity, &self.receipt[..length]);
+        self.store
+            .put(ItemId::AUTHORITY, &authority, &mut [])
+            .and_then(|()| {
+                self.store
+                    .put(ItemId::IDENTITY, &identity_spki, identity.expose_mut())
+            })
+            .and_then(|()| {
+                let secret = &mut unwrap_secret.expose_mut()[..secret_length];
+                self.store.put(ItemId::UNWRAP, unwrap_spki, secret)
+            })
+            .map_err(storage)?;
+        self.conclude(length, &signature, next)
+    }
+
+    /// `Enroll` on a device that has its keys: nothing changes but the counter; the statement is made anew.
+    pub(super) fn restate(&mut self, order: &Accepted, enroll: &Enroll<'_>) -> Result<(), Refusal> {
+        let (mut identity, mut unwrap) = ([0; p256_spki::LENGTH], [0; MAX_SPKI]);
+        let identity_length = read_public(self, ItemId::IDENTITY, &mut identity)?;
+        let unwrap_length = read_public(self, ItemId::UNWRAP, &mut unwrap)?;
+        self.begin(&[])?;
+        let next = self.after(order);
+        let length = self.write_statement(
+            order,
+            &next,
+            enroll.nonce,
+            &identity[..identity_length],
+            &unwrap[..unwrap_length],
+        )?;
+        self.sign_and_conclude(length, next)
+    }
+
+    fn write_statement(
+        &mut self,
+        order: &Accepted,
+        next: &Memory,
+        nonce: Challenge,
+        identity_key: &[u8],
+        unwrap_key: &[u8],
+    ) -> Result<usize, Refusal> {
+        let description = self.platform.description();
+        let algorithm = keys::unwrap_algorithm(unwrap_key).ok_or(Refusal::Storage)?;
+        let sabotaged =
+            cfg!(feature = "sabotage-plain-storage") || cfg!(feature = "sabotage-no-wipe");
+        let statement = Statement {
+            nonce,
+            identity_key,
+            unwrap_key,
+            suites: unwrap::suites(algorithm),
+            board: description.board,
+            firmware: description.firmware,
+            flavour: if sabotaged {
+                Flavour::Sabotaged
+            } else if description.development {
+                Flavour::Development
+            } else {
+                Flavour::Production
+            },
+            rng: description.rng,
+            root_key: description.root_key,
+            authority: next.authority,
+        };
+        let header = self.receipt_header(order, next);
+        let out: &mut [u8; MAX_RECEIPT] = &mut self.receipt;
+        let mut writer = Writer::new(&header, out).map_err(too_long)?;
+        writer.statement(&statement, out).map_err(too_long)?;
+        Ok(writer.length())
+    }
+
+    /// The kind of the device's unwrap key, and its secret in `secret`; gives the secret's length.
+    pub(super) fn unwrap_secret(
+        &mut self,
+        secret: &mut Secret<MAX_UNWRAP_SECRET>,
+    ) -> Result<(UnwrapAlgorithm, usize), Refusal> {
+        let algorithm = self.unwrap_algorithm()?;
+        let read = self
+            .store
+            .secret(ItemId::UNWRAP, secret.expose_mut())
+            .map_err(storage)?;
+        read.map_or(Err(Refusal::Storage), |bytes| Ok((algorithm, bytes.len())))
+    }
+
+    /// The kind of the device's unwrap key.
+    pub(super) fn unwrap_algorithm(&mut self) -> Result<UnwrapAlgorithm, Refusal> {
+        let mut spki = [0; MAX_SPKI];
+        let length = read_public(self, ItemId::UNWRAP, &mut spki)?;
+        keys::unwrap_algorithm(&spki[..length]).ok_or(Refusal::Storage)
+    }
+}
+
+fn read_public<P: Platform>(
+    device: &mut Device<P>,
+    id: ItemId,
+    out: &mut [u8],
+) -> Result<usize, Refusal> {
+    device
+        .store
+        .public(id, out)
+        .map_err(storage)?
+        .map_or(Err(Refusal::Storage), |bytes| Ok(bytes.len()))
+}

@@ -1,0 +1,322 @@
+//! The device's end of a session: requests in, replies out.
+//!
+//! A [`Device`] takes bytes and the time and gives back bytes and a deadline; it owns no port and no clock. Long work is
+//! cut into bounded steps that [`Device::work`] does one at a time, so a board can feed its watchdog and the line in
+//! between. [`orders`] says which orders pass, [`enroll`] and [`inject`] do what they ask, [`answer`] signs receipts.
+
+mod answer;
+mod enroll;
+mod inject;
+mod memory;
+mod orders;
+
+use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
+use keyferry_protocol::link::{Event, Link};
+use keyferry_protocol::message::{Hello, Progress, Reply, Request, Task};
+use keyferry_protocol::receipt::{MAX_RECEIPT, Refusal, State};
+use keyferry_protocol::{MAX_BLOB, MAX_MESSAGE, VERSION, VERSION_MIN};
+use rand_core::Rng;
+
+use crate::fmt::{debug, info, warning};
+use crate::platform::{Platform, RootKey, Status};
+use crate::rng::Drbg;
+use crate::store::{Condition, Store};
+use crate::wipe::{Secret, scrub_stack, wipe};
+use memory::Memory;
+
+/// Milliseconds since any fixed moment, from a clock that never goes back.
+pub use keyferry_protocol::link::Millis;
+
+/// Stack bytes that [`Device`] overwrites after each step that may have touched a key; a board's stack must be larger by
+/// what lies above. RSA's bignum temporaries go deepest.
+pub const SCRUBBED_STACK: usize = if cfg!(feature = "rsa") {
+    20 * 1024
+} else {
+    10 * 1024
+};
+
+/// What the board should do after [`Device::work`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Send what [`Device::transmit`] gives, feed what arrived, and call again at once.
+    More,
+    /// Nothing to do before bytes arrive or, where given, the clock reaches this value.
+    Idle(Option<Millis>),
+}
+
+/// What the device is in the middle of.
+enum Job {
+    /// Nothing.
+    Idle,
+    /// Making the unwrap key of an `Enroll`.
+    Enroll(enroll::Enrolling),
+    /// Taking the blobs of an `Inject`, or proving what they brought.
+    Inject(inject::Injecting),
+}
+
+/// A device.
+pub struct Device<P: Platform> {
+    platform: P,
+    store: Store<P::Flash>,
+    /// `None` where the root key or the entropy source failed at start: then every order is refused.
+    random: Option<Drbg>,
+    memory: Memory,
+    challenge: Challenge,
+    link: Link,
+    /// The station has greeted in this session.
+    greeted: bool,
+    job: Job,
+    /// The message waiting in `outgoing`, in bytes; 0 if none.
+    outgoing_length: usize,
+    outgoing: [u8; MAX_MESSAGE],
+    receipt: [u8; MAX_RECEIPT],
+    blob: [u8; MAX_BLOB],
+    blob_length: usize,
+    kek: Secret<32>,
+    /// Private-key operations with the unwrap key since start.
+    unwrap_operations: u32,
+}
+
+impl<P: Platform> Device<P> {
+    /// Opens the key store and gets ready for a station. Never fails: what is wrong shows in the greeting.
+    pub fn new(mut platform: P) -> Self {
+        let flash = platform.take_flash();
+        let mut root = RootKey::zeroed();
+        let root_read = platform.root_key(&mut root).is_ok();
+        let mut entropy = [0; 32];
+        let entropy_read = platform.entropy(&mut entropy).is_ok();
+        let seed = Secret::copied(&root);
+        let mut store = Store::open(flash, root);
+        let mut memory = if root_read && store.condition() == Condition::Ready {
+            Memory::load(&mut store)
+        } else {
+            Memory::quarantined()
+        };
+        let random = match store.next_boot() {
+            Ok(boot) if root_read && entropy_read => Some(Drbg::new(&seed, boot, &entropy)),
+            Ok(_) => None,
+            Err(_) => {
+                memory = Memory::quarantined();
+                None
+            }
+        };
+        wipe(&mut entropy);
+        if memory.state == State::Quarantined {
+            warning!("key store quarantined");
+        }
+        let mut device = Self {
+            platform,
+            store,
+            random,
+            memory,
+            challenge: Challenge::ZERO,
+            link: Link::new(),
+            greeted: false,
+            job: Job::Idle,
+            outgoing_length: 0,
+            outgoing: [0; MAX_MESSAGE],
+            receipt: [0; MAX_RECEIPT],
+            blob: [0; MAX_BLOB],
+            blob_length: 0,
+            kek: Secret::zeroed(),
+            unwrap_operations: 0,
+        };
+        device.renew_challenge();
+        let status = device.resting_status();
+        device.platform.show(status);
+        device
+    }
+
+    /// Private-key operations with the unwrap key since start. No unsigned or misaddressed order moves it.
+    #[must_use]
+    pub const fn unwrap_operations(&self) -> u32 {
+        self.unwrap_operations
+    }
+
+    /// The board.
+    pub const fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// Takes bytes from the line.
+    pub fn receive(&mut self, bytes: &[u8], now: Millis) {
+        let _ = now;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // A step that is due comes before the next message: it may need the buffer the message would use.
+            while self.step() {}
+            let (used, event) = self.link.receive(rest);
+            rest = rest.get(used..).unwrap_or(&[]);
+            match event {
+                None => {}
+                Some(Event::Opened) => {
+                    self.drop_job();
+                    self.outgoing_length = 0;
+                    self.greeted = false;
+                    self.handle();
+                }
+                Some(Event::Message) => self.handle(),
+                Some(Event::Reset) => self.drop_job(),
+            }
+        }
+    }
+
+    /// Does one bounded piece of work.
+    pub fn work(&mut self, now: Millis) -> Work {
+        let more = self.step();
+        self.flush();
+        if more {
+            Work::More
+        } else if self.link.transmit(now).is_ok_and(|bytes| !bytes.is_empty()) {
+            Work::More
+        } else {
+            Work::Idle(self.link.deadline())
+        }
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn transmit(&mut self, now: Millis) -> &[u8] {
+        self.flush();
+        match self.link.transmit(now) {
+            Ok(bytes) => bytes,
+            // The station is gone. A new greeting opens a new session.
+            Err(_) => &[],
+        }
+    }
+
+    /// Says that the first `count` bytes of [`Self::transmit`] have gone out.
+    pub fn transmitted(&mut self, count: usize, now: Millis) {
+        self.link.transmitted(count, now);
+    }
+
+    fn step(&mut self) -> bool {
+        let more = match self.job {
+            Job::Idle => return false,
+            Job::Enroll(_) => self.step_enroll(),
+            Job::Inject(_) => self.step_inject(),
+        };
+        scrub_stack::<SCRUBBED_STACK>();
+        more
+    }
+
+    fn flush(&mut self) {
+        if self.outgoing_length > 0 && self.link.ready() {
+            // A message that the link does not take is lost with its session; the station asks again.
+            let _ = self.link.send(&self.outgoing[..self.outgoing_length]);
+            self.outgoing_length = 0;
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply<'_>) {
+        match reply.encode(&mut self.outgoing) {
+            Ok(bytes) => self.outgoing_length = bytes.len(),
+            Err(_) => self.refuse(Refusal::TooLong),
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        info!("refused: {=u8}", refusal as u8);
+        self.platform.show(Status::Failed);
+        if let Ok(bytes) = Reply::Refused(refusal).encode(&mut self.outgoing) {
+            self.outgoing_length = bytes.len();
+        }
+    }
+
+    /// Tells the station that work goes on, unless it still has an earlier message to take.
+    fn progress(&mut self, task: Task, done: u16, total: u16) {
+        if self.outgoing_length == 0 && self.link.ready() {
+            self.reply(&Reply::Progress(Progress { task, done, total }));
+        }
+    }
+
+    fn handle(&mut self) {
+        // The order is decoded from the link's buffer, and answering it needs the whole device: work on a copy.
+        let mut message = [0; MAX_MESSAGE];
+        let received = self.link.message();
+        let length = received.len().min(MAX_MESSAGE);
+        message[..length].copy_from_slice(&received[..length]);
+        match Request::decode(&message[..length]) {
+            Err(_) => self.refuse(Refusal::Malformed),
+            Ok(Request::Hello { min, max }) => self.greet(min, max),
+            Ok(_) if !self.greeted => self.refuse(Refusal::Sequence),
+            Ok(Request::Order {
+                signature,
+                second,
+                order,
+            }) => {
+                self.drop_job();
+                self.take_order(order, &signature, second.as_ref());
+                scrub_stack::<SCRUBBED_STACK>();
+            }
+            Ok(Request::Blob { bytes }) => self.take_blob(bytes),
+            Ok(Request::Status { order, nonce }) => {
+                self.answer_status(order, nonce);
+                scrub_stack::<SCRUBBED_STACK>();
+            }
+            Ok(Request::List) => self.list(),
+            Ok(Request::Echo { bytes }) => self.reply(&Reply::Echo { bytes }),
+            Ok(Request::Cancel) => {
+                self.drop_job();
+                self.reply(&Reply::Cancelled);
+            }
+        }
+    }
+
+    fn greet(&mut self, min: u8, max: u8) {
+        if min > VERSION || max < VERSION_MIN {
+            self.refuse(Refusal::UnknownVersion);
+            return;
+        }
+        debug!("greeted");
+        self.greeted = true;
+        let description = self.platform.description();
+        let hello = Hello {
+            version: max.min(VERSION),
+            device: self.platform.device_id(),
+            identity: self.memory.identity,
+            unwrap: self.memory.unwrap,
+            authority: self.memory.authority,
+            state: self.memory.state,
+            counter: self.memory.counter,
+            challenge: self.challenge,
+            board: description.board,
+            firmware: description.firmware,
+        };
+        self.reply(&Reply::Hello(hello));
+    }
+
+    /// Forgets what is under way. The store is as before the order.
+    fn drop_job(&mut self) {
+        if !matches!(self.job, Job::Idle) {
+            self.job = Job::Idle;
+            self.store.abort();
+        }
+        wipe(&mut self.blob);
+        wipe(self.kek.expose_mut());
+        self.blob_length = 0;
+        let status = self.resting_status();
+        self.platform.show(status);
+    }
+
+    fn resting_status(&self) -> Status {
+        if self.memory.state == State::Quarantined || self.random.is_none() {
+            Status::Failed
+        } else {
+            Status::Idle
+        }
+    }
+
+    fn renew_challenge(&mut self) {
+        if let Some(random) = &mut self.random {
+            random.fill_bytes(&mut self.challenge.0);
+        }
+    }
+
+    fn no_keys(&self) -> bool {
+        self.memory.identity == Fingerprint::ZERO
+    }
+
+    fn is_last_order(&self, order: &Digest) -> bool {
+        self.memory.last_order == *order && *order != Digest::ZERO
+    }
+}

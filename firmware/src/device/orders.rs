@@ -1,0 +1,196 @@
+//! Which orders pass. The checks stand in the order that SPEC.md gives them, and no private-key operation happens before
+//! signature and address are known to be right.
+
+use keyferry_protocol::identity::{Digest, Signature, p256_spki};
+use keyferry_protocol::order::{self, Body, Freshness, Header, Kind, MAX_COUNTER_STEP};
+use keyferry_protocol::receipt::{Refusal, State};
+use sha2::{Digest as _, Sha256};
+
+use super::{Device, memory};
+use crate::fmt::info;
+use crate::keys;
+use crate::platform::{Platform, Status};
+use crate::store::ItemId;
+
+/// An order that is authentic, for this device, fresh, and allowed in its state.
+#[derive(Clone, Copy)]
+pub(super) struct Accepted {
+    pub(super) digest: Digest,
+    pub(super) header: Header,
+}
+
+/// The table of SPEC.md: which kind of order is allowed in which state.
+const fn allowed(kind: Kind, state: State) -> bool {
+    match state {
+        State::Quarantined => false,
+        State::Blank => match kind {
+            Kind::Enroll => true,
+            Kind::Inject | Kind::Prove | Kind::Remove | Kind::Rotate | Kind::Lock | Kind::Wipe => {
+                false
+            }
+        },
+        State::Enrolled | State::Provisioned => match kind {
+            Kind::Enroll | Kind::Inject | Kind::Prove | Kind::Remove | Kind::Lock => true,
+            Kind::Rotate | Kind::Wipe => true,
+        },
+        State::Locked => match kind {
+            Kind::Enroll | Kind::Prove | Kind::Wipe => true,
+            Kind::Inject | Kind::Remove | Kind::Rotate | Kind::Lock => false,
+        },
+    }
+}
+
+impl<P: Platform> Device<P> {
+    pub(super) fn take_order(
+        &mut self,
+        bytes: &[u8],
+        signature: &Signature,
+        second: Option<&Signature>,
+    ) {
+        self.platform.show(Status::Busy);
+        let digest = Digest(Sha256::digest(bytes).into());
+        match self.authenticate(bytes, signature, second) {
+            Err(refusal) => self.refuse(refusal),
+            Ok(_) if self.is_last_order(&digest) => self.answer_stored_receipt(),
+            Ok((header, body)) => {
+                let order = Accepted { digest, header };
+                let done = self
+                    .admit(&header)
+                    .and_then(|()| self.perform(&order, &body));
+                if let Err(refusal) = done {
+                    self.store.abort();
+                    self.answer_refusal(&order, refusal);
+                }
+            }
+        }
+    }
+
+    /// Signature and address: what fails here is answered unsigned and leaves no trace.
+    fn authenticate<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        signature: &Signature,
+        second: Option<&Signature>,
+    ) -> Result<(Header, Body<'a>), Refusal> {
+        if self.memory.state == State::Quarantined {
+            return Err(Refusal::State);
+        }
+        let decoded = order::decode(bytes).map_err(|error| match error {
+            keyferry_protocol::DecodeError::UnknownFormat(_) => Refusal::UnknownVersion,
+            keyferry_protocol::DecodeError::Malformed
+            | keyferry_protocol::DecodeError::WrongTag => Refusal::Malformed,
+        });
+        let mut stored = [0; p256_spki::LENGTH];
+        let authority = if self.no_keys() {
+            // A blank device takes the authority from the order itself, unless the image names the one it obeys.
+            match &decoded {
+                Ok((_, Body::Enroll(enroll))) => {
+                    let pinned = self.platform.pinned_authority();
+                    if pinned.is_some_and(|pinned| pinned != keys::fingerprint(enroll.authority)) {
+                        return Err(Refusal::BadSignature);
+                    }
+                    enroll.authority
+                }
+                Ok(_) => return Err(Refusal::State),
+                Err(refusal) => return Err(*refusal),
+            }
+        } else {
+            match self.store.public(ItemId::AUTHORITY, &mut stored) {
+                Ok(Some(spki)) => spki,
+                Ok(None) | Err(_) => return Err(Refusal::Storage),
+            }
+        };
+        if !keys::p256::verify(authority, bytes, signature) {
+            return Err(Refusal::BadSignature);
+        }
+        let (header, body) = decoded?;
+        if let Body::Enroll(enroll) = &body
+            && enroll.authority != authority
+        {
+            return Err(Refusal::BadSignature);
+        }
+        // Only a `Rotate` is signed twice, and it is checked where it is done.
+        if second.is_some() && header.kind != Kind::Rotate {
+            return Err(Refusal::Malformed);
+        }
+        if header.device != self.platform.device_id()
+            || header.identity != self.memory.identity
+            || header.unwrap != self.memory.unwrap
+        {
+            return Err(Refusal::WrongAddress);
+        }
+        Ok((header, body))
+    }
+
+    /// Freshness, counter, state. The challenge is used up here, whatever comes after.
+    fn admit(&mut self, header: &Header) -> Result<(), Refusal> {
+        if self.random.is_none() {
+            return Err(Refusal::Entropy);
+        }
+        let fresh = match header.freshness {
+            Freshness::Challenge(challenge) => challenge == self.challenge,
+            Freshness::Detached { below } => self.memory.counter < below,
+        };
+        self.renew_challenge();
+        if !fresh {
+            return Err(Refusal::Stale);
+        }
+        let step = header.counter.checked_sub(self.memory.counter);
+        if !step.is_some_and(|step| (1..=MAX_COUNTER_STEP).contains(&step)) {
+            return Err(Refusal::Counter);
+        }
+        if !allowed(header.kind, self.memory.state) {
+            return Err(Refusal::State);
+        }
+        info!("order admitted: kind {=u8}", header.kind as u8);
+        Ok(())
+    }
+
+    fn perform(&mut self, order: &Accepted, body: &Body<'_>) -> Result<(), Refusal> {
+        match body {
+            Body::Enroll(enroll) if self.no_keys() => self.begin_enroll(order, enroll),
+            Body::Enroll(enroll) => self.restate(order, enroll),
+            Body::Inject(inject) => self.begin_inject(order, inject),
+            Body::Prove(prove) => self.begin_prove(order, prove),
+            Body::Remove(remove) => self.remove(order, &remove.slots),
+            Body::Lock => self.lock(order),
+            Body::Rotate(_) | Body::Wipe => Err(Refusal::Unsupported),
+        }
+    }
+
+    fn remove(&mut self, order: &Accepted, slots: &[u8]) -> Result<(), Refusal> {
+        let occupied = |slot: &u8| {
+            usize::from(*slot) < keyferry_protocol::MAX_SLOTS
+                && self.store.contains(ItemId::slot(u16::from(*slot)))
+        };
+        if !slots.iter().all(occupied) {
+            return Err(Refusal::SlotEmpty);
+        }
+        self.begin(&[])?;
+        for slot in slots {
+            self.store
+                .remove(ItemId::slot(u16::from(*slot)))
+                .map_err(super::answer::storage)?;
+        }
+        let next = self.after(order);
+        self.answer_empty(order, next)
+    }
+
+    fn lock(&mut self, order: &Accepted) -> Result<(), Refusal> {
+        self.begin(&[])?;
+        let next = memory::Memory {
+            state: State::Locked,
+            ..self.after(order)
+        };
+        self.answer_empty(order, next)
+    }
+
+    /// The device's memory once this order is applied.
+    pub(super) fn after(&self, order: &Accepted) -> memory::Memory {
+        memory::Memory {
+            counter: order.header.counter,
+            last_order: order.digest,
+            ..self.memory.clone()
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What can go wrong between station and device.
+
+use std::time::Duration;
+
+use keyferry_protocol::receipt::Refusal;
+use thiserror::Error;
+
+/// What went wrong with a device or the line to it.
+#[derive(Debug, Error)]
+pub enum DeviceError {
+    /// The port does not exist.
+    #[error("port '{port}' does not exist")]
+    PortMissing {
+        /// The port as given.
+        port: String,
+    },
+    /// Another program has the port.
+    #[error("port '{port}' is in use by another program, or may not be opened")]
+    PortBusy {
+        /// The port as given.
+        port: String,
+    },
+    /// The operating system failed on the port.
+    #[error("port '{port}' failed")]
+    Port {
+        /// The port as given.
+        port: String,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// Nothing at all came back.
+    #[error("no answer from '{port}' within {} s", waited.as_secs())]
+    Silent {
+        /// The port as given.
+        port: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// Bytes came back, but none that a device would send.
+    #[error("what answers on '{port}' is no keyferry device ({bytes} bytes made no sense)")]
+    Garbage {
+        /// The port as given.
+        port: String,
+        /// How many bytes came.
+        bytes: usize,
+    },
+    /// The device was there and is gone.
+    #[error("the device on '{port}' disappeared in mid-session")]
+    Disappeared {
+        /// The port as given.
+        port: String,
+    },
+    /// The device restarted in mid-session.
+    #[error("the device on '{port}' restarted in mid-session")]
+    Restarted {
+        /// The port as given.
+        port: String,
+    },
+    /// The device speaks no protocol version that this station speaks.
+    #[error(
+        "the device on '{port}' speaks another protocol version than this station ({min} to {max})"
+    )]
+    Version {
+        /// The port as given.
+        port: String,
+        /// The oldest version offered.
+        min: u8,
+        /// The newest version offered.
+        max: u8,
+    },
+    /// The device refused.
+    #[error("the device refused the order: {refusal}")]
+    Refused {
+        /// Its reason.
+        refusal: Refusal,
+        /// Whether the refusal was signed by its identity key.
+        signed: bool,
+    },
+    /// An answer that should prove something does not.
+    #[error("the device's answer cannot be trusted: {reason}")]
+    Untrusted {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An answer that does not belong to the question.
+    #[error("the device answered something else than it was asked")]
+    Unexpected,
+    /// The order is too long for one message.
+    #[error("the order is too long: fewer keys at a time")]
+    TooLong,
+    /// The authority did not sign.
+    #[error("the authority did not sign the order")]
+    Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl DeviceError {
+    /// The next move, for a person.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::PortMissing { .. } => "plug the device in, or look up the port's name",
+            Self::PortBusy { .. } => {
+                "close the other program (a terminal, a second keyferry), or get the right to open it"
+            }
+            Self::Port { .. } => "unplug the adapter, plug it in again, and try once more",
+            Self::Silent { .. } => {
+                "check power, cable and port; the device must run keyferry firmware"
+            }
+            Self::Garbage { .. } => {
+                "check the baud rate, and that this port is the device's keyferry port"
+            }
+            Self::Disappeared { .. } | Self::Restarted { .. } => {
+                "nothing half-done stays behind: check power and cable, then run the same command again"
+            }
+            Self::Version { .. } => "update the device's firmware or this program",
+            Self::Refused { refusal, .. } => refusal_hint(*refusal),
+            Self::Untrusted { .. } => {
+                "do not use this device: something on the line is not what it claims to be"
+            }
+            Self::Unexpected => {
+                "run the command again; if it stays, firmware and station do not match"
+            }
+            Self::TooLong => "split the keys over two orders",
+            Self::Authority(_) => "check the token and the authority key",
+        }
+    }
+}
+
+const fn refusal_hint(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Malformed | Refusal::UnknownVersion | Refusal::Unsupported => {
+            "firmware and station do not match: update the older one"
+        }
+        Refusal::BadSignature => "the device obeys another authority: use that one's key",
+        Refusal::WrongAddress => "the order was made for another device: make one for this device",
+        Refusal::Stale | Refusal::Counter => "the order was used before: make a new one",
+        Refusal::State => "see `keyferry device info`: a blank device must be enrolled first",
+        Refusal::Suite => "choose a suite that the device's statement offers",
+        Refusal::Attributes => "choose a key type and proof that the firmware supports",
+        Refusal::SlotTaken => "choose a free slot, or raise the key version to replace the key",
+        Refusal::VersionRollback => "the slot has held a newer key: raise the key version",
+        Refusal::StoreFull => "remove keys first, or use fewer or smaller ones",
+        Refusal::Unwrap => "the blob was altered, or was not wrapped for this device: wrap again",
+        Refusal::SlotEmpty => "see `keyferry device list`",
+        Refusal::Entropy => "the device's hardware is not fit for keys: take it off the line",
+        Refusal::Storage => {
+            "the device's flash is worn, or belongs to another board: take it off the line"
+        }
+        Refusal::TooLong => "prove fewer keys in one order",
+        Refusal::Sequence => "run the command again",
+    }
+}

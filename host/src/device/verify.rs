@@ -1,0 +1,223 @@
+//! What a signed answer is worth. The one place where the station verifies a device.
+
+use keyferry_protocol::attributes::Attributes;
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature, p256_spki};
+use keyferry_protocol::order::Kind;
+use keyferry_protocol::proof::Proof;
+use keyferry_protocol::receipt::{self, Body, Flavour, Header, Outcome, SourceClass, State};
+use keyferry_protocol::suite::Suite;
+use p256::ecdsa::signature::Verifier;
+use sha2::{Digest as _, Sha256};
+
+use super::DeviceError;
+
+/// SHA-256 of a public key's `SubjectPublicKeyInfo` DER.
+#[must_use]
+pub fn fingerprint(spki: &[u8]) -> Fingerprint {
+    Fingerprint(Sha256::digest(spki).into())
+}
+
+/// SHA-256 of an order's bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
+}
+
+/// Whether `signature` is that of the P-256 key in `spki` (91 bytes DER) over SHA-256 of `message`.
+#[must_use]
+pub fn signature_is_valid(spki: &[u8], message: &[u8], signature: &Signature) -> bool {
+    let Some(point) = p256_spki::to_point(spki) else {
+        return false;
+    };
+    let Ok(key) = p256::ecdsa::VerifyingKey::from_sec1_bytes(point) else {
+        return false;
+    };
+    p256::ecdsa::Signature::from_scalars(signature.r, signature.s)
+        .is_ok_and(|signature| key.verify(message, &signature).is_ok())
+}
+
+/// A device as its own verified statement describes it.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// Its id.
+    pub device: DeviceId,
+    /// Its identity key, `SubjectPublicKeyInfo` DER.
+    pub identity_key: Vec<u8>,
+    /// Its unwrap key, `SubjectPublicKeyInfo` DER.
+    pub unwrap_key: Vec<u8>,
+    /// The suites it allows, strongest first.
+    pub suites: Vec<Suite>,
+    /// The board's name.
+    pub board: String,
+    /// The firmware's version.
+    pub firmware: String,
+    /// How the firmware was built.
+    pub flavour: Flavour,
+    /// Where its randomness comes from.
+    pub rng: SourceClass,
+    /// Where its root key comes from.
+    pub root_key: SourceClass,
+    /// The authority it obeys.
+    pub authority: Fingerprint,
+    /// Its state, counter and next challenge, from the same receipt.
+    pub standing: Standing,
+}
+
+/// What changes from receipt to receipt.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// The device's state.
+    pub state: State,
+    /// Its counter.
+    pub counter: u32,
+    /// The challenge for the next order.
+    pub challenge: Challenge,
+}
+
+/// One slot as a verified receipt reports it.
+#[derive(Clone, Debug)]
+pub struct SlotReport {
+    /// Slot number.
+    pub slot: u16,
+    /// Key version.
+    pub version: u32,
+    /// Attributes as stored.
+    pub attributes: Attributes,
+    /// The kind of proof.
+    pub proof: Proof,
+    /// The proof, still to be verified by the HSM or with the public key.
+    pub value: Vec<u8>,
+}
+
+const fn untrusted<T>(reason: &'static str) -> Result<T, DeviceError> {
+    Err(DeviceError::Untrusted { reason })
+}
+
+/// Verifies a receipt: signature, then that it answers this order of this device.
+fn verified<'a>(
+    bytes: &'a [u8],
+    signature: &Signature,
+    identity_key: &[u8],
+    device: DeviceId,
+    order: &Digest,
+    kind: Kind,
+) -> Result<(Header, Body<'a>), DeviceError> {
+    if !signature_is_valid(identity_key, bytes, signature) {
+        return untrusted("the receipt's signature is not the device's");
+    }
+    let Ok((header, body)) = receipt::decode(bytes) else {
+        return untrusted("the receipt does not decode");
+    };
+    if header.device != device || header.identity != fingerprint(identity_key) {
+        return untrusted("the receipt is another device's");
+    }
+    if header.order != *order || header.kind != kind {
+        return untrusted("the receipt answers another order");
+    }
+    match header.outcome {
+        Outcome::Applied => Ok((header, body)),
+        Outcome::Refused(refusal) => Err(DeviceError::Refused {
+            refusal,
+            signed: true,
+        }),
+    }
+}
+
+const fn standing(header: &Header) -> Standing {
+    Standing {
+        state: header.state,
+        counter: header.counter,
+        challenge: header.challenge,
+    }
+}
+
+/// Verifies the statement of an `Enroll`: it is signed by the identity key it names, and answers this order and nonce.
+///
+/// # Errors
+/// [`DeviceError::Untrusted`], [`DeviceError::Refused`].
+pub fn statement(
+    bytes: &[u8],
+    signature: &Signature,
+    device: DeviceId,
+    order: &Digest,
+    nonce: Challenge,
+    authority: Fingerprint,
+) -> Result<Statement, DeviceError> {
+    // The key stands in what it signs; whether it is the right device's is for enrolment and visit policy to say.
+    let Ok((_, claimed)) = receipt::decode(bytes) else {
+        return untrusted("the statement does not decode");
+    };
+    let identity_key = match claimed {
+        Body::Statement(statement) => statement.identity_key.to_vec(),
+        Body::Empty | Body::Slots(_) => match receipt::decode(bytes) {
+            Ok((header, _)) => {
+                return match header.outcome {
+                    Outcome::Refused(refusal) => Err(DeviceError::Refused {
+                        refusal,
+                        signed: false,
+                    }),
+                    Outcome::Applied => untrusted("the receipt holds no statement"),
+                };
+            }
+            Err(_) => return untrusted("the statement does not decode"),
+        },
+    };
+    let (header, body) = verified(bytes, signature, &identity_key, device, order, Kind::Enroll)?;
+    let Body::Statement(statement) = body else {
+        return untrusted("the receipt holds no statement");
+    };
+    if statement.nonce != nonce {
+        return untrusted("the statement is not fresh");
+    }
+    if statement.authority != authority {
+        return untrusted("the statement names another authority");
+    }
+    Ok(Statement {
+        device,
+        identity_key,
+        unwrap_key: statement.unwrap_key.to_vec(),
+        suites: statement.suites.iter().copied().collect(),
+        board: statement.board.to_owned(),
+        firmware: statement.firmware.to_owned(),
+        flavour: statement.flavour,
+        rng: statement.rng,
+        root_key: statement.root_key,
+        authority,
+        standing: standing(&header),
+    })
+}
+
+/// Verifies the receipt of an `Inject` or a `Prove`.
+///
+/// # Errors
+/// [`DeviceError::Untrusted`], [`DeviceError::Refused`].
+pub fn slots(
+    bytes: &[u8],
+    signature: &Signature,
+    device: &Statement,
+    order: &Digest,
+    kind: Kind,
+) -> Result<(Standing, Vec<SlotReport>), DeviceError> {
+    let (header, body) = verified(
+        bytes,
+        signature,
+        &device.identity_key,
+        device.device,
+        order,
+        kind,
+    )?;
+    let Body::Slots(reports) = body else {
+        return untrusted("the receipt reports no slots");
+    };
+    let reports = reports
+        .iter()
+        .map(|report| SlotReport {
+            slot: report.slot,
+            version: report.version,
+            attributes: report.attributes,
+            proof: report.proof,
+            value: report.value.to_vec(),
+        })
+        .collect();
+    Ok((standing(&header), reports))
+}
