@@ -1,1 +1,175 @@
-//! Under construction.
+//! Opening what the HSM wrapped: first the key-encryption key (KEK) with the device's unwrap key, then each key with the
+//! KEK.
+//!
+//! The caller has verified the order's signature and the blobs' digests; this module never decides who may send a key.
+//!
+//! **Implicit rejection.** A KEK blob that does not open must not be told apart from one that does, or the device would
+//! answer questions about the unwrap key (Manger's and Bleichenbacher's attacks). So [`open_kek`] has no error: for a bad
+//! blob it gives a KEK that is a keyed hash of the blob, [`open_key`] then fails on it like on any wrong KEK, and says
+//! the one thing it can say. Both KEKs are always computed, and one is selected in constant time. What is left over is
+//! a few instructions inside the `rsa` crate, which returns early on bad padding; blinding and the signature that stands
+//! before every private-key operation carry the rest.
+
+use keyferry_protocol::MAX_BLOB;
+use keyferry_protocol::attributes::{KeyKind, MAX_SECRET};
+use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
+use rand_core::CryptoRng;
+use subtle::{Choice, ConditionallySelectable as _};
+
+use crate::keys::{derive, secret_length, unwrap_key_kind};
+use crate::wipe::{Secret, wipe};
+
+mod der;
+mod ecdh;
+mod kwp;
+mod pkcs8;
+#[cfg(feature = "rsa")]
+mod rsa_oaep;
+
+/// Longest key in its wrapped form, before wrapping, in bytes: a PKCS#8 RSA-4096 key, or without RSA a generic secret
+/// with SoftHSM's padding (the PKCS#8 form of a P-256 key is shorter: 138 to 152 bytes).
+const PLAIN_MAX: usize = if cfg!(feature = "rsa") {
+    MAX_BLOB - 8
+} else {
+    MAX_SECRET.next_multiple_of(8)
+};
+
+/// Binds the implicit-rejection key to its use.
+const REJECTION_TAG: &[u8] = b"keyferry implicit rejection 1";
+
+/// An AES-256 key-encryption key, the right one or, after a blob that did not open, a pseudo-random one. Wiped on drop.
+pub struct Kek(Secret<32>);
+
+/// The key did not open. There is one such error, without a reason, on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnwrapFailed;
+
+impl core::fmt::Display for UnwrapFailed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("unwrapping failed")
+    }
+}
+
+impl core::error::Error for UnwrapFailed {}
+
+/// Whether this build can open the KEK of this suite.
+#[must_use]
+pub const fn supported(suite: Suite) -> bool {
+    match suite {
+        Suite::RsaOaepSha256 | Suite::RsaOaepSha1 => cfg!(feature = "rsa"),
+        Suite::EcdhP256X963Sha256 => false,
+        Suite::EcdhP256Null => true,
+    }
+}
+
+/// The suites this build offers with an unwrap key of this kind, strongest first.
+#[must_use]
+pub fn suites(algorithm: UnwrapAlgorithm) -> heapless::Vec<Suite, { Suite::ALL.len() }> {
+    Suite::ALL
+        .into_iter()
+        .filter(|suite| supported(*suite) && suite.fits(algorithm))
+        .collect()
+}
+
+/// Opens the KEK of an order. `unwrap_secret` holds the secret bytes of the device's unwrap key (see [`crate::keys`]),
+/// which is of kind `algorithm`; `rng` blinds the RSA operation.
+///
+/// It never fails in a visible way: whatever is wrong with `kek_blob` (length, range, padding, a point off the curve)
+/// gives a KEK that nobody without the unwrap key can predict, always the same one for the same blob. The same happens
+/// for a suite that is not in this build or does not fit the unwrap key; the caller refuses those before.
+pub fn open_kek<R: CryptoRng + ?Sized>(
+    suite: Suite,
+    algorithm: UnwrapAlgorithm,
+    unwrap_secret: &[u8],
+    kek_blob: &[u8],
+    rng: &mut R,
+) -> Kek {
+    let mut kek = Kek(Secret::zeroed());
+    reject(unwrap_secret, kek_blob, &mut kek.0);
+
+    let mut opened = Secret::zeroed();
+    let usable =
+        suite.fits(algorithm) && unwrap_secret.len() == secret_length(unwrap_key_kind(algorithm));
+    let valid = if usable {
+        open_family(suite, unwrap_secret, kek_blob, rng, &mut opened)
+    } else {
+        Choice::from(0)
+    };
+    for (byte, right) in kek.0.expose_mut().iter_mut().zip(opened.expose()) {
+        byte.conditional_assign(right, valid);
+    }
+    kek
+}
+
+/// Opens `kek_blob` into `kek` and says whether it was a valid one.
+fn open_family<R: CryptoRng + ?Sized>(
+    suite: Suite,
+    unwrap_secret: &[u8],
+    kek_blob: &[u8],
+    rng: &mut R,
+    kek: &mut Secret<32>,
+) -> Choice {
+    match suite {
+        #[cfg(feature = "rsa")]
+        Suite::RsaOaepSha256 => {
+            rsa_oaep::open::<sha2::Sha256, R>(unwrap_secret, kek_blob, rng, kek)
+        }
+        #[cfg(feature = "rsa")]
+        Suite::RsaOaepSha1 => rsa_oaep::open::<sha1::Sha1, R>(unwrap_secret, kek_blob, rng, kek),
+        #[cfg(not(feature = "rsa"))]
+        Suite::RsaOaepSha256 | Suite::RsaOaepSha1 => {
+            let _ = rng;
+            Choice::from(0)
+        }
+        Suite::EcdhP256X963Sha256 => Choice::from(0),
+        Suite::EcdhP256Null => ecdh::open_null(unwrap_secret, kek_blob, kek),
+    }
+}
+
+/// The KEK that stands in for a blob that does not open: HKDF-SHA-256 (RFC 5869) of the unwrap key, with the blob as info.
+/// That is HMAC-SHA-256 of the blob under a key which is made from the unwrap key and serves nothing else.
+fn reject(unwrap_secret: &[u8], kek_blob: &[u8], kek: &mut Secret<32>) {
+    derive(REJECTION_TAG, unwrap_secret, &[kek_blob], kek);
+}
+
+/// Opens one key in place: `blob` holds its AES-256-KWP wrapping (RFC 5649); afterwards `blob[..n]` holds its secret
+/// bytes (see [`crate::keys`]), where n is the length given back, and the rest is zeros.
+///
+/// `kind` comes from the signed attributes. An AES key or generic secret must have the length they state; a private key
+/// is PKCS#8 DER of that kind. Zero bytes that fill the key up to a multiple of eight are cut off: SoftHSM before 2.7 adds
+/// them. The caller has checked [`crate::keys::kind_supported`].
+///
+/// # Errors
+/// [`UnwrapFailed`] for whatever reason; `blob` is then all zeros.
+pub fn open_key(kek: &Kek, kind: KeyKind, blob: &mut [u8]) -> Result<usize, UnwrapFailed> {
+    let opened = open_front(kek, kind, blob);
+    wipe(&mut blob[opened.unwrap_or(0)..]);
+    opened.ok_or(UnwrapFailed)
+}
+
+/// Puts the secret bytes at the front of `blob`.
+fn open_front(kek: &Kek, kind: KeyKind, blob: &mut [u8]) -> Option<usize> {
+    let mut buffer = Secret::<PLAIN_MAX>::zeroed();
+    let plain = kwp::open(&kek.0, blob, buffer.expose_mut())?;
+    let length = secret_length(kind);
+    let out = blob.get_mut(..length)?;
+    match kind {
+        KeyKind::Aes(_) | KeyKind::Secret(_) => out.copy_from_slice(cut(plain, length)?),
+        KeyKind::P256 => pkcs8::p256(plain, out)?,
+        #[cfg(feature = "rsa")]
+        KeyKind::Rsa(_) => pkcs8::rsa(plain, out)?,
+        #[cfg(not(feature = "rsa"))]
+        KeyKind::Rsa(_) => return None,
+    }
+    Some(length)
+}
+
+/// The first `length` bytes of an unwrapped key, which must be all of it, or all but the zeros up to a multiple of eight.
+fn cut(plain: &[u8], length: usize) -> Option<&[u8]> {
+    let (key, tail) = plain.split_at_checked(length)?;
+    let exact = tail.is_empty() || plain.len() == length.next_multiple_of(8);
+    (exact && tail.iter().all(|byte| *byte == 0)).then_some(key)
+}
+
+#[cfg(test)]
+mod tests;
