@@ -10,18 +10,23 @@ use keyferry_protocol::{MAX_SLOTS, TooLong};
 
 use super::memory::{self, Memory};
 use super::orders::Accepted;
-use super::{Device, Job};
+use super::Device;
 use crate::keys;
 use crate::platform::{Platform, Status};
-use crate::store::{ItemId, StoreError};
+use crate::store::{Change, ItemId, StoreError};
 use crate::wipe::Secret;
 
 /// What the store's errors mean to the station.
 pub(super) fn storage(error: StoreError) -> Refusal {
     match error {
-        StoreError::Full => Refusal::StoreFull,
+        StoreError::Full { .. } => Refusal::StoreFull,
         _ => Refusal::Storage,
     }
+}
+
+/// The store's item of a slot.
+pub(super) fn slot_item(slot: u16) -> Result<ItemId, Refusal> {
+    ItemId::slot(slot).ok_or(Refusal::Malformed)
 }
 
 pub(super) fn too_long(_: TooLong) -> Refusal {
@@ -29,17 +34,26 @@ pub(super) fn too_long(_: TooLong) -> Refusal {
 }
 
 impl<P: Platform> Device<P> {
-    /// Opens the store's transaction for an order: its items, and always memory and receipt.
-    pub(super) fn begin(&mut self, items: &[(ItemId, usize, usize)]) -> Result<(), Refusal> {
-        let mut all: Vec<(ItemId, usize, usize), { MAX_SLOTS + 5 }> = Vec::new();
+    /// Opens the store's transaction for an order: its changes, and always memory and receipt.
+    pub(super) fn begin(
+        &mut self,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<(), Refusal> {
         let own = [
-            (ItemId::META, memory::LENGTH, 0),
-            (ItemId::RECEIPT, Signature::LENGTH + MAX_RECEIPT, 0),
+            Change::Put {
+                id: ItemId::META,
+                public: memory::LENGTH,
+                secret: 0,
+            },
+            Change::Put {
+                id: ItemId::RECEIPT,
+                public: Signature::LENGTH + MAX_RECEIPT,
+                secret: 0,
+            },
         ];
-        for item in items.iter().chain(&own) {
-            all.push(*item).map_err(|_| Refusal::StoreFull)?;
-        }
-        self.store.begin(&all).map_err(storage)
+        self.store
+            .begin(changes.into_iter().chain(own))
+            .map_err(storage)
     }
 
     /// The header of the receipt of an applied order.
@@ -65,9 +79,12 @@ impl<P: Platform> Device<P> {
             .secret(ItemId::IDENTITY, identity.expose_mut())
             .map_err(storage)?
         {
-            Some(_) => Ok(keys::p256::sign(&identity, &self.receipt[..length])),
-            None => Err(Refusal::Storage),
+            Some(_) => {}
+            None => return Err(Refusal::Storage),
         }
+        let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
+        keys::p256::sign(identity.expose(), &self.receipt[..length], random)
+            .map_err(|_| Refusal::Storage)
     }
 
     /// Signs the receipt that stands in the buffer, writes it with the new memory, makes all of it durable, and sends it.
@@ -86,9 +103,9 @@ impl<P: Platform> Device<P> {
             .put(
                 ItemId::RECEIPT,
                 &stored[..Signature::LENGTH + length],
-                &mut [],
+                None,
             )
-            .and_then(|()| self.store.put(ItemId::META, &next.encode(), &mut []))
+            .and_then(|()| self.store.put(ItemId::META, &next.encode(), None))
             .and_then(|()| self.store.commit());
         written.map_err(storage)?;
         self.memory = next;
@@ -112,7 +129,6 @@ impl<P: Platform> Device<P> {
 
     /// Answers an authentic order that was not done. Signed where there is an identity key; never stored.
     pub(super) fn answer_refusal(&mut self, order: &Accepted, refusal: Refusal) {
-        self.job = Job::Idle;
         self.drop_job();
         self.refuse(refusal);
         if self.no_keys() {
@@ -210,7 +226,7 @@ impl<P: Platform> Device<P> {
         let mut bytes = [0; SlotInfo::MAX_LENGTH];
         match self
             .store
-            .public(ItemId::slot(slot), &mut bytes)
+            .public(slot_item(slot)?, &mut bytes)
             .map_err(storage)?
         {
             None => Ok(None),

@@ -1,6 +1,5 @@
 //! `Enroll`: the device makes its unwrap and identity key, pins its authority, and states all of it, signed.
 
-use heapless::Vec;
 use keyferry_protocol::identity::{Challenge, p256_spki};
 use keyferry_protocol::message::Task;
 use keyferry_protocol::order::Enroll;
@@ -13,12 +12,12 @@ use super::orders::Accepted;
 use super::{Device, Job};
 use crate::keys;
 use crate::platform::Platform;
-use crate::store::ItemId;
+use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::Secret;
 
-/// Longest unwrap key as stored, in bytes: RSA-4096 as `e ‖ p ‖ q`.
-pub(super) const MAX_UNWRAP_SECRET: usize = 4 + 512;
+/// Longest unwrap key as stored, in bytes, filled up to a multiple of eight: RSA-4096 as `e ‖ p ‖ q`.
+pub(super) const MAX_UNWRAP_SECRET: usize = (4_usize + 512).next_multiple_of(8);
 
 /// An `Enroll` on a blank device, under way.
 pub(super) struct Enrolling {
@@ -39,10 +38,11 @@ impl<P: Platform> Device<P> {
             .try_into()
             .map_err(|_| Refusal::Malformed)?;
         let generation = keys::Generation::new(enroll.unwrap).ok_or(Refusal::Unsupported)?;
-        self.begin(&[
-            (ItemId::AUTHORITY, p256_spki::LENGTH, 0),
-            (ItemId::IDENTITY, p256_spki::LENGTH, 32),
-            (ItemId::UNWRAP, MAX_SPKI, MAX_UNWRAP_SECRET),
+        let put = |id, public, secret| Change::Put { id, public, secret };
+        self.begin([
+            put(ItemId::AUTHORITY, p256_spki::LENGTH, 0),
+            put(ItemId::IDENTITY, p256_spki::LENGTH, 32),
+            put(ItemId::UNWRAP, MAX_SPKI, MAX_UNWRAP_SECRET),
         ])?;
         self.job = Job::Enroll(Enrolling {
             order: *order,
@@ -58,20 +58,25 @@ impl<P: Platform> Device<P> {
         let (Job::Enroll(enrolling), Some(random)) = (&mut self.job, &mut self.random) else {
             return false;
         };
-        if !enrolling.generation.step(random) {
-            let (done, total) = enrolling.generation.progress();
-            self.progress(Task::GenerateUnwrapKey, done, total);
-            return true;
-        }
         let order = enrolling.order;
-        if let Err(refusal) = self.finish_enroll() {
+        let done = match enrolling.generation.step(random) {
+            Ok(false) => {
+                let (done, total) = enrolling.generation.progress();
+                self.progress(Task::GenerateUnwrapKey, done, total);
+                return true;
+            }
+            Ok(true) => self.finish_enroll(),
+            Err(_) => Err(Refusal::Entropy),
+        };
+        if let Err(refusal) = done {
             self.answer_refusal(&order, refusal);
         }
         false
     }
 
     fn finish_enroll(&mut self) -> Result<(), Refusal> {
-        let (Job::Enroll(enrolling), Some(random)) = (&mut self.job, &mut self.random) else {
+        let job = core::mem::replace(&mut self.job, Job::Idle);
+        let (Job::Enroll(enrolling), Some(random)) = (job, &mut self.random) else {
             return Err(Refusal::Sequence);
         };
         let (order, nonce, authority) = (enrolling.order, enrolling.nonce, enrolling.authority);
@@ -80,13 +85,14 @@ impl<P: Platform> Device<P> {
         let mut unwrap_spki = [0; MAX_SPKI];
         let (secret_length, spki_length) = enrolling
             .generation
-            .finish(unwrap_secret.expose_mut(), &mut unwrap_spki)
-            .ok_or(Refusal::Storage)?;
+            .finish(random, unwrap_secret.expose_mut(), &mut unwrap_spki)
+            .map_err(|_| Refusal::Entropy)?;
         let unwrap_spki = &unwrap_spki[..spki_length];
 
         let mut identity = Secret::<32>::zeroed();
         keys::p256::generate(random, &mut identity);
-        let identity_spki = keys::p256::public_spki(&identity);
+        let identity_spki =
+            keys::p256::public_spki(identity.expose()).map_err(|_| Refusal::Entropy)?;
 
         let next = Memory {
             state: State::Enrolled,
@@ -96,16 +102,18 @@ impl<P: Platform> Device<P> {
             ..self.after(&order)
         };
         let length = self.write_statement(&order, &next, nonce, &identity_spki, unwrap_spki)?;
-        let signature = keys::p256::sign(&identity, &self.receipt[..length]);
+        let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
+        let signature = keys::p256::sign(identity.expose(), &self.receipt[..length], random)
+            .map_err(|_| Refusal::Storage)?;
         self.store
-            .put(ItemId::AUTHORITY, &authority, &mut [])
+            .put(ItemId::AUTHORITY, &authority, None)
             .and_then(|()| {
                 self.store
-                    .put(ItemId::IDENTITY, &identity_spki, identity.expose_mut())
+                    .put(ItemId::IDENTITY, &identity_spki, Some(identity.expose_mut()))
             })
             .and_then(|()| {
                 let secret = &mut unwrap_secret.expose_mut()[..secret_length];
-                self.store.put(ItemId::UNWRAP, unwrap_spki, secret)
+                self.store.put(ItemId::UNWRAP, unwrap_spki, Some(secret))
             })
             .map_err(storage)?;
         self.conclude(length, &signature, next)
@@ -116,7 +124,7 @@ impl<P: Platform> Device<P> {
         let (mut identity, mut unwrap) = ([0; p256_spki::LENGTH], [0; MAX_SPKI]);
         let identity_length = read_public(self, ItemId::IDENTITY, &mut identity)?;
         let unwrap_length = read_public(self, ItemId::UNWRAP, &mut unwrap)?;
-        self.begin(&[])?;
+        self.begin([])?;
         let next = self.after(order);
         let length = self.write_statement(
             order,

@@ -18,19 +18,20 @@ use keyferry_protocol::receipt::{
 use keyferry_protocol::{MAX_ENTRIES, MAX_SLOTS};
 use sha2::{Digest as _, Sha256};
 
-use super::answer::{storage, too_long};
+use super::answer::{slot_item, storage, too_long};
 use super::enroll::MAX_UNWRAP_SECRET;
 use super::memory::Memory;
 use super::orders::Accepted;
 use super::{Device, Job};
+use crate::keys;
 use crate::platform::Platform;
 use crate::prove::prove;
-use crate::store::ItemId;
+use crate::store::Change;
 use crate::unwrap;
 use crate::wipe::{Secret, wipe};
 
-/// Longest stored key in bytes, and longest proof: both are RSA-4096's.
-const MAX_KEY: usize = 4 + 512;
+/// Longest stored key in bytes, filled up to a multiple of eight, and longer than any proof: RSA-4096's.
+const MAX_KEY: usize = (4_usize + 512).next_multiple_of(8);
 
 /// An `Inject` or a `Prove` under way. A `Prove` has no blobs to take and begins with its proofs.
 pub(super) struct Injecting {
@@ -77,11 +78,11 @@ impl<P: Platform> Device<P> {
             state: State::Provisioned,
             ..self.after(order)
         };
-        let mut items: Vec<(ItemId, usize, usize), MAX_ENTRIES> = Vec::new();
+        let mut changes: Vec<Change, MAX_ENTRIES> = Vec::new();
         let mut proofs = Vec::new();
         for entry in &inject.entries {
             let kind = entry.attributes.kind().map_err(|_| Refusal::Attributes)?;
-            if !unwrap::kind_supported(kind) {
+            if !keys::kind_supported(kind) {
                 return Err(Refusal::Attributes);
             }
             self.check_version(entry)?;
@@ -89,21 +90,21 @@ impl<P: Platform> Device<P> {
                 *floor = entry.version;
             }
             let info = slot_info(entry);
-            let item = (
-                ItemId::slot(entry.slot),
-                SlotInfo::MAX_LENGTH,
-                unwrap::stored_length(kind),
-            );
+            let change = Change::Put {
+ id: slot_item(entry.slot)?,
+ public: SlotInfo::MAX_LENGTH,
+ secret: keys::secret_length(kind),
+ };
             let due = ProofDue {
                 info,
                 kind,
                 proof: entry.proof,
             };
-            items.push(item).map_err(|_| Refusal::Malformed)?;
+            changes.push(change).map_err(|_| Refusal::Malformed)?;
             proofs.push(due).map_err(|_| Refusal::Malformed)?;
         }
         check_receipt_fits(&proofs)?;
-        self.begin(&items)?;
+        self.begin(changes)?;
         self.job = Job::Inject(Injecting {
             order: *order,
             body: Some(inject.clone()),
@@ -129,7 +130,7 @@ impl<P: Platform> Device<P> {
             .ok_or(Refusal::Malformed)?;
         if entry.version > *floor {
             Ok(())
-        } else if entry.version == *floor && self.store.contains(ItemId::slot(entry.slot)) {
+        } else if entry.version == *floor && self.store.contains(slot_item(entry.slot)?) {
             Err(Refusal::SlotTaken)
         } else {
             Err(Refusal::VersionRollback)
@@ -155,7 +156,7 @@ impl<P: Platform> Device<P> {
             proofs.push(due).map_err(|_| Refusal::Malformed)?;
         }
         check_receipt_fits(&proofs)?;
-        self.begin(&[])?;
+        self.begin([])?;
         self.job = Job::Inject(Injecting {
             order: *order,
             body: None,
@@ -249,13 +250,12 @@ impl<P: Platform> Device<P> {
             };
             let suite = injecting.order.header.suite.ok_or(Refusal::Suite)?;
             self.unwrap_operations += 1;
-            unwrap::open_kek(
+            self.kek = unwrap::open_kek(
                 suite,
                 algorithm,
                 &secret.expose()[..secret_length],
                 &self.blob[..length],
                 random,
-                &mut self.kek,
             );
         }
         if let Job::Inject(injecting) = &mut self.job {
@@ -279,7 +279,7 @@ impl<P: Platform> Device<P> {
                 let mut public = [0; SlotInfo::MAX_LENGTH];
                 let public = due.info.encode(&mut public).map_err(too_long)?;
                 self.store
-                    .put(ItemId::slot(due.info.slot), public, &mut blob[..key_length])
+                    .put(slot_item(due.info.slot)?, public, Some(&mut blob[..key_length]))
                     .map_err(storage)?;
             }
             Ok(_) => {}
@@ -306,9 +306,9 @@ impl<P: Platform> Device<P> {
             // From flash, not from RAM: what is proved is what the slot holds.
             let read = if injecting.body.is_some() {
                 self.store
-                    .staged_secret(ItemId::slot(slot), secret.expose_mut())
+                    .staged_secret(slot_item(slot)?, secret.expose_mut())
             } else {
-                self.store.secret(ItemId::slot(slot), secret.expose_mut())
+                self.store.secret(slot_item(slot)?, secret.expose_mut())
             };
             let key = read.map_err(storage)?.ok_or(Refusal::Storage)?;
             value_length = prove(due.proof, due.kind, key, &input, random, &mut value)

@@ -21,6 +21,7 @@ use crate::fmt::{debug, info, warning};
 use crate::platform::{Platform, RootKey, Status};
 use crate::rng::Drbg;
 use crate::store::{Condition, Store};
+use crate::unwrap::Kek;
 use crate::wipe::{Secret, scrub_stack, wipe};
 use memory::Memory;
 
@@ -72,7 +73,7 @@ pub struct Device<P: Platform> {
     receipt: [u8; MAX_RECEIPT],
     blob: [u8; MAX_BLOB],
     blob_length: usize,
-    kek: Secret<32>,
+    kek: Kek,
     /// Private-key operations with the unwrap key since start.
     unwrap_operations: u32,
 }
@@ -118,7 +119,7 @@ impl<P: Platform> Device<P> {
             receipt: [0; MAX_RECEIPT],
             blob: [0; MAX_BLOB],
             blob_length: 0,
-            kek: Secret::zeroed(),
+            kek: Kek::none(),
             unwrap_operations: 0,
         };
         device.renew_challenge();
@@ -287,12 +288,10 @@ impl<P: Platform> Device<P> {
 
     /// Forgets what is under way. The store is as before the order.
     fn drop_job(&mut self) {
-        if !matches!(self.job, Job::Idle) {
-            self.job = Job::Idle;
-            self.store.abort();
-        }
+        self.job = Job::Idle;
+        self.store.abort();
         wipe(&mut self.blob);
-        wipe(self.kek.expose_mut());
+        self.kek = Kek::none();
         self.blob_length = 0;
         let status = self.resting_status();
         self.platform.show(status);

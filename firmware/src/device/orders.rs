@@ -1,6 +1,8 @@
 //! Which orders pass. The checks stand in the order that SPEC.md gives them, and no private-key operation happens before
 //! signature and address are known to be right.
 
+use heapless::Vec;
+use keyferry_protocol::MAX_ENTRIES;
 use keyferry_protocol::identity::{Digest, Signature, p256_spki};
 use keyferry_protocol::order::{self, Body, Freshness, Header, Kind, MAX_COUNTER_STEP};
 use keyferry_protocol::receipt::{Refusal, State};
@@ -10,7 +12,7 @@ use super::{Device, memory};
 use crate::fmt::info;
 use crate::keys;
 use crate::platform::{Platform, Status};
-use crate::store::ItemId;
+use crate::store::{Change, ItemId};
 
 /// An order that is authentic, for this device, fresh, and allowed in its state.
 #[derive(Clone, Copy)]
@@ -58,7 +60,6 @@ impl<P: Platform> Device<P> {
                     .admit(&header)
                     .and_then(|()| self.perform(&order, &body));
                 if let Err(refusal) = done {
-                    self.store.abort();
                     self.answer_refusal(&order, refusal);
                 }
             }
@@ -159,25 +160,23 @@ impl<P: Platform> Device<P> {
     }
 
     fn remove(&mut self, order: &Accepted, slots: &[u8]) -> Result<(), Refusal> {
-        let occupied = |slot: &u8| {
-            usize::from(*slot) < keyferry_protocol::MAX_SLOTS
-                && self.store.contains(ItemId::slot(u16::from(*slot)))
-        };
-        if !slots.iter().all(occupied) {
-            return Err(Refusal::SlotEmpty);
-        }
-        self.begin(&[])?;
+        let mut changes: Vec<Change, MAX_ENTRIES> = Vec::new();
         for slot in slots {
-            self.store
-                .remove(ItemId::slot(u16::from(*slot)))
-                .map_err(super::answer::storage)?;
+            let id = ItemId::slot(u16::from(*slot)).ok_or(Refusal::SlotEmpty)?;
+            if !self.store.contains(id) {
+                return Err(Refusal::SlotEmpty);
+            }
+            changes
+                .push(Change::Remove(id))
+                .map_err(|_| Refusal::Malformed)?;
         }
+        self.begin(changes)?;
         let next = self.after(order);
         self.answer_empty(order, next)
     }
 
     fn lock(&mut self, order: &Accepted) -> Result<(), Refusal> {
-        self.begin(&[])?;
+        self.begin([])?;
         let next = memory::Memory {
             state: State::Locked,
             ..self.after(order)

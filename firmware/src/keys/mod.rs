@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::wipe::Secret;
 
+mod generation;
 pub mod p256;
 #[cfg(feature = "rsa")]
 pub mod rsa;
@@ -91,3 +92,17 @@ pub(crate) fn derive(salt: &[u8], input: &[u8], info: &[&[u8]], out: &mut Secret
     // RFC 5869 §2.3: only an output beyond 255 digests is refused.
     assert!(derived.is_ok(), "32 bytes are one digest");
 }
+
+/// The kind of the unwrap key with this `SubjectPublicKeyInfo`, which this device wrote itself: each kind has its length.
+#[must_use]
+pub const fn unwrap_algorithm(spki: &[u8]) -> Option<UnwrapAlgorithm> {
+    match spki.len() {
+        91 => Some(UnwrapAlgorithm::P256),
+        294 => Some(UnwrapAlgorithm::Rsa2048),
+        422 => Some(UnwrapAlgorithm::Rsa3072),
+        550 => Some(UnwrapAlgorithm::Rsa4096),
+        _ => None,
+    }
+}
+
+pub use generation::Generation;

@@ -40,6 +40,14 @@ const REJECTION_TAG: &[u8] = b"keyferry implicit rejection 1";
 /// An AES-256 key-encryption key, the right one or, after a blob that did not open, a pseudo-random one. Wiped on drop.
 pub struct Kek(Secret<32>);
 
+impl Kek {
+    /// The place of a KEK before there is one.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(Secret::zeroed())
+    }
+}
+
 /// The key did not open. There is one such error, without a reason, on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnwrapFailed;

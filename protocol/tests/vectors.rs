@@ -1,0 +1,280 @@
+//! The bytes of every signed layout, frozen: `vectors/*.hex` must decode to these values and these values encode to them.
+//! A new file may be added with a new format version; an old one never changes after its release.
+
+use heapless::{String, Vec};
+use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, key_type, usage};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::order::{
+    self, Address, BlobRef, BlobRole, Body, Enroll, Entry, Freshness, Header, Inject, Kind, ProofRequest, Prove,
+    Remove, Rotate,
+};
+use keyferry_protocol::proof::{Proof, proof_input};
+use keyferry_protocol::receipt::{
+    self, Flavour, MAX_RECEIPT, Outcome, Refusal, SlotReport, SourceClass, State, Statement, Status, Writer,
+};
+use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
+use keyferry_protocol::{DecodeError, MAX_MESSAGE};
+
+fn vector(name: &str, encoded: &[u8]) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("vectors")
+        .join(name)
+        .with_extension("hex");
+    let frozen = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}\n{}", path.display(), hex::encode(encoded)));
+    assert_eq!(
+        hex::encode(encoded),
+        frozen.trim(),
+        "{} is frozen",
+        path.display()
+    );
+}
+
+fn address() -> Address {
+    Address {
+        device: DeviceId([0xd1; 16]),
+        identity: Fingerprint([0x1d; 32]),
+        unwrap: Fingerprint([0x0a; 32]),
+    }
+}
+
+fn attributes() -> Attributes {
+    Attributes {
+        key_type: key_type::AES,
+        bits: 256,
+        usage: usage::SIGN_MESSAGE | usage::VERIFY_MESSAGE,
+        algorithm: algorithm::CMAC,
+        lifetime: LIFETIME_PERSISTENT,
+    }
+}
+
+fn entry(slot: u16, kek: u8) -> Entry {
+    Entry {
+        slot,
+        version: 3,
+        attributes: attributes(),
+        label: String::try_from("telemetry").unwrap(),
+        proof: Proof::Cmac,
+        kek,
+        blob: BlobRef {
+            length: 40,
+            digest: Digest([0xb1; 32]),
+        },
+    }
+}
+
+fn inject(keks: usize, entries: &[Entry]) -> Inject {
+    Inject {
+        challenge: Challenge([0xc4; 32]),
+        keks: (0..keks)
+            .map(|_| BlobRef {
+                length: 256,
+                digest: Digest([0x7e; 32]),
+            })
+            .collect(),
+        entries: entries.iter().cloned().collect(),
+    }
+}
+
+fn orders() -> std::vec::Vec<(&'static str, Header, Body<'static>)> {
+    let fresh = Freshness::Challenge(Challenge([0xcc; 32]));
+    let header = |kind| Header::new(kind, address(), fresh, 0x0102_0304);
+    let with_suite = Header {
+        suite: Some(Suite::RsaOaepSha1),
+        freshness: Freshness::Detached { below: 500 },
+        audit_head: Digest([0xa0; 32]),
+        ..header(Kind::Inject)
+    };
+    let enroll = Enroll {
+        authority: &[0x30; 91],
+        nonce: Challenge([0x9c; 32]),
+        unwrap: UnwrapAlgorithm::P256,
+    };
+    let slots: Vec<ProofRequest, 16> = [(1, Proof::Cmac), (4, Proof::RsaPkcs1Sha256)]
+        .into_iter()
+        .map(|(slot, proof)| ProofRequest { slot, proof })
+        .collect();
+    let prove = Prove {
+        challenge: Challenge([0xc4; 32]),
+        slots,
+    };
+    let remove = Remove {
+        slots: [1, 7].into_iter().collect(),
+    };
+    let rotate = Rotate {
+        authority: &[0x30; 91],
+    };
+    vec![
+        ("order-enroll", header(Kind::Enroll), Body::Enroll(enroll)),
+        (
+            "order-inject",
+            with_suite,
+            Body::Inject(inject(1, &[entry(2, 0), entry(3, 0)])),
+        ),
+        ("order-prove", header(Kind::Prove), Body::Prove(prove)),
+        ("order-remove", header(Kind::Remove), Body::Remove(remove)),
+        ("order-rotate", header(Kind::Rotate), Body::Rotate(rotate)),
+        ("order-lock", header(Kind::Lock), Body::Lock),
+        ("order-wipe", header(Kind::Wipe), Body::Wipe),
+    ]
+}
+
+#[test]
+fn orders_have_their_frozen_bytes() {
+    for (name, header, body) in orders() {
+        let mut buffer = [0; MAX_MESSAGE];
+        let bytes = order::encode(header, &body, &mut buffer).unwrap();
+        vector(name, bytes);
+        assert_eq!(order::decode(bytes).unwrap(), (header, body));
+    }
+}
+
+#[test]
+fn receipts_have_their_frozen_bytes() {
+    let header = |kind, outcome| receipt::Header {
+        tag: receipt::TAG,
+        format: receipt::FORMAT,
+        kind,
+        device: DeviceId([0xd1; 16]),
+        identity: Fingerprint([0x1d; 32]),
+        order: Digest([0x0d; 32]),
+        outcome,
+        state: State::Provisioned,
+        counter: 7,
+        challenge: Challenge([0xcc; 32]),
+    };
+    let mut buffer = [0; MAX_RECEIPT];
+
+    let refused = header(Kind::Inject, Outcome::Refused(Refusal::Unwrap));
+    let writer = Writer::new(&refused, &mut buffer).unwrap();
+    let bytes = &buffer[..writer.length()];
+    vector("receipt-refused", bytes);
+    assert_eq!(receipt::decode(bytes).unwrap(), (refused, receipt::Body::Empty));
+
+    let statement = Statement {
+        nonce: Challenge([0x9c; 32]),
+        identity_key: &[0x30; 91],
+        unwrap_key: &[0x31; 294],
+        suites: [Suite::RsaOaepSha256, Suite::RsaOaepSha1].into_iter().collect(),
+        board: "mps2-an386",
+        firmware: "0.1.0",
+        flavour: Flavour::Development,
+        rng: SourceClass::Test,
+        root_key: SourceClass::Software,
+        authority: Fingerprint([0xaa; 32]),
+    };
+    let enrolled = header(Kind::Enroll, Outcome::Applied);
+    let mut writer = Writer::new(&enrolled, &mut buffer).unwrap();
+    writer.statement(&statement, &mut buffer).unwrap();
+    let bytes = &buffer[..writer.length()];
+    vector("receipt-enroll", bytes);
+    assert_eq!(
+        receipt::decode(bytes).unwrap(),
+        (enrolled, receipt::Body::Statement(statement))
+    );
+
+    let report = SlotReport {
+        slot: 2,
+        version: 3,
+        attributes: attributes(),
+        proof: Proof::Cmac,
+        value: &[0x3a; 16],
+    };
+    let injected = header(Kind::Inject, Outcome::Applied);
+    let mut writer = Writer::new(&injected, &mut buffer).unwrap();
+    writer.slot_count(1, &mut buffer).unwrap();
+    let before = writer.length();
+    writer.slot(&report, &mut buffer).unwrap();
+    assert!(writer.length() - before <= receipt::slot_report_length(16));
+    assert!(before <= receipt::MAX_HEADER + 1);
+    let bytes = &buffer[..writer.length()];
+    vector("receipt-inject", bytes);
+    let reports = [report].into_iter().collect();
+    assert_eq!(
+        receipt::decode(bytes).unwrap(),
+        (injected, receipt::Body::Slots(reports))
+    );
+
+    let status = Status {
+        tag: receipt::STATUS_TAG,
+        format: receipt::FORMAT,
+        device: DeviceId([0xd1; 16]),
+        identity: Fingerprint([0x1d; 32]),
+        order: Digest([0x0d; 32]),
+        nonce: Challenge([0x9c; 32]),
+        applied: true,
+        state: State::Provisioned,
+        counter: 7,
+    };
+    let bytes = status.encode(&mut buffer).unwrap();
+    vector("status", bytes);
+    assert_eq!(Status::decode(bytes).unwrap(), status);
+
+    let input = proof_input(&Digest([0x0d; 32]), 0x0102, &Challenge([0xc4; 32]));
+    vector("proof-input", &input);
+}
+
+#[test]
+fn cut_or_altered_fronts_are_typed_errors() {
+    for (_, header, body) in orders() {
+        let mut buffer = [0; MAX_MESSAGE];
+        let bytes = order::encode(header, &body, &mut buffer).unwrap().to_vec();
+        for end in 0..bytes.len() {
+            assert!(order::decode(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert_eq!(order::decode(&longer), Err(DecodeError::Malformed));
+        let mut tag = bytes.clone();
+        tag[3] ^= 1;
+        assert_eq!(order::decode(&tag), Err(DecodeError::WrongTag));
+        let mut format = bytes.clone();
+        format[16] = 2;
+        assert_eq!(order::decode(&format), Err(DecodeError::UnknownFormat(2)));
+        // Whatever a flipped bit makes of it, decoding must not panic.
+        for position in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[position] ^= 1 << bit;
+                let _ = order::decode(&flipped);
+            }
+        }
+    }
+}
+
+/// SPEC: M-20
+#[test]
+fn blobs_follow_in_the_order_that_the_layout_says() {
+    let both = inject(2, &[entry(0, 0), entry(1, 0), entry(2, 1)]);
+    both.check().unwrap();
+    let roles: std::vec::Vec<_> = (0..both.blob_count())
+        .map(|index| both.blob(index).unwrap().0)
+        .collect();
+    assert_eq!(
+        roles,
+        [
+            BlobRole::Kek(0),
+            BlobRole::Entry(0),
+            BlobRole::Entry(1),
+            BlobRole::Kek(1),
+            BlobRole::Entry(2)
+        ]
+    );
+    assert!(both.blob(5).is_none());
+    for wrong in [
+        inject(0, &[]),
+        inject(1, &[]),
+        inject(2, &[entry(0, 0)]),
+        inject(1, &[entry(0, 1)]),
+        inject(2, &[entry(0, 1), entry(1, 0)]),
+        inject(1, &[entry(0, 0), entry(0, 0)]),
+        inject(1, &[entry(16, 0)]),
+    ] {
+        assert_eq!(wrong.check(), Err(DecodeError::Malformed));
+    }
+    let forbidden = Entry {
+        proof: Proof::HmacSha256,
+        ..entry(0, 0)
+    };
+    assert_eq!(inject(1, &[forbidden]).check(), Err(DecodeError::Malformed));
+}
