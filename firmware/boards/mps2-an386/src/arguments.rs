@@ -1,0 +1,98 @@
+//! What makes this device the one it is: the emulator's command line, read through semihosting.
+//!
+//! `id=<hex> fuse=<path> [seed=<64 hex digits>] [entropy=fail|stuck]`, separated by spaces, unknown words ignored. A value
+//! that cannot be read counts as missing, and what is missing leads to a refusal later, never to a default key.
+
+use core::ffi::CStr;
+use core::mem::MaybeUninit;
+
+use heapless::Vec;
+use keyferry_firmware::protocol::identity::DeviceId;
+use semihosting::sys::arm_compat::sys_get_cmdline_uninit;
+
+/// Longest command line in bytes, with the zero that ends it.
+const LONGEST: usize = 512;
+/// Longest path of a fuse file in bytes, with the zero that ends it.
+const LONGEST_PATH: usize = 256;
+
+/// Where entropy comes from.
+#[derive(Clone, Copy)]
+pub enum EntropySource {
+    /// The host's random device.
+    Host,
+    /// A stream that this seed determines; the same at every start.
+    Seed([u8; 32]),
+    /// A source that always reports a failure.
+    Failing,
+    /// A source that gives nothing but zeros and says it is well.
+    Stuck,
+}
+
+/// The command line, taken apart.
+pub struct Arguments {
+    /// The device's id; zeros if there is none.
+    pub device_id: DeviceId,
+    /// Path of the file that stands for the fuses, ended by a zero byte; empty if there is none.
+    fuse: Vec<u8, LONGEST_PATH>,
+    /// Where entropy comes from.
+    pub entropy: EntropySource,
+}
+
+impl Arguments {
+    /// Reads the command line. Without one (no semihosting arguments) every part is missing.
+    pub fn read() -> Self {
+        let mut arguments = Self {
+            device_id: DeviceId([0; 16]),
+            fuse: Vec::new(),
+            entropy: EntropySource::Host,
+        };
+        let mut buffer = [const { MaybeUninit::uninit() }; LONGEST];
+        if let Ok(line) = sys_get_cmdline_uninit(&mut buffer) {
+            for word in line.split(|byte| byte.is_ascii_whitespace() || *byte == 0) {
+                arguments.take(word);
+            }
+        }
+        arguments
+    }
+
+    /// Path of the fuse file, if there is one.
+    pub fn fuse(&self) -> Option<&CStr> {
+        CStr::from_bytes_with_nul(&self.fuse).ok()
+    }
+
+    /// Takes one word in.
+    fn take(&mut self, word: &[u8]) {
+        if let Some(id) = word.strip_prefix(b"id=") {
+            if let Some(id) = hex(id) {
+                self.device_id = DeviceId(id);
+            }
+        } else if let Some(path) = word.strip_prefix(b"fuse=") {
+            self.fuse.clear();
+            // A path too long is left out altogether: part of it would name another file.
+            if self.fuse.extend_from_slice(path).is_err() || self.fuse.push(0).is_err() {
+                self.fuse.clear();
+            }
+        } else if let Some(seed) = word.strip_prefix(b"seed=") {
+            // A seed that cannot be read must not turn into randomness a test did not ask for.
+            self.entropy = hex(seed).map_or(EntropySource::Failing, EntropySource::Seed);
+        } else if word == b"entropy=stuck" {
+            self.entropy = EntropySource::Stuck;
+        } else if word.starts_with(b"entropy=") {
+            self.entropy = EntropySource::Failing;
+        }
+    }
+}
+
+/// Reads up to `2 * N` hexadecimal digits as a number of `N` bytes, big-endian and padded with zeros on the left.
+/// Nothing if there is no digit, a digit too many, or something else between them.
+fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    if digits.is_empty() || digits.len() > 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (place, digit) in digits.iter().rev().enumerate() {
+        let value = (*digit as char).to_digit(16)? as u8;
+        bytes[N - 1 - place / 2] |= value << (place % 2 * 4);
+    }
+    Some(bytes)
+}

@@ -1,0 +1,74 @@
+//! The board as the firmware sees it.
+
+use embedded_hal::digital::OutputPin;
+use keyferry_firmware::Platform;
+use keyferry_firmware::platform::{Description, RootKey, SourceFailed, Status};
+use keyferry_firmware::protocol::identity::DeviceId;
+use keyferry_firmware::protocol::receipt::SourceClass;
+use semihosting::fs::File;
+use semihosting::io::Read;
+
+use crate::arguments::Arguments;
+use crate::entropy::Entropy;
+use crate::flash::Flash;
+use crate::led::Led;
+
+/// The board.
+pub struct Board {
+    arguments: Arguments,
+    entropy: Entropy,
+    led: Led,
+}
+
+impl Board {
+    /// The board that the emulator's command line describes.
+    pub fn new(arguments: Arguments) -> Self {
+        Self {
+            entropy: Entropy::new(arguments.entropy),
+            arguments,
+            led: Led::off(),
+        }
+    }
+}
+
+impl Platform for Board {
+    type Flash = Flash;
+
+    fn take_flash(&mut self) -> Flash {
+        Flash::new()
+    }
+
+    fn device_id(&self) -> DeviceId {
+        self.arguments.device_id
+    }
+
+    fn root_key(&mut self, key: &mut RootKey) -> Result<(), SourceFailed> {
+        let path = self.arguments.fuse().ok_or(SourceFailed)?;
+        File::open(path)
+            .and_then(|mut fuse| fuse.read_exact(key.expose_mut()))
+            .map_err(|_| SourceFailed)
+    }
+
+    fn entropy(&mut self, out: &mut [u8]) -> Result<(), SourceFailed> {
+        self.entropy.fill(out)
+    }
+
+    fn description(&self) -> Description {
+        Description {
+            board: "mps2-an386",
+            firmware: env!("CARGO_PKG_VERSION"),
+            development: true,
+            rng: SourceClass::Test,
+            root_key: SourceClass::Test,
+        }
+    }
+
+    fn show(&mut self, status: Status) {
+        let lit = match status {
+            Status::Busy | Status::Failed => true,
+            Status::Idle | Status::Done => false,
+        };
+        // One LED: lit while there is work, and left on after a refusal. Setting it cannot fail (its error is Infallible).
+        let Ok(()) = self.led.set_state(lit.into());
+    }
+}

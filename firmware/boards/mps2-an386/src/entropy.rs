@@ -1,0 +1,55 @@
+//! The entropy source. QEMU's board has none, so it is the host's, or a seed's for repeatable runs; the statement says
+//! `test` either way.
+
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
+use keyferry_firmware::platform::SourceFailed;
+use semihosting::fs::File;
+use semihosting::io::Read;
+
+use crate::arguments::EntropySource;
+
+/// An entropy source, as the command line chose it.
+pub enum Entropy {
+    /// The host's random device, opened for every request.
+    Host,
+    /// The stream of a seed, from its start at every boot. The firmware's boot counter keeps boots apart.
+    Seeded(ChaCha20Rng),
+    /// Always fails.
+    Failing,
+    /// Always zeros.
+    Stuck,
+}
+
+impl Entropy {
+    /// The source that the command line asks for.
+    pub fn new(source: EntropySource) -> Self {
+        match source {
+            EntropySource::Host => Self::Host,
+            EntropySource::Seed(seed) => Self::Seeded(ChaCha20Rng::from_seed(seed)),
+            EntropySource::Failing => Self::Failing,
+            EntropySource::Stuck => Self::Stuck,
+        }
+    }
+
+    /// Fills `out`.
+    ///
+    /// # Errors
+    /// [`SourceFailed`] if the host has no random device or gives too few bytes, or if the command line asks for a failure.
+    pub fn fill(&mut self, out: &mut [u8]) -> Result<(), SourceFailed> {
+        match self {
+            Self::Host => File::open(c"/dev/urandom")
+                .and_then(|mut device| device.read_exact(out))
+                .map_err(|_| SourceFailed),
+            Self::Seeded(stream) => {
+                stream.fill_bytes(out);
+                Ok(())
+            }
+            Self::Failing => Err(SourceFailed),
+            Self::Stuck => {
+                out.fill(0);
+                Ok(())
+            }
+        }
+    }
+}
