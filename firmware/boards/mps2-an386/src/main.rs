@@ -71,7 +71,7 @@ fn run(
         let waiting = device.transmit(clock::now());
         if !waiting.is_empty() && uart.write_ready()? {
             let count = uart.write(waiting)?;
-            device.transmitted(count);
+            device.transmitted(count, clock::now());
             // What went out may have made room for more work.
             continue;
         }
