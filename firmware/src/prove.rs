@@ -55,7 +55,11 @@ pub fn prove<R: CryptoRng + ?Sized>(
         (Proof::Cmac, KeyKind::Aes(16)) => mac::<Cmac<Aes128>>(secret, input, out)?,
         (Proof::Cmac, KeyKind::Aes(24)) => mac::<Cmac<Aes192>>(secret, input, out)?,
         (Proof::Cmac, KeyKind::Aes(32)) => mac::<Cmac<Aes256>>(secret, input, out)?,
-        (Proof::HmacSha256, KeyKind::Secret(bytes)) if secret.len() == bytes => {
+        (Proof::HmacSha256, KeyKind::Secret(bytes)) => {
+            // HMAC itself takes a key of any length.
+            if secret.len() != bytes {
+                return Err(ProveFailed::Failed);
+            }
             mac::<Hmac<Sha256>>(secret, input, out)?;
         }
         (Proof::EcdsaP256Sha256, KeyKind::P256) => {

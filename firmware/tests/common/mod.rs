@@ -1,0 +1,111 @@
+//! What the tests against OpenSSL share: running it, scratch files, and a generator with a fixed seed.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use keyferry_firmware::prove::prove;
+use keyferry_firmware::rng::Drbg;
+use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_key};
+use keyferry_firmware::wipe::Secret;
+use keyferry_protocol::attributes::KeyKind;
+use keyferry_protocol::identity::{Challenge, Digest, Signature};
+use keyferry_protocol::proof::{INPUT_LENGTH, Proof, proof_input};
+
+/// A generator with a fixed seed for each `boot`.
+pub(crate) fn drbg(boot: u32) -> Drbg {
+    Drbg::new(&Secret::zeroed(), boot, &[0; 32])
+}
+
+/// A scratch folder in which OpenSSL runs; removed on drop.
+pub(crate) struct OpenSsl(tempfile::TempDir);
+
+impl OpenSsl {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().expect("a scratch folder"))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file for OpenSSL to read.
+    pub(crate) fn write(&self, name: &str, contents: &[u8]) {
+        std::fs::write(self.path(name), contents).expect("a scratch file");
+    }
+
+    /// Reads a file that OpenSSL wrote.
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).expect("OpenSSL should have written this file")
+    }
+
+    /// Runs `openssl` with these words, which must succeed, and gives its output.
+    pub(crate) fn run(&self, words: &str) -> Vec<u8> {
+        let output = Command::new("openssl")
+            .args(words.split_whitespace())
+            .current_dir(self.0.path())
+            .output()
+            .unwrap_or_else(|error| {
+                panic!("these tests need the `openssl` command (3.0 or later) on PATH: {error}")
+            });
+        assert!(
+            output.status.success(),
+            "openssl {words}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output.stdout
+    }
+
+    /// Wraps a key with AES-256-KWP, as an independent sender would.
+    pub(crate) fn kwp(&self, kek: &[u8], key: &[u8]) -> Vec<u8> {
+        self.write("kwp.in", key);
+        self.run(&format!(
+            "enc -e -id-aes256-wrap-pad -K {} -iv A65959A6 -in kwp.in -out kwp.out",
+            hex::encode(kek)
+        ));
+        self.read("kwp.out")
+    }
+
+    /// Checks an ECDSA signature over SHA-256 with a public key in DER.
+    pub(crate) fn verify_ecdsa(&self, spki: &[u8], message: &[u8], signature: &Signature) {
+        self.write("verify.pub", spki);
+        self.write("verify.msg", message);
+        self.write("verify.sig", &signature_der(signature));
+        self.run("dgst -sha256 -keyform DER -verify verify.pub -signature verify.sig verify.msg");
+    }
+}
+
+/// `ECDSA-Sig-Value` (RFC 3279 §2.2.3).
+fn signature_der(signature: &Signature) -> Vec<u8> {
+    let mut numbers = vec![];
+    for number in [signature.r, signature.s] {
+        let start = number.iter().take_while(|byte| **byte == 0).count();
+        let digits = &number[start..];
+        let sign = usize::from(digits[0] >> 7);
+        numbers.extend([2, (digits.len() + sign) as u8]);
+        numbers.extend(&[0][..sign]);
+        numbers.extend(digits);
+    }
+    [vec![0x30, numbers.len() as u8], numbers].concat()
+}
+
+/// Opens a wrapped key.
+pub(crate) fn open(kek: &Kek, kind: KeyKind, blob: &[u8]) -> Result<Vec<u8>, UnwrapFailed> {
+    let mut blob = blob.to_vec();
+    let length = open_key(kek, kind, &mut blob)?;
+    blob.truncate(length);
+    Ok(blob)
+}
+
+/// A proof input with something in every field.
+pub(crate) fn input() -> [u8; INPUT_LENGTH] {
+    proof_input(&Digest([0x11; 32]), 0x0203, &Challenge([0x44; 32]))
+}
+
+/// A proof over [`input`].
+pub(crate) fn proof(proof: Proof, kind: KeyKind, secret: &[u8]) -> Vec<u8> {
+    let mut out = [0; 512];
+    let length = prove(proof, kind, secret, &input(), &mut drbg(9), &mut out).expect("a proof");
+    assert_eq!(length, proof.length(kind));
+    out[..length].to_vec()
+}
