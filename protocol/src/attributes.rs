@@ -130,7 +130,7 @@ impl Attributes {
             return Err(UnsupportedAttributes);
         }
         let bytes = usize::from(self.bits / 8);
-        if self.bits % 8 != 0 {
+        if !self.bits.is_multiple_of(8) {
             return Err(UnsupportedAttributes);
         }
         match (self.key_type, bytes) {

@@ -1,1 +1,5 @@
-//! x
+//! What keyferry's tests share: a whole device on the desk with the station's end of the line, and software stand-ins for
+//! a token. The real parts stand beside: a token in [`softhsm`], boards in the emulator.
+
+pub mod desk;
+pub mod software;

@@ -134,9 +134,14 @@ impl<P: Platform> Device<P> {
         self.unwrap_operations
     }
 
-    /// The board.
-    pub const fn platform(&self) -> &P {
-        &self.platform
+    /// The key store's flash, to look at.
+    pub const fn flash(&self) -> &P::Flash {
+        self.store.flash()
+    }
+
+    /// Ends the device and gives the key store's flash back.
+    pub fn into_flash(self) -> P::Flash {
+        self.store.into_flash()
     }
 
     /// Takes bytes from the line.

@@ -1,0 +1,233 @@
+//! A whole device in this process: the firmware library on a strict NOR flash in memory, and a port that leads to it.
+//! Time is virtual: it passes only while both ends wait.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use keyferry::device::port::Port;
+use keyferry_firmware::Platform;
+use keyferry_firmware::device::{Device, Work};
+use keyferry_firmware::platform::{Description, RootKey, SourceFailed};
+use keyferry_firmware::store::nor_fake::NorFake;
+use keyferry_protocol::identity::{DeviceId, Fingerprint};
+use keyferry_protocol::link::Millis;
+use keyferry_protocol::receipt::SourceClass;
+
+/// The flash of the desk's device: words of 4 bytes, pages of 2 KiB.
+pub type Flash = NorFake<4, 2048>;
+
+/// How the entropy source behaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Entropy {
+    /// It gives the same bytes at every start.
+    Stuck,
+    /// It reports a failure.
+    Fails,
+}
+
+/// A board in memory.
+pub struct Desk {
+    id: DeviceId,
+    flash: Option<Flash>,
+    root: Option<[u8; 32]>,
+    entropy: Entropy,
+    /// The authority compiled into the image, if any.
+    pub pinned: Option<Fingerprint>,
+}
+
+impl Desk {
+    /// The board with this number, with `pages` pages of erased flash.
+    #[must_use]
+    pub fn new(number: u8, pages: usize) -> Self {
+        Self::with_flash(number, Flash::new(pages))
+    }
+
+    /// The board with this number and this flash.
+    #[must_use]
+    pub fn with_flash(number: u8, flash: Flash) -> Self {
+        Self {
+            id: DeviceId([number; 16]),
+            flash: Some(flash),
+            root: Some([number ^ 0x5a; 32]),
+            entropy: Entropy::Stuck,
+            pinned: None,
+        }
+    }
+
+    /// The same board with another entropy source.
+    #[must_use]
+    pub fn entropy(mut self, entropy: Entropy) -> Self {
+        self.entropy = entropy;
+        self
+    }
+
+    /// The same board with unreadable fuses.
+    #[must_use]
+    pub fn without_root_key(mut self) -> Self {
+        self.root = None;
+        self
+    }
+}
+
+impl Platform for Desk {
+    type Flash = Flash;
+
+    fn take_flash(&mut self) -> Flash {
+        self.flash.take().unwrap_or_else(|| Flash::new(0))
+    }
+
+    fn device_id(&self) -> DeviceId {
+        self.id
+    }
+
+    fn root_key(&mut self, key: &mut RootKey) -> Result<(), SourceFailed> {
+        *key.expose_mut() = self.root.ok_or(SourceFailed)?;
+        Ok(())
+    }
+
+    fn entropy(&mut self, out: &mut [u8]) -> Result<(), SourceFailed> {
+        match self.entropy {
+            Entropy::Stuck => out.fill(0x11),
+            Entropy::Fails => return Err(SourceFailed),
+        }
+        Ok(())
+    }
+
+    fn description(&self) -> Description {
+        Description {
+            board: "desk",
+            firmware: "0.0.0",
+            development: true,
+            rng: SourceClass::Test,
+            root_key: SourceClass::Test,
+        }
+    }
+
+    fn pinned_authority(&self) -> Option<Fingerprint> {
+        self.pinned
+    }
+}
+
+/// A device that several hands can reach: the port, and the test that looks inside.
+#[derive(Clone)]
+pub struct OnDesk(Arc<Mutex<Option<Device<Desk>>>>);
+
+impl OnDesk {
+    /// Starts the board.
+    #[must_use]
+    pub fn start(desk: Desk) -> Self {
+        Self(Arc::new(Mutex::new(Some(Device::new(desk)))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Device<Desk>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Private-key operations with the unwrap key since start.
+    #[must_use]
+    pub fn unwrap_operations(&self) -> u32 {
+        self.lock().as_ref().map_or(0, Device::unwrap_operations)
+    }
+
+    /// The bytes of the flash now.
+    #[must_use]
+    pub fn flash(&self) -> Vec<u8> {
+        self.lock()
+            .as_ref()
+            .map_or_else(Vec::new, |device| device.flash().bytes().to_vec())
+    }
+
+    /// Pulls the plug and gives the flash back.
+    #[must_use]
+    pub fn stop(&self) -> Flash {
+        self.lock()
+            .take()
+            .map_or_else(|| Flash::new(0), Device::into_flash)
+    }
+
+    /// A port that leads to the device.
+    #[must_use]
+    pub fn port(&self) -> Box<dyn Port> {
+        Box::new(DeskPort::new(self.clone(), |_, _| {}))
+    }
+
+    /// A port whose bytes pass through `line`, which may change them: it is told the direction and gets each piece.
+    #[must_use]
+    pub fn port_through(
+        &self,
+        line: impl FnMut(Direction, &mut Vec<u8>) + Send + 'static,
+    ) -> Box<dyn Port> {
+        Box::new(DeskPort::new(self.clone(), line))
+    }
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the station to the device.
+    Down,
+    /// From the device to the station.
+    Up,
+}
+
+struct DeskPort<L> {
+    device: OnDesk,
+    line: L,
+    now: Millis,
+}
+
+impl<L: FnMut(Direction, &mut Vec<u8>)> DeskPort<L> {
+    fn new(device: OnDesk, line: L) -> Self {
+        Self {
+            device,
+            line,
+            now: 0,
+        }
+    }
+}
+
+impl<L: FnMut(Direction, &mut Vec<u8>) + Send> Port for DeskPort<L> {
+    fn name(&self) -> &str {
+        "desk"
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut carried = bytes.to_vec();
+        (self.line)(Direction::Down, &mut carried);
+        match self.device.lock().as_mut() {
+            Some(device) => {
+                device.receive(&carried, self.now);
+                Ok(bytes.len())
+            }
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut guard = self.device.lock();
+        let Some(device) = guard.as_mut() else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        loop {
+            let work = device.work(self.now);
+            let waiting = device.transmit(self.now);
+            let count = waiting.len().min(bytes.len());
+            let mut carried = waiting[..count].to_vec();
+            device.transmitted(count, self.now);
+            if count > 0 {
+                (self.line)(Direction::Up, &mut carried);
+                let carried = &carried[..carried.len().min(bytes.len())];
+                bytes[..carried.len()].copy_from_slice(carried);
+                return Ok(carried.len());
+            }
+            if let Work::Idle(_) = work {
+                self.now += 20;
+                return Ok(0);
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.now
+    }
+}

@@ -1,0 +1,162 @@
+//! A token in software, for speed. It holds clear keys, which is why it lives in the tests and nowhere else.
+
+use aes_kw::KeyInit;
+use heapless::String as Fixed;
+use keyferry::device::flow::{Authority, Parcel, Shipment};
+use keyferry::device::verify::{SlotReport, Statement};
+use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, key_type, usage};
+use keyferry_protocol::identity::{Challenge, Digest, p256_spki};
+use keyferry_protocol::proof::{Proof, proof_input};
+use keyferry_protocol::suite::Suite;
+use p256::ecdsa::signature::Signer;
+use p256::elliptic_curve::sec1::ToSec1Point;
+use p256::pkcs8::{DecodePublicKey, EncodePublicKey};
+use sha2::Digest as _;
+
+/// An authority whose key is known.
+pub struct SoftAuthority {
+    key: p256::ecdsa::SigningKey,
+    public: Vec<u8>,
+}
+
+impl SoftAuthority {
+    /// The authority with this number; each has its own key.
+    #[must_use]
+    pub fn new(number: u8) -> Self {
+        let scalar: [u8; 32] = sha2::Sha256::digest([b'a', number]).into();
+        let key = p256::ecdsa::SigningKey::from_bytes(&scalar.into()).expect("a scalar in range");
+        let public = key
+            .verifying_key()
+            .to_public_key_der()
+            .expect("a public key encodes")
+            .into_vec();
+        assert_eq!(public.len(), p256_spki::LENGTH);
+        Self { key, public }
+    }
+}
+
+impl Authority for SoftAuthority {
+    fn public_key(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<[u8; 64], Box<dyn std::error::Error + Send + Sync>> {
+        let signature: p256::ecdsa::Signature = self.key.sign(message);
+        Ok(signature.to_bytes().into())
+    }
+}
+
+/// A key whose bytes are known, and what the order says of it.
+#[derive(Clone)]
+pub struct SoftKey {
+    /// The clear key: raw, or PKCS#8 DER.
+    pub clear: Vec<u8>,
+    /// What it is and may do.
+    pub attributes: Attributes,
+}
+
+/// The AES key of `length` bytes with this number.
+#[must_use]
+pub fn aes_key(length: u16, number: u8) -> SoftKey {
+    let digest = sha2::Sha256::digest([b'k', number]);
+    SoftKey {
+        clear: digest[..usize::from(length)].to_vec(),
+        attributes: Attributes {
+            key_type: key_type::AES,
+            bits: length * 8,
+            usage: usage::SIGN_MESSAGE | usage::VERIFY_MESSAGE,
+            algorithm: algorithm::CMAC,
+            lifetime: LIFETIME_PERSISTENT,
+        },
+    }
+}
+
+/// The HMAC key of 32 bytes with this number.
+#[must_use]
+pub fn hmac_key(number: u8) -> SoftKey {
+    let key = aes_key(32, number);
+    SoftKey {
+        attributes: Attributes {
+            key_type: key_type::HMAC,
+            algorithm: algorithm::HMAC_SHA256,
+            ..key.attributes
+        },
+        ..key
+    }
+}
+
+/// Wraps keys toward a device's P-256 unwrap key, into slots 0, 1, 2 …
+///
+/// # Panics
+/// If the device's key is not on P-256.
+#[must_use]
+pub fn wrap(device: &Statement, keys: &[SoftKey], version: u32) -> Shipment {
+    let recipient = p256::PublicKey::from_public_key_der(&device.unwrap_key).expect("a P-256 key");
+    let scalar: [u8; 32] = sha2::Sha256::digest(b"ephemeral").into();
+    let ephemeral = p256::SecretKey::from_bytes(&scalar.into()).expect("a scalar in range");
+    let shared = p256::ecdh::diffie_hellman(ephemeral.to_nonzero_scalar(), recipient.as_affine());
+    let kek = aes_kw::KwpAes256::new_from_slice(shared.raw_secret_bytes()).expect("32 bytes");
+    let parcels = keys
+        .iter()
+        .zip(0..)
+        .map(|(key, slot)| {
+            let mut blob = vec![0; key.clear.len().next_multiple_of(8) + 8];
+            kek.wrap_key(&key.clear, &mut blob).expect("wraps");
+            Parcel {
+                slot,
+                version,
+                attributes: key.attributes,
+                label: Fixed::try_from(format!("key {slot}").as_str()).expect("short"),
+                proof: Proof::strongest(&key.attributes),
+                blob,
+            }
+        })
+        .collect();
+    let point = ephemeral.public_key().to_sec1_point(false);
+    Shipment {
+        suite: Suite::EcdhP256Null,
+        kek: point.as_bytes().to_vec(),
+        parcels,
+    }
+}
+
+/// Checks a symmetric key's proof.
+#[must_use]
+pub fn proof_is_right(
+    key: &SoftKey,
+    report: &SlotReport,
+    order: &Digest,
+    challenge: &Challenge,
+) -> bool {
+    use hmac::Mac;
+    let input = proof_input(order, report.slot, challenge);
+    match report.proof {
+        Proof::HmacSha256 => {
+            <hmac::Hmac<sha2::Sha256> as hmac::KeyInit>::new_from_slice(&key.clear)
+                .expect("any length")
+                .chain_update(input)
+                .verify_slice(&report.value)
+                .is_ok()
+        }
+        Proof::Cmac if key.clear.len() == 16 => cmac(&key.clear, &input, &report.value, false),
+        Proof::Cmac => cmac(&key.clear, &input, &report.value, true),
+        Proof::None | Proof::EcdsaP256Sha256 | Proof::RsaPkcs1Sha256 => false,
+    }
+}
+
+fn cmac(key: &[u8], input: &[u8], value: &[u8], long: bool) -> bool {
+    use cmac::{KeyInit, Mac};
+    if long {
+        cmac::Cmac::<aes::Aes256>::new_from_slice(key)
+            .expect("32 bytes")
+            .chain_update(input)
+            .verify_slice(value)
+            .is_ok()
+    } else {
+        cmac::Cmac::<aes::Aes128>::new_from_slice(key)
+            .expect("16 bytes")
+            .chain_update(input)
+            .verify_slice(value)
+            .is_ok()
+    }
+}
