@@ -5,12 +5,13 @@ use heapless::{String, Vec};
 use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, key_type, usage};
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
 use keyferry_protocol::order::{
-    self, Address, BlobRef, BlobRole, Body, Enroll, Entry, Freshness, Header, Inject, Kind, ProofRequest, Prove,
-    Remove, Rotate,
+    self, Address, BlobRef, BlobRole, Body, Enroll, Entry, Freshness, Header, Inject, Kind,
+    ProofRequest, Prove, Remove, Rotate,
 };
 use keyferry_protocol::proof::{Proof, proof_input};
 use keyferry_protocol::receipt::{
-    self, Flavour, MAX_RECEIPT, Outcome, Refusal, SlotReport, SourceClass, State, Statement, Status, Writer,
+    self, Flavour, MAX_RECEIPT, Outcome, Refusal, SlotReport, SourceClass, State, Statement,
+    Status, Writer,
 };
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use keyferry_protocol::{DecodeError, MAX_MESSAGE};
@@ -149,13 +150,18 @@ fn receipts_have_their_frozen_bytes() {
     let writer = Writer::new(&refused, &mut buffer).unwrap();
     let bytes = &buffer[..writer.length()];
     vector("receipt-refused", bytes);
-    assert_eq!(receipt::decode(bytes).unwrap(), (refused, receipt::Body::Empty));
+    assert_eq!(
+        receipt::decode(bytes).unwrap(),
+        (refused, receipt::Body::Empty)
+    );
 
     let statement = Statement {
         nonce: Challenge([0x9c; 32]),
         identity_key: &[0x30; 91],
         unwrap_key: &[0x31; 294],
-        suites: [Suite::RsaOaepSha256, Suite::RsaOaepSha1].into_iter().collect(),
+        suites: [Suite::RsaOaepSha256, Suite::RsaOaepSha1]
+            .into_iter()
+            .collect(),
         board: "mps2-an386",
         firmware: "0.1.0",
         flavour: Flavour::Development,

@@ -8,9 +8,9 @@ use keyferry_protocol::receipt::{
 };
 use keyferry_protocol::{MAX_SLOTS, TooLong};
 
+use super::Device;
 use super::memory::{self, Memory};
 use super::orders::Accepted;
-use super::Device;
 use crate::keys;
 use crate::platform::{Platform, Status};
 use crate::store::{Change, ItemId, StoreError};
@@ -100,11 +100,7 @@ impl<P: Platform> Device<P> {
         stored[Signature::LENGTH..][..length].copy_from_slice(&self.receipt[..length]);
         let written = self
             .store
-            .put(
-                ItemId::RECEIPT,
-                &stored[..Signature::LENGTH + length],
-                None,
-            )
+            .put(ItemId::RECEIPT, &stored[..Signature::LENGTH + length], None)
             .and_then(|()| self.store.put(ItemId::META, &next.encode(), None))
             .and_then(|()| self.store.commit());
         written.map_err(storage)?;

@@ -108,8 +108,11 @@ impl<P: Platform> Device<P> {
         self.store
             .put(ItemId::AUTHORITY, &authority, None)
             .and_then(|()| {
-                self.store
-                    .put(ItemId::IDENTITY, &identity_spki, Some(identity.expose_mut()))
+                self.store.put(
+                    ItemId::IDENTITY,
+                    &identity_spki,
+                    Some(identity.expose_mut()),
+                )
             })
             .and_then(|()| {
                 let secret = &mut unwrap_secret.expose_mut()[..secret_length];

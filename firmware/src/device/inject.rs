@@ -91,10 +91,10 @@ impl<P: Platform> Device<P> {
             }
             let info = slot_info(entry);
             let change = Change::Put {
- id: slot_item(entry.slot)?,
- public: SlotInfo::MAX_LENGTH,
- secret: keys::secret_length(kind),
- };
+                id: slot_item(entry.slot)?,
+                public: SlotInfo::MAX_LENGTH,
+                secret: keys::secret_length(kind),
+            };
             let due = ProofDue {
                 info,
                 kind,
@@ -279,7 +279,11 @@ impl<P: Platform> Device<P> {
                 let mut public = [0; SlotInfo::MAX_LENGTH];
                 let public = due.info.encode(&mut public).map_err(too_long)?;
                 self.store
-                    .put(slot_item(due.info.slot)?, public, Some(&mut blob[..key_length]))
+                    .put(
+                        slot_item(due.info.slot)?,
+                        public,
+                        Some(&mut blob[..key_length]),
+                    )
                     .map_err(storage)?;
             }
             Ok(_) => {}

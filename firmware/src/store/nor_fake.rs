@@ -1,0 +1,338 @@
+//! A NOR flash in memory, for tests: as strict as the part, and its power can be cut at any operation. Needs std.
+//!
+//! It refuses misaligned and out-of-range accesses and programming a word twice between erases. An operation is the
+//! programming of one word or the erasing of one page. A word or page on which power failed is *torn*: until it is erased it
+//! cannot be programmed, and its bits may read differently after every power-on.
+
+extern crate std;
+
+use core::fmt;
+use std::{vec, vec::Vec};
+
+use embedded_storage::nor_flash::{
+    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
+};
+
+/// What becomes of the operation on which power fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// It has not begun.
+    Before,
+    /// Its first half is done: half a word (of one byte: four bits), half a page. It stays so.
+    Half,
+    /// Some of its bits are changed, and they read differently at every power-on. A page may hold anything.
+    Unstable,
+    /// It is complete.
+    After,
+}
+
+impl Cut {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Before, Self::Half, Self::Unstable, Self::After];
+}
+
+/// Why the fake refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NorFakeError {
+    /// Not aligned, or outside of the area.
+    Misuse(NorFlashErrorKind),
+    /// A word was to be programmed twice.
+    ProgrammedTwice,
+    /// Power is off.
+    Off,
+    /// The operation failed because the test wanted it so.
+    Injected,
+    /// A torn word was read, and error correction is on.
+    Uncorrectable,
+}
+
+impl NorFlashError for NorFakeError {
+    fn kind(&self) -> NorFlashErrorKind {
+        match self {
+            Self::Misuse(kind) => *kind,
+            Self::ProgrammedTwice | Self::Off | Self::Injected | Self::Uncorrectable => {
+                NorFlashErrorKind::Other
+            }
+        }
+    }
+}
+
+impl fmt::Display for NorFakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// A NOR flash with words of `WORD` bytes and pages of `PAGE` bytes.
+#[derive(Clone)]
+pub struct NorFake<const WORD: usize, const PAGE: usize> {
+    bytes: Vec<u8>,
+    /// Words that may not be programmed before the next erase.
+    programmed: Vec<bool>,
+    /// Words on which power failed.
+    torn: Vec<bool>,
+    /// Bits that read differently after every power-on.
+    unstable: Vec<u8>,
+    random: u64,
+    off: bool,
+    cut: Option<(u64, Cut)>,
+    failing: Option<u64>,
+    operations: u64,
+    programs: u64,
+    erases: Vec<u32>,
+    misuses: u64,
+    error_correction: bool,
+}
+
+impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
+    /// An erased flash of `pages` pages.
+    #[must_use]
+    pub fn new(pages: usize) -> Self {
+        let words = pages * PAGE / WORD;
+        Self {
+            bytes: vec![0xff; pages * PAGE],
+            programmed: vec![false; words],
+            torn: vec![false; words],
+            unstable: vec![0; pages * PAGE],
+            random: 0x9e37_79b9_7f4a_7c15,
+            off: false,
+            cut: None,
+            failing: None,
+            operations: 0,
+            programs: 0,
+            erases: vec![0; pages],
+            misuses: 0,
+            error_correction: false,
+        }
+    }
+
+    /// Makes reading a torn word an error, as parts with error correction do.
+    pub fn set_error_correction(&mut self, on: bool) {
+        self.error_correction = on;
+    }
+
+    /// What the flash reads as.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Sets a byte, against all rules.
+    pub fn corrupt(&mut self, address: usize, byte: u8) {
+        self.bytes[address] = byte;
+    }
+
+    /// Operations since power-on.
+    #[must_use]
+    pub const fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// Words programmed in all.
+    #[must_use]
+    pub const fn programs(&self) -> u64 {
+        self.programs
+    }
+
+    /// How often each page was erased.
+    #[must_use]
+    pub fn erases(&self) -> &[u32] {
+        &self.erases
+    }
+
+    /// Accesses that break the part's rules in a way the caller could know of: misaligned, out of range, or programming
+    /// a word again that was not torn.
+    #[must_use]
+    pub const fn misuses(&self) -> u64 {
+        self.misuses
+    }
+
+    /// Cuts power at the operation after `operations` more ones.
+    pub const fn cut_after(&mut self, operations: u64, cut: Cut) {
+        self.cut = Some((self.operations + operations, cut));
+    }
+
+    /// Lets the operation after `operations` more ones fail, with power staying on.
+    pub const fn fail_after(&mut self, operations: u64) {
+        self.failing = Some(self.operations + operations);
+    }
+
+    /// Whether power is off.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.off
+    }
+
+    /// Switches power on: unstable bits take new values. `seed` chooses them.
+    pub fn power_on(&mut self, seed: u64) {
+        self.off = false;
+        self.cut = None;
+        self.failing = None;
+        self.operations = 0;
+        self.random ^= seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
+        for at in 0..self.bytes.len() {
+            if self.unstable[at] != 0 {
+                let noise = self.noise() & self.unstable[at];
+                self.bytes[at] = (self.bytes[at] & !self.unstable[at]) | noise;
+            }
+        }
+    }
+
+    /// The next byte of a xorshift generator.
+    #[allow(clippy::cast_possible_truncation, reason = "a byte is wanted")]
+    fn noise(&mut self) -> u8 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 32) as u8
+    }
+
+    fn misuse<T>(&mut self, kind: NorFlashErrorKind) -> Result<T, NorFakeError> {
+        self.misuses += 1;
+        Err(NorFakeError::Misuse(kind))
+    }
+
+    fn check(&mut self, from: u32, length: usize, unit: usize) -> Result<usize, NorFakeError> {
+        let from = from as usize;
+        if from > self.bytes.len() || length > self.bytes.len() - from {
+            return self.misuse(NorFlashErrorKind::OutOfBounds);
+        }
+        if !from.is_multiple_of(unit) || !length.is_multiple_of(unit) {
+            return self.misuse(NorFlashErrorKind::NotAligned);
+        }
+        Ok(from)
+    }
+
+    /// Counts an operation and says what becomes of it.
+    fn operate(&mut self) -> Result<Cut, NorFakeError> {
+        if self.off {
+            return Err(NorFakeError::Off);
+        }
+        let number = self.operations;
+        self.operations += 1;
+        match self.cut {
+            Some((at, cut)) if at == number => {
+                self.off = true;
+                Ok(cut)
+            }
+            Some(_) | None if self.failing == Some(number) => Ok(Cut::Half),
+            Some(_) | None => Ok(Cut::After),
+        }
+    }
+
+    /// What to report of an operation that went as `cut` says.
+    fn report(&self, cut: Cut) -> Result<(), NorFakeError> {
+        match cut {
+            // Power failed right after it: the caller never hears of it.
+            Cut::After if !self.off => Ok(()),
+            Cut::Before | Cut::Half | Cut::Unstable | Cut::After if self.off => {
+                Err(NorFakeError::Off)
+            }
+            Cut::Before | Cut::Half | Cut::Unstable | Cut::After => Err(NorFakeError::Injected),
+        }
+    }
+
+    fn program_word(&mut self, at: usize, word: &[u8]) -> Result<(), NorFakeError> {
+        if self.off {
+            return Err(NorFakeError::Off);
+        }
+        if self.programmed[at / WORD] {
+            self.misuses += u64::from(!self.torn[at / WORD]);
+            return Err(NorFakeError::ProgrammedTwice);
+        }
+        let cut = self.operate()?;
+        self.programs += 1;
+        if cut != Cut::Before {
+            self.programmed[at / WORD] = true;
+            self.torn[at / WORD] = cut != Cut::After;
+        }
+        for (index, byte) in word.iter().enumerate() {
+            let target = &mut self.bytes[at + index];
+            match cut {
+                Cut::Before => {}
+                Cut::Half if WORD == 1 => *target &= *byte | 0x0f,
+                Cut::Half if index >= WORD / 2 => {}
+                Cut::Half | Cut::After => *target &= *byte,
+                Cut::Unstable => self.unstable[at + index] = *target & !*byte,
+            }
+            if cut == Cut::Unstable {
+                self.bytes[at + index] &= *byte | self.noise();
+            }
+        }
+        self.report(cut)
+    }
+
+    fn erase_page(&mut self, page: usize) -> Result<(), NorFakeError> {
+        let cut = self.operate()?;
+        let range = page * PAGE..(page + 1) * PAGE;
+        let words = page * PAGE / WORD..(page + 1) * PAGE / WORD;
+        match cut {
+            Cut::Before => {}
+            Cut::Half | Cut::Unstable => {
+                self.programmed[words.clone()].fill(true);
+                self.torn[words].fill(true);
+                let half = page * PAGE..page * PAGE + PAGE / 2;
+                if cut == Cut::Half {
+                    self.bytes[half.clone()].fill(0xff);
+                    self.unstable[half].fill(0);
+                } else {
+                    self.unstable[range.clone()].fill(0xff);
+                    for at in range {
+                        self.bytes[at] = self.noise();
+                    }
+                }
+            }
+            Cut::After => {
+                self.programmed[words.clone()].fill(false);
+                self.torn[words].fill(false);
+                self.bytes[range.clone()].fill(0xff);
+                self.unstable[range].fill(0);
+                self.erases[page] += 1;
+            }
+        }
+        self.report(cut)
+    }
+}
+
+impl<const WORD: usize, const PAGE: usize> ErrorType for NorFake<WORD, PAGE> {
+    type Error = NorFakeError;
+}
+
+impl<const WORD: usize, const PAGE: usize> ReadNorFlash for NorFake<WORD, PAGE> {
+    const READ_SIZE: usize = WORD;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        if self.off {
+            return Err(NorFakeError::Off);
+        }
+        let from = self.check(offset, bytes.len(), WORD)?;
+        let words = from / WORD..(from + bytes.len()) / WORD;
+        if self.error_correction && self.torn[words].contains(&true) {
+            return Err(NorFakeError::Uncorrectable);
+        }
+        bytes.copy_from_slice(&self.bytes[from..from + bytes.len()]);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl<const WORD: usize, const PAGE: usize> NorFlash for NorFake<WORD, PAGE> {
+    const WRITE_SIZE: usize = WORD;
+    const ERASE_SIZE: usize = PAGE;
+
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), Self::Error> {
+        let from = self.check(from, to.saturating_sub(from) as usize, PAGE)?;
+        (from / PAGE..to as usize / PAGE).try_for_each(|page| self.erase_page(page))
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Self::Error> {
+        let from = self.check(offset, bytes.len(), WORD)?;
+        bytes
+            .chunks(WORD)
+            .enumerate()
+            .try_for_each(|(index, word)| self.program_word(from + index * WORD, word))
+    }
+}
