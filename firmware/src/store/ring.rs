@@ -103,7 +103,7 @@ impl<F: NorFlash> Ring<F> {
 
     /// The flash itself.
     #[cfg(test)]
-    pub(super) fn flash(&mut self) -> &mut F {
+    pub(super) fn flash_mut(&mut self) -> &mut F {
         &mut self.flash
     }
 

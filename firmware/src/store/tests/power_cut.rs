@@ -49,7 +49,7 @@ impl Campaign {
             flash.cut_after(n, cut);
         }
         let mut store = self.open(flash);
-        let seen = if store.ring.flash().is_off() {
+        let seen = if store.ring.flash_mut().is_off() {
             None
         } else {
             Some(check(&mut store, allowed)?)
@@ -110,7 +110,7 @@ impl Campaign {
         flash.power_on(seed);
         flash.cut_after(n, cut);
         let mut store = self.open(flash);
-        let (model, allowed) = if store.ring.flash().is_off() {
+        let (model, allowed) = if store.ring.flash_mut().is_off() {
             (model.clone(), [model.items.clone()].to_vec())
         } else {
             run(&mut store, steps, model.clone())?
