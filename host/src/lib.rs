@@ -2,6 +2,8 @@
 //!
 //! No type of this crate can hold a clear key; what it carries are public keys, wrapped blobs and signed statements.
 
+pub mod cli;
 pub mod device;
 pub mod emulate;
+pub mod error;
 pub mod hsm;

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The `keyferry` command.
+
+fn main() -> std::process::ExitCode {
+    keyferry::cli::run(std::env::args_os())
+}

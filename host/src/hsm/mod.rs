@@ -1,1 +1,22 @@
-//! Under construction.
+//! What the station asks of an HSM, in intent: list keys, make one, sign this order, wrap these keys for that device, check
+//! this proof. Keys leave a token wrapped or not at all; no type here can hold a clear key.
+//!
+//! [`Token`] is the door. Only the folder `pkcs11` behind it speaks PKCS#11.
+
+mod error;
+mod key;
+mod pin;
+mod pkcs11;
+mod public_key;
+mod token;
+mod uri;
+mod wrap;
+
+pub use error::HsmError;
+pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};
+pub use pin::{PIN_VARIABLE, PinError, PinSource};
+pub use pkcs11::{PinState, TokenInfo};
+pub use public_key::{MINIMUM_RSA_BITS, PublicKey, PublicKeyError, PublicNumbers};
+pub use token::{Token, random, tokens};
+pub use uri::{KeySpec, SpecError, TokenSpec, parse};
+pub use wrap::WrappedKeys;

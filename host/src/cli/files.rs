@@ -1,0 +1,47 @@
+//! Files a command writes: whole or not at all.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::error::Failure;
+
+/// Writes a file that appears under its name only when it is complete. An existing file is left alone unless `force` is set.
+///
+/// # Errors
+/// [`Failure::OutputExists`], [`Failure::Write`].
+pub fn write_new(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
+    let failed = |source| Failure::Write {
+        path: path.into(),
+        source,
+    };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(failed)?;
+    if force {
+        file.persist(path).map_err(|error| failed(error.error))?;
+        return Ok(());
+    }
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Failure::OutputExists(path.into()))
+        }
+        Err(error) => Err(failed(error.error)),
+    }
+}
+
+/// Refuses early what [`write_new`] would refuse in the end, before the token has done its work for nothing.
+///
+/// # Errors
+/// [`Failure::OutputExists`].
+pub(super) fn check_new(path: &Path, force: bool) -> Result<(), Failure> {
+    if !force && path.symlink_metadata().is_ok() {
+        return Err(Failure::OutputExists(path.into()));
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `keyferry hsm`: what tokens there are.
+
+use clap::Subcommand;
+
+use super::{Context, Outcome, TokenArgs, fields};
+use crate::hsm::{HsmError, TokenInfo, tokens};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the tokens of a module. Needs no PIN.
+    Tokens {
+        #[command(flatten)]
+        token: TokenArgs,
+    },
+}
+
+pub(super) fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Tokens { token } => list(context, &token),
+    }
+}
+
+/// Lists the initialised tokens that the arguments match: all of a module if only that is named.
+fn list(context: &Context, arguments: &TokenArgs) -> Outcome {
+    let (spec, _) = arguments.spec()?;
+    let module = spec.module.as_ref().ok_or(HsmError::NoModule)?;
+    let found: Vec<TokenInfo> = tokens(module)?
+        .into_iter()
+        .filter(|token| token.initialized && spec.matches(token))
+        .collect();
+    for token in &found {
+        context.event(fields! {
+            "token" => token.label,
+            "serial" => token.serial,
+            "manufacturer" => token.manufacturer,
+            "model" => token.model,
+            "slot" => token.slot,
+            "pin" => token.pin.name(),
+        });
+    }
+    let rows: Vec<_> = found
+        .iter()
+        .map(|token| {
+            [
+                token.label.clone(),
+                token.serial.clone(),
+                token.manufacturer.clone(),
+                token.model.clone(),
+                token.pin.name().to_owned(),
+            ]
+        })
+        .collect();
+    context.table(["LABEL", "SERIAL", "MANUFACTURER", "MODEL", "PIN"], &rows);
+    Ok(fields! { "tokens" => found.len() })
+}

@@ -1,0 +1,78 @@
+//! The command line: one file per subcommand, and what they share.
+//!
+//! With `--json` a command prints one JSON object per line on stdout, the last one with `"ok": true` or `"ok": false`, and
+//! nothing on stderr. Without, people read what happens on stderr, and only what a command is asked for goes to stdout.
+
+mod files;
+mod hsm;
+mod key;
+mod output;
+mod token;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use files::write_new;
+pub use output::Context;
+pub use token::TokenArgs;
+
+use crate::error::Failure;
+
+/// Carries keys from an HSM into devices, and between HSMs.
+#[derive(Debug, Parser)]
+#[command(name = "keyferry", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Print JSON, one object per line; the last has "ok".
+    #[arg(long, global = true)]
+    json: bool,
+    /// Say nothing on the way; results and errors only.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The HSM and its tokens.
+    #[command(subcommand)]
+    Hsm(hsm::Command),
+    /// The keys on a token.
+    #[command(subcommand)]
+    Key(key::Command),
+}
+
+/// Runs one command line, the program's name first, and gives the exit code that the design lists.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let parsed = match Arguments::try_parse_from(&arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Not parsed, so looked for as it stands: a script's JSON reader must not meet plain text.
+            let json = arguments.iter().any(|argument| argument == "--json");
+            return output::usage(&error, json);
+        }
+    };
+    let context = Context::new(parsed.json, parsed.quiet);
+    let result = match parsed.command {
+        Command::Hsm(command) => hsm::run(&context, command),
+        Command::Key(command) => key::run(&context, command),
+    };
+    context.end(result)
+}
+
+/// What a command ends with: the fields of its last JSON object beside `"ok"`.
+pub type Outcome = Result<serde_json::Map<String, serde_json::Value>, Failure>;
+
+/// Makes the fields of a JSON object: `fields! { "label" => label }`.
+macro_rules! fields {
+    ($($name:literal => $value:expr),* $(,)?) => {{
+        #[allow(unused_mut, reason = "no fields are fine")]
+        let mut map = serde_json::Map::new();
+        $(map.insert($name.to_owned(), serde_json::json!($value));)*
+        map
+    }};
+}
+pub(crate) use fields;

@@ -1,0 +1,171 @@
+//! What a command says: to scripts in JSON on stdout, to people on stderr.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use serde_json::{Map, Value};
+
+use super::{Outcome, fields};
+use crate::error::{Exit, Failure};
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default();
+const HEADING: Style = Style::new().bold();
+
+/// Who listens to a command.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    json: bool,
+    quiet: bool,
+}
+
+impl Context {
+    pub(super) const fn new(json: bool, quiet: bool) -> Self {
+        Self { json, quiet }
+    }
+
+    /// Whether a script listens: no progress bars, no questions.
+    #[must_use]
+    pub const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a person wants to see what happens on the way.
+    #[must_use]
+    pub const fn is_talkative(&self) -> bool {
+        !self.json && !self.quiet
+    }
+
+    /// Tells a script that something happened; people see nothing of it.
+    pub fn event(&self, event: Map<String, Value>) {
+        if self.json {
+            print_line(&Value::Object(event).to_string());
+        }
+    }
+
+    /// Tells a person what happens, on stderr.
+    pub fn note(&self, text: &str) {
+        if self.is_talkative() {
+            note_line(text);
+        }
+    }
+
+    /// Prints for a person what the command was asked for, on stdout.
+    pub fn print(&self, text: &str) {
+        if !self.json {
+            print_line(text);
+        }
+    }
+
+    /// Prints a table for a person on stdout: columns as wide as their content, the heading in bold on a terminal.
+    pub fn table<const N: usize>(&self, heading: [&str; N], rows: &[[String; N]]) {
+        if self.json {
+            return;
+        }
+        let widths: [usize; N] = std::array::from_fn(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .chain([heading[column].chars().count()])
+                .max()
+                .unwrap_or(0)
+        });
+        let line = |cells: [&str; N]| {
+            let padded: Vec<_> = cells
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:<width$}"))
+                .collect();
+            padded.join("  ").trim_end().to_owned()
+        };
+        print_line(&format!("{HEADING}{}{HEADING:#}", line(heading)));
+        for row in rows {
+            print_line(&line(std::array::from_fn(|column| row[column].as_str())));
+        }
+    }
+
+    /// Ends a command: the last JSON object, or the error and its hint; gives the exit code.
+    pub(super) fn end(&self, outcome: Outcome) -> ExitCode {
+        match outcome {
+            Ok(rest) => {
+                if self.json {
+                    let mut last = fields! { "ok" => true };
+                    last.extend(rest);
+                    print_line(&Value::Object(last).to_string());
+                }
+                ExitCode::from(Exit::Done.code())
+            }
+            Err(failure) => {
+                self.fail(&failure);
+                ExitCode::from(failure.exit().code())
+            }
+        }
+    }
+
+    fn fail(&self, failure: &Failure) {
+        report(
+            self.json,
+            &failure.to_string(),
+            failure.hint(),
+            failure.exit(),
+        );
+    }
+}
+
+/// Ends a command line that could not be understood; help and version are printed as they are.
+pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
+    use clap::error::ErrorKind;
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nobody to tell if stdout is closed.
+            let _ = error.print();
+            ExitCode::from(Exit::Done.code())
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !json => {
+            let _ = error.print();
+            ExitCode::from(Exit::Usage.code())
+        }
+        _ => {
+            let text = error.to_string();
+            if json {
+                let first = text.lines().next().unwrap_or_default();
+                let message = match error.kind() {
+                    ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                        "a subcommand is missing"
+                    }
+                    _ => first.trim_start_matches("error: "),
+                };
+                let hint = Some("keyferry --help".to_owned());
+                report(true, message, hint, Exit::Usage);
+            } else {
+                let _ = error.print();
+            }
+            ExitCode::from(Exit::Usage.code())
+        }
+    }
+}
+
+fn report(json: bool, error: &str, hint: Option<String>, exit: Exit) {
+    if json {
+        let mut last = fields! { "ok" => false, "error" => error };
+        if let Some(hint) = hint {
+            last.insert("hint".into(), hint.into());
+        }
+        last.insert("exit".into(), exit.code().into());
+        print_line(&Value::Object(last).to_string());
+        return;
+    }
+    note_line(&format!("{ERROR}error:{ERROR:#} {error}"));
+    if let Some(hint) = hint {
+        note_line(&format!("{HINT}hint:{HINT:#} {hint}"));
+    }
+}
+
+/// Writes a line to stdout. A reader that went away is no failure of the job.
+fn print_line(line: &str) {
+    let _ = writeln!(anstream::stdout(), "{line}");
+}
+
+fn note_line(line: &str) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}

@@ -1,0 +1,186 @@
+//! Every way a command can fail, and the exit code that tells a script which way it was.
+
+use std::path::PathBuf;
+
+use keyferry_protocol::identity::Fingerprint;
+use keyferry_protocol::suite::Suite;
+
+use crate::hsm::{HsmError, PinError, PublicKeyError, SpecError};
+
+/// The exit codes of the command. Others script against them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// The job was understood and begun, and failed.
+    JobFailed = 1,
+    /// The command line, a file or the configuration is wrong; nothing was begun.
+    Usage = 2,
+    /// The HSM: module, token, login, key, mechanism.
+    Hsm = 3,
+    /// The device or the link to it.
+    Device = 4,
+    /// A policy forbids it.
+    Policy = 5,
+}
+
+impl Exit {
+    /// The number given to the system.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The HSM.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
+    /// There is no PIN.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// A token or key is named wrongly.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A public key file is not one.
+    #[error("{}: {reason}", path.display())]
+    PublicKeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: PublicKeyError,
+    },
+    /// The recipient is neither a file nor a key on the token.
+    #[error("the recipient '{recipient}' is neither a file nor a key on token '{token}'")]
+    NoSuchRecipient {
+        /// As it was given.
+        recipient: String,
+        /// The token's label.
+        token: String,
+    },
+    /// The recipient's key is not the one that was expected.
+    #[error("the recipient's fingerprint is {found}, not {expected}")]
+    FingerprintMismatch {
+        /// As it was given.
+        expected: Fingerprint,
+        /// That of the recipient's key.
+        found: Fingerprint,
+    },
+    /// The token has none of the suites that the recipient's key allows.
+    #[error(
+        "token '{token}' has no suite for a recipient key of type {recipient}; it has: {}",
+        suite_names(supported)
+    )]
+    NoCommonSuite {
+        /// The token's label.
+        token: String,
+        /// The recipient key's type.
+        recipient: String,
+        /// What the token can do.
+        supported: Vec<Suite>,
+    },
+    /// There is a file where one is to be written.
+    #[error("{} exists already", .0.display())]
+    OutputExists(PathBuf),
+    /// A file cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl Failure {
+    /// The exit code for it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Hsm(HsmError::NoModule) => Exit::Usage,
+            Self::Hsm(HsmError::Recipient(reason)) | Self::PublicKeyFile { reason, .. } => {
+                match reason {
+                    PublicKeyError::Malformed
+                    | PublicKeyError::Private
+                    | PublicKeyError::Unsupported(_) => Exit::Usage,
+                    PublicKeyError::WeakModulus { .. } | PublicKeyError::Unsound => Exit::Policy,
+                }
+            }
+            Self::Hsm(HsmError::SuiteMismatch { .. } | HsmError::SuiteUnavailable { .. }) => {
+                Exit::Usage
+            }
+            Self::Hsm(
+                HsmError::ModuleNotFound { .. }
+                | HsmError::ModuleNotLoadable { .. }
+                | HsmError::NoSuchToken { .. }
+                | HsmError::SeveralTokens { .. }
+                | HsmError::PinIncorrect { .. }
+                | HsmError::PinLocked { .. }
+                | HsmError::PinNotSet { .. }
+                | HsmError::NoSuchKey { .. }
+                | HsmError::SeveralKeys { .. }
+                | HsmError::LabelTaken { .. }
+                | HsmError::NotExtractable { .. }
+                | HsmError::TrustedOnly { .. }
+                | HsmError::NotPermitted { .. }
+                | HsmError::WrongKeyType { .. }
+                | HsmError::NoPublicKey { .. }
+                | HsmError::SuiteRefused { .. }
+                | HsmError::MechanismMissing { .. }
+                | HsmError::UnexpectedLength { .. }
+                | HsmError::Token { .. }
+                | HsmError::Random(_),
+            )
+            | Self::NoCommonSuite { .. } => Exit::Hsm,
+            Self::Pin(_)
+            | Self::Spec(_)
+            | Self::NoSuchRecipient { .. }
+            | Self::OutputExists(_)
+            | Self::Read { .. } => Exit::Usage,
+            Self::FingerprintMismatch { .. } => Exit::Policy,
+            Self::Write { .. } => Exit::JobFailed,
+        }
+    }
+
+    /// The next move for a person, where there is one to name.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Hsm(error) => error.hint(),
+            Self::Pin(error) => error.hint(),
+            Self::Spec(error) => error.hint(),
+            Self::PublicKeyFile { reason, .. } => reason.hint(),
+            Self::NoSuchRecipient { .. } => Some(
+                "give a public key file (PEM or DER), or the label of a public key on the token"
+                    .into(),
+            ),
+            Self::FingerprintMismatch { .. } => Some(
+                "ask the recipient, by another way than the file came, for the right fingerprint"
+                    .into(),
+            ),
+            Self::NoCommonSuite { .. } => {
+                Some("use another kind of recipient key, or another token".into())
+            }
+            Self::OutputExists(_) => Some("--force replaces it".into()),
+            Self::Read { .. } | Self::Write { .. } => None,
+        }
+    }
+}
+
+fn suite_names(suites: &[Suite]) -> String {
+    if suites.is_empty() {
+        return "none".into();
+    }
+    let names: Vec<_> = suites.iter().map(|suite| suite.name()).collect();
+    names.join(", ")
+}

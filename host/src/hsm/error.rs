@@ -1,0 +1,286 @@
+//! What can go wrong between the station and a token, in words a person can act on.
+
+use std::path::PathBuf;
+
+use keyferry_protocol::suite::Suite;
+
+use super::key::{Flag, KeyType};
+use super::public_key::PublicKeyError;
+
+/// Why a token did not do what it was asked. No variant ever carries a PIN or key material.
+#[derive(Debug, thiserror::Error)]
+pub enum HsmError {
+    /// No module is named.
+    #[error("no PKCS#11 module is named")]
+    NoModule,
+    /// There is no file at the path of the PKCS#11 module.
+    #[error("there is no PKCS#11 module at {}", path.display())]
+    ModuleNotFound {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+    /// The file exists but is no loadable PKCS#11 module.
+    #[error("{} cannot be loaded as a PKCS#11 module: {reason}", path.display())]
+    ModuleNotLoadable {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What the loader said.
+        reason: String,
+    },
+    /// No token of the module matches.
+    #[error("no token {wanted}; {}", there_are("token", present))]
+    NoSuchToken {
+        /// The label or serial number that was asked for.
+        wanted: String,
+        /// The labels that exist.
+        present: Vec<String>,
+    },
+    /// More than one token of the module matches.
+    #[error("{} tokens match {wanted}; their serial numbers are {}", serials.len(), serials.join(", "))]
+    SeveralTokens {
+        /// The label or serial number that was asked for.
+        wanted: String,
+        /// The serial numbers of those that match.
+        serials: Vec<String>,
+    },
+    /// The token refused the PIN.
+    #[error("token '{token}' refused the PIN{}", if *last_try { "; one try is left" } else { "" })]
+    PinIncorrect {
+        /// The token's label.
+        token: String,
+        /// The token says that the next wrong PIN locks it.
+        last_try: bool,
+    },
+    /// Too many wrong PINs were given.
+    #[error("the PIN of token '{token}' is locked")]
+    PinLocked {
+        /// The token's label.
+        token: String,
+    },
+    /// The token has no user PIN yet.
+    #[error("token '{token}' has no user PIN yet")]
+    PinNotSet {
+        /// The token's label.
+        token: String,
+    },
+    /// No key matches.
+    #[error("no key {wanted} on token '{token}'; {}", there_are("key", present))]
+    NoSuchKey {
+        /// The token's label.
+        token: String,
+        /// The label or id that was asked for.
+        wanted: String,
+        /// The labels that exist.
+        present: Vec<String>,
+    },
+    /// More than one key matches.
+    #[error("{} keys match {wanted} on token '{token}'; their ids are {}", ids.len(), ids.join(", "))]
+    SeveralKeys {
+        /// The token's label.
+        token: String,
+        /// The label that was asked for.
+        wanted: String,
+        /// `CKA_ID` of each key that matches, as hexadecimal digits.
+        ids: Vec<String>,
+    },
+    /// A key of that label is there already.
+    #[error("token '{token}' already has a key '{label}'")]
+    LabelTaken {
+        /// The token's label.
+        token: String,
+        /// The key's label.
+        label: String,
+    },
+    /// The token keeps the key for good.
+    #[error("key '{label}' is not extractable (CKA_EXTRACTABLE is false)")]
+    NotExtractable {
+        /// The key's label.
+        label: String,
+    },
+    /// The token gives the key only to wrapping keys that its security officer trusts.
+    #[error(
+        "key '{label}' may only leave under a trusted wrapping key (CKA_WRAP_WITH_TRUSTED is true)"
+    )]
+    TrustedOnly {
+        /// The key's label.
+        label: String,
+    },
+    /// An attribute of the key forbids what was asked.
+    #[error("key '{label}' may not do this ({} is false)", flag.attribute())]
+    NotPermitted {
+        /// The key's label.
+        label: String,
+        /// The attribute that is false.
+        flag: Flag,
+    },
+    /// The operation is for another type of key.
+    #[error("key '{label}' is of type {found}; {wanted} is needed here")]
+    WrongKeyType {
+        /// The key's label.
+        label: String,
+        /// Its type.
+        found: KeyType,
+        /// The type that is needed.
+        wanted: &'static str,
+    },
+    /// The token has the private key, but nothing that tells its public key.
+    #[error("the public key of '{label}' is not on the token")]
+    NoPublicKey {
+        /// The key's label.
+        label: String,
+    },
+    /// The recipient's key is not one to wrap for.
+    #[error(transparent)]
+    Recipient(#[from] PublicKeyError),
+    /// The recipient's key is of the wrong kind for the suite.
+    #[error("suite {suite} does not work toward a recipient key of type {recipient}")]
+    SuiteMismatch {
+        /// The suite that was asked for.
+        suite: Suite,
+        /// The recipient key's type.
+        recipient: KeyType,
+    },
+    /// Keyferry does not wrap under this suite yet.
+    #[error("suite {suite} is not available in this version")]
+    SuiteUnavailable {
+        /// The suite that was asked for.
+        suite: Suite,
+    },
+    /// The token does not do the suite.
+    #[error("token '{token}' refuses suite {suite} ({function}: {code})")]
+    SuiteRefused {
+        /// The token's label.
+        token: String,
+        /// The suite that was asked for.
+        suite: Suite,
+        /// The function that failed.
+        function: String,
+        /// Its return value.
+        code: String,
+    },
+    /// The token lacks a mechanism for which there is no substitute.
+    #[error("token '{token}' has no mechanism for {purpose} ({mechanism})")]
+    MechanismMissing {
+        /// The token's label.
+        token: String,
+        /// What it is needed for.
+        purpose: &'static str,
+        /// The mechanism's name in PKCS#11.
+        mechanism: &'static str,
+    },
+    /// The token gave a result of a length that cannot be right.
+    #[error("the token returned {actual} bytes for {what} where {expected} were expected")]
+    UnexpectedLength {
+        /// What was asked for.
+        what: String,
+        /// The length or range of lengths in bytes that would be right.
+        expected: String,
+        /// The length in bytes that came.
+        actual: usize,
+    },
+    /// A token function failed for another reason.
+    #[error("{function} failed: {code}")]
+    Token {
+        /// The function's name in PKCS#11, for example `C_WrapKey`.
+        function: String,
+        /// Its return value, for example `CKR_DEVICE_ERROR`, or what was wrong with its output.
+        code: String,
+    },
+    /// The operating system gave no random numbers.
+    #[error("the operating system gave no random numbers: {0}")]
+    Random(String),
+}
+
+impl HsmError {
+    /// The next move for a person, where there is one to name.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoModule | Self::ModuleNotFound { .. } => {
+                "give the path of your HSM's PKCS#11 library with --module or as module-path= in the URI".into()
+            }
+            Self::ModuleNotLoadable { .. } => {
+                "the file must be a PKCS#11 library for this machine's architecture".into()
+            }
+            Self::NoSuchToken { .. } => {
+                "`keyferry hsm tokens` lists the tokens of a module".into()
+            }
+            Self::SeveralTokens { .. } => {
+                "name the token by its serial number: pkcs11:serial=…".into()
+            }
+            Self::PinIncorrect { last_try: true, .. } => {
+                "the next wrong PIN locks the token: make sure before trying again".into()
+            }
+            Self::PinIncorrect { .. } => {
+                "check the PIN; a token may lock after a few wrong tries".into()
+            }
+            Self::PinLocked { .. } => "the token's security officer can set a new PIN".into(),
+            Self::PinNotSet { .. } => "set the user PIN with the token's own tool first".into(),
+            Self::NoSuchKey { .. } => "`keyferry key list` shows the keys of a token".into(),
+            Self::SeveralKeys { .. } => "name one of them by its id: --id HEX, or id= in the URI".into(),
+            Self::LabelTaken { .. } => "choose another label; labels are how keys are named".into(),
+            Self::NotExtractable { .. } => {
+                "this cannot be changed later: create the key with --extractable if it must leave the token".into()
+            }
+            Self::TrustedOnly { .. } => {
+                "such a key cannot be wrapped toward a key imported at run time; use a key without this attribute".into()
+            }
+            Self::NotPermitted { flag, .. } => match flag.usage_name() {
+                Some(usage) => format!("create the key with --usage {usage}"),
+                None => return None,
+            },
+            Self::WrongKeyType { .. } => return None,
+            Self::Recipient(error) => return error.hint(),
+            Self::NoPublicKey { .. } => {
+                "put the public key on the token beside it, with the same CKA_ID".into()
+            }
+            Self::SuiteMismatch { recipient, .. } => {
+                let fitting: Vec<_> = Suite::ALL
+                    .into_iter()
+                    .filter(|suite| recipient.fits(*suite))
+                    .map(Suite::name)
+                    .collect();
+                if fitting.is_empty() {
+                    "use an RSA (2048 bits or more) or P-256 recipient key".into()
+                } else {
+                    format!("suites for this recipient: {}", fitting.join(", "))
+                }
+            }
+            Self::SuiteUnavailable { .. } | Self::SuiteRefused { suite: Suite::EcdhP256X963Sha256, .. } => {
+                "use another suite, for example ecdh-p256-null".into()
+            }
+            Self::SuiteRefused { suite: Suite::RsaOaepSha256, .. } => {
+                "this token may do SHA-1 only (SoftHSM 2.x does): use suite rsa-oaep-sha1".into()
+            }
+            Self::SuiteRefused { suite: Suite::RsaOaepSha1, .. } => {
+                "this token may do SHA-256 only: use suite rsa-oaep-sha256".into()
+            }
+            Self::SuiteRefused { suite: Suite::EcdhP256Null, .. } => {
+                "use an RSA recipient key".into()
+            }
+            Self::MechanismMissing { .. } => "this token cannot do the job; use another".into(),
+            Self::UnexpectedLength { .. } => {
+                "the token's wrapping does not follow the standard it names; nothing was sent".into()
+            }
+            Self::Token { code, .. } => match code.as_str() {
+                "CKR_DEVICE_REMOVED" | "CKR_TOKEN_NOT_PRESENT" => "is the token still plugged in?".into(),
+                "CKR_SESSION_COUNT" => "close other programs that use this token".into(),
+                "CKR_TOKEN_WRITE_PROTECTED" | "CKR_SESSION_READ_ONLY" => {
+                    "the token does not allow changes".into()
+                }
+                _ => return None,
+            },
+            Self::Random(_) => return None,
+        };
+        Some(hint)
+    }
+}
+
+/// Says which labels exist, for an error about one that does not.
+fn there_are(what: &str, labels: &[String]) -> String {
+    if labels.is_empty() {
+        return format!("there is no {what} at all");
+    }
+    let quoted: Vec<_> = labels.iter().map(|label| format!("'{label}'")).collect();
+    format!("there are: {}", quoted.join(", "))
+}

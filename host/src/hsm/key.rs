@@ -1,0 +1,566 @@
+//! What a key on a token is and what it may do.
+
+use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, key_type, usage};
+use keyferry_protocol::proof::Proof;
+use keyferry_protocol::suite::Suite;
+
+use super::error::HsmError;
+use super::pkcs11::KeyHandle;
+use super::public_key::PublicKey;
+
+/// A key's algorithm and size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyType {
+    /// AES.
+    Aes {
+        /// 128, 192 or 256.
+        bits: u16,
+    },
+    /// A generic secret (`CKK_GENERIC_SECRET`), used as an HMAC key.
+    Secret {
+        /// Its length in bits, a multiple of 8.
+        bits: u16,
+    },
+    /// RSA.
+    Rsa {
+        /// Length of the modulus in bits.
+        bits: u16,
+    },
+    /// Elliptic curve P-256 (`secp256r1`).
+    P256,
+    /// Elliptic curve P-384 (`secp384r1`).
+    P384,
+    /// Anything else; listed, but not usable here.
+    Other,
+}
+
+impl KeyType {
+    /// The types that a key can be created with.
+    pub const CREATABLE: [Self; 9] = [
+        Self::Aes { bits: 128 },
+        Self::Aes { bits: 192 },
+        Self::Aes { bits: 256 },
+        Self::Secret { bits: 256 },
+        Self::Rsa { bits: 2048 },
+        Self::Rsa { bits: 3072 },
+        Self::Rsa { bits: 4096 },
+        Self::P256,
+        Self::P384,
+    ];
+
+    /// Whether keys can be wrapped for a recipient key of this type under the suite.
+    #[must_use]
+    pub const fn fits(self, suite: Suite) -> bool {
+        match suite {
+            Suite::RsaOaepSha256 | Suite::RsaOaepSha1 => matches!(self, Self::Rsa { .. }),
+            Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => matches!(self, Self::P256),
+        }
+    }
+
+    /// Whether such a key is a pair of private and public key.
+    #[must_use]
+    pub const fn is_pair(self) -> bool {
+        match self {
+            Self::Rsa { .. } | Self::P256 | Self::P384 => true,
+            Self::Aes { .. } | Self::Secret { .. } | Self::Other => false,
+        }
+    }
+}
+
+/// The name used on command lines and in output: `aes-256`, `hmac-256`, `rsa-2048`, `p-256`, `p-384`, `other`.
+impl std::fmt::Display for KeyType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Aes { bits } => write!(f, "aes-{bits}"),
+            Self::Secret { bits } => write!(f, "hmac-{bits}"),
+            Self::Rsa { bits } => write!(f, "rsa-{bits}"),
+            Self::P256 => f.write_str("p-256"),
+            Self::P384 => f.write_str("p-384"),
+            Self::Other => f.write_str("other"),
+        }
+    }
+}
+
+impl std::str::FromStr for KeyType {
+    type Err = keyferry_protocol::suite::UnknownName;
+
+    /// Takes the name of one of [`KeyType::CREATABLE`].
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::CREATABLE
+            .into_iter()
+            .find(|key_type| key_type.to_string() == name)
+            .ok_or(keyferry_protocol::suite::UnknownName)
+    }
+}
+
+/// Which half of which kind of key an object on a token is (`CKA_CLASS`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyClass {
+    /// A symmetric key.
+    Secret,
+    /// A private key.
+    Private,
+    /// A public key.
+    Public,
+}
+
+impl KeyClass {
+    /// All classes.
+    pub const ALL: [Self; 3] = [Self::Secret, Self::Private, Self::Public];
+
+    /// The name used in output: `secret`, `private`, `public`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Private => "private",
+            Self::Public => "public",
+        }
+    }
+
+    /// The boolean attributes an object of this class is created with, each one set explicitly. `CKA_TRUSTED` is not among
+    /// them: only a security officer may set it, and everybody else's objects have it false (PKCS#11 v3.1 §4.9).
+    #[must_use]
+    pub const fn flags(self) -> &'static [Flag] {
+        match self {
+            Self::Secret => &[
+                Flag::Token,
+                Flag::Private,
+                Flag::Modifiable,
+                Flag::Copyable,
+                Flag::Destroyable,
+                Flag::Sensitive,
+                Flag::Extractable,
+                Flag::WrapWithTrusted,
+                Flag::Encrypt,
+                Flag::Decrypt,
+                Flag::Sign,
+                Flag::Verify,
+                Flag::Wrap,
+                Flag::Unwrap,
+                Flag::Derive,
+            ],
+            Self::Private => &[
+                Flag::Token,
+                Flag::Private,
+                Flag::Modifiable,
+                Flag::Copyable,
+                Flag::Destroyable,
+                Flag::Sensitive,
+                Flag::Extractable,
+                Flag::WrapWithTrusted,
+                Flag::AlwaysAuthenticate,
+                Flag::Decrypt,
+                Flag::Sign,
+                Flag::SignRecover,
+                Flag::Unwrap,
+                Flag::Derive,
+            ],
+            Self::Public => &[
+                Flag::Token,
+                Flag::Private,
+                Flag::Modifiable,
+                Flag::Copyable,
+                Flag::Destroyable,
+                Flag::Encrypt,
+                Flag::Verify,
+                Flag::VerifyRecover,
+                Flag::Wrap,
+                Flag::Derive,
+            ],
+        }
+    }
+}
+
+/// A boolean attribute of an object on a token (PKCS#11 v3.1 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Flag {
+    /// `CKA_TOKEN`: survives the session.
+    Token,
+    /// `CKA_PRIVATE`: seen only after login.
+    Private,
+    /// `CKA_MODIFIABLE`: its attributes can be changed.
+    Modifiable,
+    /// `CKA_COPYABLE`.
+    Copyable,
+    /// `CKA_DESTROYABLE`.
+    Destroyable,
+    /// `CKA_SENSITIVE`: its value cannot be read.
+    Sensitive,
+    /// `CKA_EXTRACTABLE`: it can be wrapped.
+    Extractable,
+    /// `CKA_WRAP_WITH_TRUSTED`: only by a trusted wrapping key.
+    WrapWithTrusted,
+    /// `CKA_ALWAYS_AUTHENTICATE`: the PIN is asked for at each use.
+    AlwaysAuthenticate,
+    /// `CKA_TRUSTED`.
+    Trusted,
+    /// `CKA_ENCRYPT`.
+    Encrypt,
+    /// `CKA_DECRYPT`.
+    Decrypt,
+    /// `CKA_SIGN`, also for MACs.
+    Sign,
+    /// `CKA_VERIFY`, also for MACs.
+    Verify,
+    /// `CKA_SIGN_RECOVER`.
+    SignRecover,
+    /// `CKA_VERIFY_RECOVER`.
+    VerifyRecover,
+    /// `CKA_WRAP`.
+    Wrap,
+    /// `CKA_UNWRAP`.
+    Unwrap,
+    /// `CKA_DERIVE`.
+    Derive,
+}
+
+impl Flag {
+    /// All boolean attributes.
+    pub const ALL: [Self; 19] = [
+        Self::Token,
+        Self::Private,
+        Self::Modifiable,
+        Self::Copyable,
+        Self::Destroyable,
+        Self::Sensitive,
+        Self::Extractable,
+        Self::WrapWithTrusted,
+        Self::AlwaysAuthenticate,
+        Self::Trusted,
+        Self::Encrypt,
+        Self::Decrypt,
+        Self::Sign,
+        Self::Verify,
+        Self::SignRecover,
+        Self::VerifyRecover,
+        Self::Wrap,
+        Self::Unwrap,
+        Self::Derive,
+    ];
+
+    /// The name used in output: the attribute's, in lower case with hyphens.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Private => "private",
+            Self::Modifiable => "modifiable",
+            Self::Copyable => "copyable",
+            Self::Destroyable => "destroyable",
+            Self::Sensitive => "sensitive",
+            Self::Extractable => "extractable",
+            Self::WrapWithTrusted => "wrap-with-trusted",
+            Self::AlwaysAuthenticate => "always-authenticate",
+            Self::Trusted => "trusted",
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::Sign => "sign",
+            Self::Verify => "verify",
+            Self::SignRecover => "sign-recover",
+            Self::VerifyRecover => "verify-recover",
+            Self::Wrap => "wrap",
+            Self::Unwrap => "unwrap",
+            Self::Derive => "derive",
+        }
+    }
+
+    /// The attribute's name in PKCS#11, for example `CKA_WRAP_WITH_TRUSTED`.
+    #[must_use]
+    pub fn attribute(self) -> String {
+        format!("CKA_{}", self.name().to_uppercase().replace('-', "_"))
+    }
+
+    /// The `--usage` word that sets this attribute, if there is one.
+    #[must_use]
+    pub fn usage_name(self) -> Option<&'static str> {
+        KeyUsage::ALL
+            .into_iter()
+            .map(KeyUsage::name)
+            .find(|name| *name == self.name())
+    }
+
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+/// Boolean attributes of one object: each true, false, or unknown because the token does not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    known: u32,
+    set: u32,
+}
+
+impl Flags {
+    /// The attributes of a new object of this class: those of `set` true, every other one false.
+    #[must_use]
+    pub fn of(class: KeyClass, set: &[Flag]) -> Self {
+        let mut flags = Self::default();
+        for flag in class.flags() {
+            flags.put(*flag, set.contains(flag));
+        }
+        flags
+    }
+
+    /// Notes the value of one attribute.
+    pub fn put(&mut self, flag: Flag, value: bool) {
+        self.known |= flag.bit();
+        if value {
+            self.set |= flag.bit();
+        } else {
+            self.set &= !flag.bit();
+        }
+    }
+
+    /// The value of one attribute; nothing if the token does not say.
+    #[must_use]
+    pub const fn get(&self, flag: Flag) -> Option<bool> {
+        if self.known & flag.bit() == 0 {
+            None
+        } else {
+            Some(self.set & flag.bit() != 0)
+        }
+    }
+
+    /// Whether the token says that it is true.
+    #[must_use]
+    pub const fn has(&self, flag: Flag) -> bool {
+        self.set & flag.bit() != 0
+    }
+
+    /// Those whose value is known, in the order of [`Flag::ALL`].
+    pub fn known(&self) -> impl Iterator<Item = (Flag, bool)> + '_ {
+        Flag::ALL
+            .into_iter()
+            .filter_map(|flag| self.get(flag).map(|value| (flag, value)))
+    }
+}
+
+/// What a target key on the token may be used for, beside leaving it. Wrapping and unwrapping are not among the choices: with
+/// both, a token gives its keys away in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyUsage {
+    /// Encrypt with the symmetric or public key.
+    Encrypt,
+    /// Decrypt with the symmetric or private key.
+    Decrypt,
+    /// Make MACs, or sign with the private key.
+    Sign,
+    /// Check MACs, or signatures with the public key.
+    Verify,
+    /// Derive further keys.
+    Derive,
+}
+
+impl KeyUsage {
+    /// All usages.
+    pub const ALL: [Self; 5] = [
+        Self::Encrypt,
+        Self::Decrypt,
+        Self::Sign,
+        Self::Verify,
+        Self::Derive,
+    ];
+
+    /// The name used on command lines.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Encrypt => "encrypt",
+            Self::Decrypt => "decrypt",
+            Self::Sign => "sign",
+            Self::Verify => "verify",
+            Self::Derive => "derive",
+        }
+    }
+
+    /// The attribute that allows it.
+    #[must_use]
+    pub const fn flag(self) -> Flag {
+        match self {
+            Self::Encrypt => Flag::Encrypt,
+            Self::Decrypt => Flag::Decrypt,
+            Self::Sign => Flag::Sign,
+            Self::Verify => Flag::Verify,
+            Self::Derive => Flag::Derive,
+        }
+    }
+}
+
+impl std::str::FromStr for KeyUsage {
+    type Err = keyferry_protocol::suite::UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|usage| usage.name() == name)
+            .ok_or(keyferry_protocol::suite::UnknownName)
+    }
+}
+
+/// A key to be created on a token.
+#[derive(Clone, Debug)]
+pub struct NewKey {
+    /// Its label.
+    pub label: String,
+    /// Its type; one of [`KeyType::CREATABLE`].
+    pub key_type: KeyType,
+    /// Whether it can leave the token wrapped.
+    pub extractable: bool,
+    /// What it may be used for on the token.
+    pub usage: Vec<KeyUsage>,
+}
+
+impl NewKey {
+    /// A key to be injected into devices: extractable, and on the token good for nothing but checking proofs.
+    #[must_use]
+    pub fn target(label: &str, key_type: KeyType) -> Self {
+        Self {
+            label: label.into(),
+            key_type,
+            extractable: true,
+            usage: vec![KeyUsage::Verify],
+        }
+    }
+
+    /// A key that signs orders: P-256, sign only, never leaves the token.
+    #[must_use]
+    pub fn authority(label: &str) -> Self {
+        Self {
+            label: label.into(),
+            key_type: KeyType::P256,
+            extractable: false,
+            usage: vec![KeyUsage::Sign],
+        }
+    }
+
+    /// The attributes of the object of this class that is part of the key.
+    #[must_use]
+    pub(super) fn flags(&self, class: KeyClass) -> Flags {
+        let mut set = vec![Flag::Token, Flag::Destroyable];
+        match class {
+            KeyClass::Secret | KeyClass::Private => {
+                set.extend([Flag::Private, Flag::Sensitive]);
+                if self.extractable {
+                    set.push(Flag::Extractable);
+                }
+            }
+            // What a private key signs, anybody may check.
+            KeyClass::Public => {
+                if self.usage.contains(&KeyUsage::Sign) {
+                    set.push(Flag::Verify);
+                }
+            }
+        }
+        let derives_itself = class != KeyClass::Public;
+        set.extend(
+            self.usage
+                .iter()
+                .map(|usage| usage.flag())
+                .filter(|flag| derives_itself || *flag != Flag::Derive),
+        );
+        Flags::of(class, &set)
+    }
+}
+
+/// A key on a token, as it is listed: never its value.
+#[derive(Clone, Debug)]
+pub struct KeyInfo {
+    /// How the token's own functions name it, while it is open.
+    pub(super) handle: KeyHandle,
+    /// Secret, private, or a public key that stands alone.
+    pub class: KeyClass,
+    /// Algorithm and size.
+    pub key_type: KeyType,
+    /// `CKA_LABEL`.
+    pub label: String,
+    /// `CKA_ID`; the two halves of a pair share it.
+    pub id: Vec<u8>,
+    /// The boolean attributes.
+    pub flags: Flags,
+    /// `CKA_CHECK_VALUE` of a secret key: three bytes, where the token has it.
+    pub check_value: Option<Vec<u8>>,
+    /// The public key of a pair, if the token has it.
+    pub public_key: Option<PublicKey>,
+}
+
+impl KeyInfo {
+    /// The name for messages: the label, or the id of a key without one.
+    #[must_use]
+    pub fn name(&self) -> String {
+        if self.label.is_empty() {
+            format!("id {}", hex::encode(&self.id))
+        } else {
+            self.label.clone()
+        }
+    }
+
+    /// Checks that the token would be right to let this key leave under a wrapping key imported at run time. Asked before
+    /// the token is, because not every token enforces its own attributes.
+    ///
+    /// # Errors
+    /// [`HsmError::NotExtractable`] or [`HsmError::TrustedOnly`].
+    pub fn check_may_leave(&self) -> Result<(), HsmError> {
+        if !self.flags.has(Flag::Extractable) {
+            return Err(HsmError::NotExtractable { label: self.name() });
+        }
+        if self.flags.has(Flag::WrapWithTrusted) {
+            return Err(HsmError::TrustedOnly { label: self.name() });
+        }
+        Ok(())
+    }
+
+    /// Checks that an attribute is true.
+    pub(super) fn check_flag(&self, flag: Flag) -> Result<(), HsmError> {
+        if self.flags.has(flag) {
+            Ok(())
+        } else {
+            Err(HsmError::NotPermitted {
+                label: self.name(),
+                flag,
+            })
+        }
+    }
+
+    /// The public key of the pair.
+    ///
+    /// # Errors
+    /// [`HsmError::NoPublicKey`] if the token does not have it, or the key is symmetric.
+    pub fn public_key(&self) -> Result<&PublicKey, HsmError> {
+        self.public_key
+            .as_ref()
+            .ok_or_else(|| HsmError::NoPublicKey { label: self.name() })
+    }
+
+    /// The attributes the key gets on a device unless a plan says otherwise, and the proof they permit: AES for CMAC,
+    /// generic secrets for HMAC-SHA-256, P-256 for ECDSA and RSA for PKCS#1 v1.5 signatures, all with SHA-256.
+    ///
+    /// # Errors
+    /// [`HsmError::WrongKeyType`] for keys that no device takes.
+    pub fn device_attributes(&self) -> Result<(Attributes, Proof), HsmError> {
+        let unsupported = || HsmError::WrongKeyType {
+            label: self.name(),
+            found: self.key_type,
+            wanted: "aes, hmac, p-256 or rsa-2048/3072/4096",
+        };
+        let (key_type, bits, algorithm) = match self.key_type {
+            KeyType::Aes { bits } => (key_type::AES, bits, algorithm::CMAC),
+            KeyType::Secret { bits } => (key_type::HMAC, bits, algorithm::HMAC_SHA256),
+            KeyType::P256 => (key_type::ECC_SECP_R1_KEY_PAIR, 256, algorithm::ECDSA_SHA256),
+            KeyType::Rsa { bits } => (key_type::RSA_KEY_PAIR, bits, algorithm::RSA_PKCS1V15_SHA256),
+            KeyType::P384 | KeyType::Other => return Err(unsupported()),
+        };
+        let attributes = Attributes {
+            key_type,
+            bits,
+            usage: usage::SIGN_MESSAGE | usage::VERIFY_MESSAGE,
+            algorithm,
+            lifetime: LIFETIME_PERSISTENT,
+        };
+        if self.class == KeyClass::Public || attributes.kind().is_err() {
+            return Err(unsupported());
+        }
+        Ok((attributes, Proof::strongest(&attributes)))
+    }
+}

@@ -1,0 +1,333 @@
+//! Objects on a token: finding them, reading their attributes, and the templates new ones are made from.
+
+use cryptoki::object::{Attribute, AttributeType, KeyType as CkKeyType, ObjectClass, ObjectHandle};
+use cryptoki::types::Ulong;
+use der::asn1::OctetStringRef;
+use der::{Decode, Encode};
+
+use super::failure;
+use super::session::Connection;
+use crate::hsm::error::HsmError;
+use crate::hsm::key::{Flag, Flags, KeyClass, KeyType};
+use crate::hsm::public_key::{PublicKey, PublicNumbers};
+
+/// How the token's functions name an object while a session with the token is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hsm) struct KeyHandle(pub(super) ObjectHandle);
+
+/// Which objects are looked for; what is not given matches all.
+#[derive(Clone, Copy, Default)]
+pub(in crate::hsm) struct Query<'a> {
+    /// Of this class.
+    pub(in crate::hsm) class: Option<KeyClass>,
+    /// With this label.
+    pub(in crate::hsm) label: Option<&'a str>,
+    /// With this id.
+    pub(in crate::hsm) id: Option<&'a [u8]>,
+    /// On the token (true) or living in a session (false).
+    pub(in crate::hsm) on_token: Option<bool>,
+}
+
+/// One key object with every attribute that is of interest. `CKA_VALUE` and the private numbers are never read.
+pub(in crate::hsm) struct Object {
+    pub(in crate::hsm) handle: KeyHandle,
+    pub(in crate::hsm) key_type: KeyType,
+    pub(in crate::hsm) label: String,
+    pub(in crate::hsm) id: Vec<u8>,
+    pub(in crate::hsm) flags: Flags,
+    pub(in crate::hsm) check_value: Option<Vec<u8>>,
+    /// From a public key object, or an RSA private key object, which holds the public numbers too.
+    pub(in crate::hsm) public_key: Option<PublicKey>,
+}
+
+impl Connection {
+    /// Finds objects.
+    pub(in crate::hsm) fn find(&self, query: Query<'_>) -> Result<Vec<KeyHandle>, HsmError> {
+        let mut template = Vec::new();
+        if let Some(class) = query.class {
+            template.push(Attribute::Class(object_class(class)));
+        }
+        if let Some(label) = query.label {
+            template.push(Attribute::Label(label.into()));
+        }
+        if let Some(id) = query.id {
+            template.push(Attribute::Id(id.into()));
+        }
+        if let Some(on_token) = query.on_token {
+            template.push(Attribute::Token(on_token));
+        }
+        let found = self
+            .session()
+            .find_objects(&template)
+            .map_err(|error| failure(&error))?;
+        Ok(found.into_iter().map(KeyHandle).collect())
+    }
+
+    /// Reads what is of interest about a key object of this class.
+    pub(in crate::hsm) fn read(
+        &self,
+        handle: KeyHandle,
+        class: KeyClass,
+    ) -> Result<Object, HsmError> {
+        let mut wanted = vec![
+            AttributeType::KeyType,
+            AttributeType::Label,
+            AttributeType::Id,
+            AttributeType::Trusted,
+        ];
+        wanted.extend(class.flags().iter().map(|flag| flag_type(*flag)));
+        wanted.extend_from_slice(match class {
+            KeyClass::Secret => &[AttributeType::ValueLen, AttributeType::CheckValue],
+            KeyClass::Private => &[
+                AttributeType::EcParams,
+                AttributeType::Modulus,
+                AttributeType::PublicExponent,
+            ],
+            KeyClass::Public => &[
+                AttributeType::EcParams,
+                AttributeType::EcPoint,
+                AttributeType::Modulus,
+                AttributeType::PublicExponent,
+            ],
+        });
+        let attributes = Attributes(self.attributes(handle, &wanted)?);
+        let mut flags = Flags::default();
+        for flag in Flag::ALL {
+            if let Some(value) = attributes.flag(flag) {
+                flags.put(flag, value);
+            }
+        }
+        let public_key = attributes.public_key();
+        Ok(Object {
+            handle,
+            key_type: attributes.key_type(public_key.as_ref()),
+            label: String::from_utf8_lossy(attributes.bytes(AttributeType::Label)).into_owned(),
+            id: attributes.bytes(AttributeType::Id).to_vec(),
+            flags,
+            check_value: Some(attributes.bytes(AttributeType::CheckValue))
+                .filter(|value| !value.is_empty())
+                .map(<[u8]>::to_vec),
+            public_key,
+        })
+    }
+
+    /// Reads attributes in one call; where that fails (one value that does not parse is enough), one by one.
+    fn attributes(
+        &self,
+        handle: KeyHandle,
+        wanted: &[AttributeType],
+    ) -> Result<Vec<Attribute>, HsmError> {
+        let error = match self.session().get_attributes(handle.0, wanted) {
+            Ok(all) => return Ok(all),
+            Err(error) => error,
+        };
+        let each: Vec<_> = wanted
+            .iter()
+            .filter_map(|one| self.session().get_attributes(handle.0, &[*one]).ok())
+            .flatten()
+            .collect();
+        if each.is_empty() {
+            return Err(failure(&error));
+        }
+        Ok(each)
+    }
+}
+
+/// Attributes of one object.
+struct Attributes(Vec<Attribute>);
+
+impl Attributes {
+    fn flag(&self, flag: Flag) -> Option<bool> {
+        self.0.iter().find_map(|attribute| {
+            (attribute.attribute_type() == flag_type(flag))
+                .then(|| flag_value(attribute))
+                .flatten()
+        })
+    }
+
+    /// The value of an attribute that is a byte string; empty if there is none.
+    fn bytes(&self, wanted: AttributeType) -> &[u8] {
+        self.0
+            .iter()
+            .find(|attribute| attribute.attribute_type() == wanted)
+            .map_or(&[], |attribute| match attribute {
+                Attribute::Label(bytes)
+                | Attribute::Id(bytes)
+                | Attribute::CheckValue(bytes)
+                | Attribute::EcParams(bytes)
+                | Attribute::EcPoint(bytes)
+                | Attribute::Modulus(bytes)
+                | Attribute::PublicExponent(bytes) => bytes,
+                _ => &[],
+            })
+    }
+
+    fn ck_key_type(&self) -> Option<CkKeyType> {
+        self.0.iter().find_map(|attribute| match attribute {
+            Attribute::KeyType(key_type) => Some(*key_type),
+            _ => None,
+        })
+    }
+
+    /// Type and size; those of a private EC key come from its curve.
+    fn key_type(&self, public_key: Option<&PublicKey>) -> KeyType {
+        let length = self.0.iter().find_map(|attribute| match attribute {
+            Attribute::ValueLen(length) => u16::try_from(usize::from(*length) * 8).ok(),
+            _ => None,
+        });
+        match (self.ck_key_type(), length) {
+            (Some(CkKeyType::AES), Some(bits)) => KeyType::Aes { bits },
+            (Some(CkKeyType::GENERIC_SECRET | CkKeyType::SHA256_HMAC), Some(bits)) => {
+                KeyType::Secret { bits }
+            }
+            (Some(CkKeyType::EC), _) => match self.bytes(AttributeType::EcParams) {
+                P256_PARAMETERS => KeyType::P256,
+                P384_PARAMETERS => KeyType::P384,
+                _ => KeyType::Other,
+            },
+            _ => public_key.map_or(KeyType::Other, PublicKey::key_type),
+        }
+    }
+
+    fn public_key(&self) -> Option<PublicKey> {
+        match self.ck_key_type()? {
+            CkKeyType::RSA => PublicKey::from_rsa(
+                self.bytes(AttributeType::Modulus),
+                self.bytes(AttributeType::PublicExponent),
+            )
+            .ok(),
+            CkKeyType::EC => {
+                // A DER OCTET STRING by the specification; some tokens give the bare point.
+                let value = self.bytes(AttributeType::EcPoint);
+                let point =
+                    <&OctetStringRef>::from_der(value).map_or(value, |point| point.as_bytes());
+                PublicKey::from_ec(self.bytes(AttributeType::EcParams), point).ok()
+            }
+            _ => None,
+        }
+    }
+}
+
+/// `namedCurve secp256r1` in DER (RFC 5480 §2.1.1).
+pub(super) const P256_PARAMETERS: &[u8] =
+    &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+/// `namedCurve secp384r1` in DER (RFC 5480 §2.1.1).
+pub(super) const P384_PARAMETERS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+
+/// What every new object has: class, type, label, id and all its boolean attributes.
+pub(super) fn template(
+    class: KeyClass,
+    key_type: KeyType,
+    label: &str,
+    id: &[u8],
+    flags: &Flags,
+) -> Vec<Attribute> {
+    let mut template = vec![
+        Attribute::Class(object_class(class)),
+        Attribute::Label(label.into()),
+    ];
+    if let Some(key_type) = match key_type {
+        KeyType::Aes { .. } => Some(CkKeyType::AES),
+        KeyType::Secret { .. } => Some(CkKeyType::GENERIC_SECRET),
+        KeyType::Rsa { .. } => Some(CkKeyType::RSA),
+        KeyType::P256 | KeyType::P384 => Some(CkKeyType::EC),
+        KeyType::Other => None,
+    } {
+        template.push(Attribute::KeyType(key_type));
+    }
+    if !id.is_empty() {
+        template.push(Attribute::Id(id.into()));
+    }
+    template.extend(
+        flags
+            .known()
+            .map(|(flag, value)| flag_attribute(flag, value)),
+    );
+    template
+}
+
+/// The attributes that hold the numbers of a public key.
+pub(super) fn public_numbers(key: &PublicKey) -> Result<Vec<Attribute>, HsmError> {
+    let point = |bytes: &[u8]| {
+        OctetStringRef::new(bytes)
+            .and_then(|string| string.to_der())
+            .map(Attribute::EcPoint)
+            .map_err(|_| failure(&cryptoki::error::Error::InvalidValue))
+    };
+    Ok(match key.numbers() {
+        PublicNumbers::Rsa { modulus, exponent } => vec![
+            Attribute::Modulus(modulus.clone()),
+            Attribute::PublicExponent(exponent.clone()),
+        ],
+        PublicNumbers::P256(bytes) => {
+            vec![Attribute::EcParams(P256_PARAMETERS.into()), point(bytes)?]
+        }
+        PublicNumbers::P384(bytes) => {
+            vec![Attribute::EcParams(P384_PARAMETERS.into()), point(bytes)?]
+        }
+    })
+}
+
+/// `CKA_VALUE_LEN` of a secret key of so many bits.
+pub(super) fn value_length(bits: u16) -> Attribute {
+    Attribute::ValueLen(Ulong::new((bits / 8).into()))
+}
+
+/// `CKA_MODULUS_BITS` of an RSA key to be generated.
+pub(super) fn modulus_bits(bits: u16) -> Attribute {
+    Attribute::ModulusBits(Ulong::new(bits.into()))
+}
+
+fn object_class(class: KeyClass) -> ObjectClass {
+    match class {
+        KeyClass::Secret => ObjectClass::SECRET_KEY,
+        KeyClass::Private => ObjectClass::PRIVATE_KEY,
+        KeyClass::Public => ObjectClass::PUBLIC_KEY,
+    }
+}
+
+/// Ties each of our names for a boolean attribute to the library's.
+macro_rules! flag_table {
+    ($($name:ident),+ $(,)?) => {
+        fn flag_type(flag: Flag) -> AttributeType {
+            match flag {
+                $(Flag::$name => AttributeType::$name,)+
+            }
+        }
+
+        fn flag_attribute(flag: Flag, value: bool) -> Attribute {
+            match flag {
+                $(Flag::$name => Attribute::$name(value),)+
+            }
+        }
+
+        fn flag_value(attribute: &Attribute) -> Option<bool> {
+            match attribute {
+                $(Attribute::$name(value) => Some(*value),)+
+                _ => None,
+            }
+        }
+    };
+}
+
+flag_table!(
+    Token,
+    Private,
+    Modifiable,
+    Copyable,
+    Destroyable,
+    Sensitive,
+    Extractable,
+    WrapWithTrusted,
+    AlwaysAuthenticate,
+    Trusted,
+    Encrypt,
+    Decrypt,
+    Sign,
+    Verify,
+    SignRecover,
+    VerifyRecover,
+    Wrap,
+    Unwrap,
+    Derive,
+);

@@ -1,0 +1,323 @@
+//! What is done with keys: generate, import, derive, wrap, sign, verify, destroy.
+
+use cryptoki::context::Function;
+use cryptoki::error::{Error, Rv, RvError};
+use cryptoki::mechanism::Mechanism as CkMechanism;
+use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
+use cryptoki::object::Attribute;
+use cryptoki_sys::{
+    CK_BYTE, CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_ULONG, CKG_MGF1_SHA1,
+    CKG_MGF1_SHA256, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD, CKM_RSA_PKCS_OAEP, CKM_SHA_1,
+    CKM_SHA256, CKZ_DATA_SPECIFIED,
+};
+
+use super::failure;
+use super::objects::{KeyHandle, P256_PARAMETERS, P384_PARAMETERS};
+use super::objects::{modulus_bits, public_numbers, template, value_length};
+use super::session::Connection;
+use crate::hsm::error::HsmError;
+use crate::hsm::key::{Flags, KeyClass, KeyType};
+use crate::hsm::public_key::PublicKey;
+
+/// The public exponent of every RSA key that is generated: 65537.
+const RSA_EXPONENT: [u8; 3] = [0x01, 0x00, 0x01];
+
+/// A way to wrap a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hsm) enum WrapMechanism {
+    /// AES, RFC 5649 (`CKM_AES_KEY_WRAP_KWP`).
+    Kwp,
+    /// AES and some padding (`CKM_AES_KEY_WRAP_PAD`): RFC 5649 or not, depending on the token.
+    Pad,
+    /// RSA-OAEP, SHA-1 and MGF1 with SHA-1, no label.
+    OaepSha1,
+    /// RSA-OAEP, SHA-256 and MGF1 with SHA-256, no label.
+    OaepSha256,
+}
+
+/// A way to sign and verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hsm) enum SignMechanism {
+    /// ECDSA over a digest that is already made.
+    Ecdsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256 over a message.
+    RsaPkcs1Sha256,
+    /// AES-CMAC.
+    Cmac,
+    /// HMAC with SHA-256.
+    HmacSha256,
+}
+
+/// How an attempt to wrap ended.
+pub(in crate::hsm) enum WrapOutcome {
+    /// The wrapped key.
+    Wrapped(Vec<u8>),
+    /// The token does not know the mechanism, or not with these parameters.
+    Refused {
+        /// The function that said so.
+        function: String,
+        /// Its return value.
+        code: String,
+    },
+}
+
+/// An object that lives in this session only, destroyed when the guard goes out of scope, whichever way that happens.
+pub(in crate::hsm) struct SessionObject<'c> {
+    connection: &'c Connection,
+    handle: KeyHandle,
+}
+
+impl SessionObject<'_> {
+    pub(in crate::hsm) fn handle(&self) -> KeyHandle {
+        self.handle
+    }
+}
+
+impl Drop for SessionObject<'_> {
+    fn drop(&mut self) {
+        // There is nobody to tell; should the token refuse, the object still ends with the session.
+        let _ = self.connection.session().destroy_object(self.handle.0);
+    }
+}
+
+impl Connection {
+    /// Generates a secret key.
+    pub(in crate::hsm) fn generate_secret(
+        &self,
+        key_type: KeyType,
+        label: &str,
+        id: &[u8],
+        flags: &Flags,
+    ) -> Result<KeyHandle, HsmError> {
+        let (mechanism, bits) = match key_type {
+            KeyType::Aes { bits } => (CkMechanism::AesKeyGen, bits),
+            KeyType::Secret { bits } => (CkMechanism::GenericSecretKeyGen, bits),
+            KeyType::Rsa { .. } | KeyType::P256 | KeyType::P384 | KeyType::Other => {
+                return Err(failure(&Error::NotSupported));
+            }
+        };
+        let mut attributes = template(KeyClass::Secret, key_type, label, id, flags);
+        attributes.push(value_length(bits));
+        self.session()
+            .generate_key(&mechanism, &attributes)
+            .map(KeyHandle)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Generates a key pair; gives its public and its private half.
+    pub(in crate::hsm) fn generate_pair(
+        &self,
+        key_type: KeyType,
+        label: &str,
+        id: &[u8],
+        public_flags: &Flags,
+        private_flags: &Flags,
+    ) -> Result<(KeyHandle, KeyHandle), HsmError> {
+        let mut public = template(KeyClass::Public, key_type, label, id, public_flags);
+        let private = template(KeyClass::Private, key_type, label, id, private_flags);
+        let mechanism = match key_type {
+            KeyType::Rsa { bits } => {
+                public.push(modulus_bits(bits));
+                public.push(Attribute::PublicExponent(RSA_EXPONENT.into()));
+                CkMechanism::RsaPkcsKeyPairGen
+            }
+            KeyType::P256 => {
+                public.push(Attribute::EcParams(P256_PARAMETERS.into()));
+                CkMechanism::EccKeyPairGen
+            }
+            KeyType::P384 => {
+                public.push(Attribute::EcParams(P384_PARAMETERS.into()));
+                CkMechanism::EccKeyPairGen
+            }
+            KeyType::Aes { .. } | KeyType::Secret { .. } | KeyType::Other => {
+                return Err(failure(&Error::NotSupported));
+            }
+        };
+        self.session()
+            .generate_key_pair(&mechanism, &public, &private)
+            .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
+            .map_err(|error| failure(&error))
+    }
+
+    /// Makes an object of a public key.
+    pub(in crate::hsm) fn import_public(
+        &self,
+        key: &PublicKey,
+        label: &str,
+        id: &[u8],
+        flags: &Flags,
+    ) -> Result<KeyHandle, HsmError> {
+        let mut attributes = template(KeyClass::Public, key.key_type(), label, id, flags);
+        attributes.extend(public_numbers(key)?);
+        self.session()
+            .create_object(&attributes)
+            .map(KeyHandle)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Derives an AES-256 key from a private EC key and a peer's uncompressed point: the shared x coordinate itself
+    /// (`CKM_ECDH1_DERIVE` with `CKD_NULL`).
+    pub(in crate::hsm) fn derive_ecdh_null(
+        &self,
+        private: KeyHandle,
+        point: &[u8],
+        label: &str,
+        flags: &Flags,
+    ) -> Result<KeyHandle, HsmError> {
+        let bits = 256;
+        let mut attributes = template(KeyClass::Secret, KeyType::Aes { bits }, label, &[], flags);
+        attributes.push(value_length(bits));
+        let mechanism = CkMechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), point));
+        self.session()
+            .derive_key(&mechanism, private.0, &attributes)
+            .map(KeyHandle)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Ties a session object to the life of a guard.
+    pub(in crate::hsm) fn guard(&self, handle: KeyHandle) -> SessionObject<'_> {
+        SessionObject {
+            connection: self,
+            handle,
+        }
+    }
+
+    /// Whether the token says that it wraps with this mechanism.
+    pub(in crate::hsm) fn offers_wrapping(&self, mechanism: WrapMechanism) -> bool {
+        self.module()
+            .offers_wrapping(self.slot(), wrap_mechanism(mechanism))
+    }
+
+    /// Wraps a key with one `C_WrapKey` call into a buffer of `capacity` bytes.
+    ///
+    /// `capacity` must be more than a right answer takes, so that a wrong one shows in its length.
+    pub(in crate::hsm) fn wrap(
+        &self,
+        mechanism: WrapMechanism,
+        wrapping_key: KeyHandle,
+        key: KeyHandle,
+        capacity: usize,
+    ) -> Result<WrapOutcome, HsmError> {
+        let missing = || failure(&Error::NullFunctionPointer);
+        let wrap_key = { self.module().functions().C_WrapKey }.ok_or_else(missing)?;
+        let mut oaep = oaep_parameters(mechanism);
+        let mut ck_mechanism = CK_MECHANISM {
+            mechanism: wrap_mechanism(mechanism),
+            pParameter: std::ptr::null_mut(),
+            ulParameterLen: 0,
+        };
+        if let Some(parameters) = &mut oaep {
+            ck_mechanism.pParameter = std::ptr::from_mut(parameters).cast();
+            ck_mechanism.ulParameterLen = ulong(size_of::<CK_RSA_PKCS_OAEP_PARAMS>())?;
+        }
+        let mut blob: Vec<CK_BYTE> = vec![0; capacity];
+        let mut length = ulong(capacity)?;
+        // SAFETY: the function comes from the initialised module the session belongs to; the mechanism and its parameters
+        // live until the call returns; `blob` has `length` bytes, and the module writes at most that many
+        // (PKCS#11 v3.1 §5.2).
+        let value = unsafe {
+            wrap_key(
+                self.session().handle(),
+                &raw mut ck_mechanism,
+                wrapping_key.0.handle(),
+                key.0.handle(),
+                blob.as_mut_ptr(),
+                &raw mut length,
+            )
+        };
+        let error = match Rv::from(value) {
+            Rv::Ok => {
+                let length = usize::try_from(length).unwrap_or(usize::MAX);
+                if length > capacity {
+                    return Err(failure(&Error::InvalidValue));
+                }
+                blob.truncate(length);
+                return Ok(WrapOutcome::Wrapped(blob));
+            }
+            Rv::Error(error) => error,
+        };
+        let refused = matches!(
+            error,
+            RvError::MechanismInvalid
+                | RvError::MechanismParamInvalid
+                | RvError::ArgumentsBad
+                | RvError::FunctionNotSupported
+        );
+        match failure(&Error::Pkcs11(error, Function::WrapKey)) {
+            HsmError::Token { function, code } if refused => {
+                Ok(WrapOutcome::Refused { function, code })
+            }
+            other => Err(other),
+        }
+    }
+
+    /// Signs, or makes a MAC.
+    pub(in crate::hsm) fn sign(
+        &self,
+        mechanism: SignMechanism,
+        key: KeyHandle,
+        data: &[u8],
+    ) -> Result<Vec<u8>, HsmError> {
+        let mechanism = sign_mechanism(mechanism);
+        self.session()
+            .sign(&mechanism, key.0, data)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Checks a signature or MAC.
+    pub(in crate::hsm) fn verify(
+        &self,
+        mechanism: SignMechanism,
+        key: KeyHandle,
+        data: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, HsmError> {
+        let mechanism = sign_mechanism(mechanism);
+        match self.session().verify(&mechanism, key.0, data, signature) {
+            Ok(()) => Ok(true),
+            Err(Error::Pkcs11(RvError::SignatureInvalid | RvError::SignatureLenRange, _)) => {
+                Ok(false)
+            }
+            Err(error) => Err(failure(&error)),
+        }
+    }
+}
+
+/// The id of a wrapping mechanism.
+fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
+    match mechanism {
+        WrapMechanism::Kwp => CKM_AES_KEY_WRAP_KWP,
+        WrapMechanism::Pad => CKM_AES_KEY_WRAP_PAD,
+        WrapMechanism::OaepSha1 | WrapMechanism::OaepSha256 => CKM_RSA_PKCS_OAEP,
+    }
+}
+
+/// The parameters of RSA-OAEP, if that is the mechanism.
+fn oaep_parameters(mechanism: WrapMechanism) -> Option<CK_RSA_PKCS_OAEP_PARAMS> {
+    let (hash, mgf) = match mechanism {
+        WrapMechanism::OaepSha1 => (CKM_SHA_1, CKG_MGF1_SHA1),
+        WrapMechanism::OaepSha256 => (CKM_SHA256, CKG_MGF1_SHA256),
+        WrapMechanism::Kwp | WrapMechanism::Pad => return None,
+    };
+    Some(CK_RSA_PKCS_OAEP_PARAMS {
+        hashAlg: hash,
+        mgf,
+        source: CKZ_DATA_SPECIFIED,
+        pSourceData: std::ptr::null_mut(),
+        ulSourceDataLen: 0,
+    })
+}
+
+fn sign_mechanism(mechanism: SignMechanism) -> CkMechanism<'static> {
+    match mechanism {
+        SignMechanism::Ecdsa => CkMechanism::Ecdsa,
+        SignMechanism::RsaPkcs1Sha256 => CkMechanism::Sha256RsaPkcs,
+        SignMechanism::Cmac => CkMechanism::AesCMac,
+        SignMechanism::HmacSha256 => CkMechanism::Sha256Hmac,
+    }
+}
+
+/// A length in the module's own integer type.
+fn ulong(length: usize) -> Result<CK_ULONG, HsmError> {
+    CK_ULONG::try_from(length).map_err(|error| failure(&Error::TryFromInt(error)))
+}

@@ -1,0 +1,401 @@
+//! A token the station is logged in to: its keys, its signatures, its verdicts on proofs.
+
+use std::cell::OnceCell;
+use std::path::Path;
+
+use keyferry_protocol::proof::Proof;
+use secrecy::SecretString;
+use sha2::{Digest, Sha256};
+
+use super::error::HsmError;
+use super::key::{Flag, KeyClass, KeyInfo, KeyType, NewKey};
+use super::pkcs11::{
+    Connection, KeyHandle, Module, Object, Query, SignMechanism, TokenInfo, WrapMechanism,
+};
+use super::public_key::PublicKey;
+use super::uri::{KeySpec, TokenSpec};
+
+/// Length in bytes of the random `CKA_ID` of a new key.
+const ID_LENGTH: usize = 16;
+
+/// The tokens of a module, initialised or not. No login is needed.
+///
+/// # Errors
+/// [`HsmError`] if the module cannot be loaded or does not answer.
+pub fn tokens(module: &Path) -> Result<Vec<TokenInfo>, HsmError> {
+    Module::load(module)?.tokens()
+}
+
+/// Random bytes of the operating system, for ids and nonces.
+///
+/// # Errors
+/// [`HsmError::Random`].
+pub fn random<const N: usize>() -> Result<[u8; N], HsmError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| HsmError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
+/// A token, logged in, with a session of its own. It can move to another thread but not be shared: each thread takes its own
+/// with [`Token::another_session`]. The process stays logged in until the last one is dropped.
+pub struct Token {
+    pub(super) connection: Connection,
+    info: TokenInfo,
+    /// How this token wraps with AES, once it has been tried out.
+    pub(super) key_wrap: OnceCell<WrapMechanism>,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Token")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Token {
+    /// Finds the one token that is named, without logging in.
+    ///
+    /// # Errors
+    /// [`HsmError::NoModule`]; [`HsmError::ModuleNotFound`], [`HsmError::ModuleNotLoadable`]; [`HsmError::NoSuchToken`],
+    /// [`HsmError::SeveralTokens`].
+    pub fn find(spec: &TokenSpec) -> Result<TokenInfo, HsmError> {
+        let module = spec.module.as_ref().ok_or(HsmError::NoModule)?;
+        let mut present: Vec<_> = tokens(module)?
+            .into_iter()
+            .filter(|token| token.initialized)
+            .collect();
+        let labels = present.iter().map(|token| token.label.clone()).collect();
+        present.retain(|token| spec.matches(token));
+        let serials = present.iter().map(|token| token.serial.clone()).collect();
+        match present.pop() {
+            None => Err(HsmError::NoSuchToken {
+                wanted: spec.to_string(),
+                present: labels,
+            }),
+            Some(token) if present.is_empty() => Ok(token),
+            Some(_) => Err(HsmError::SeveralTokens {
+                wanted: spec.to_string(),
+                serials,
+            }),
+        }
+    }
+
+    /// Logs in to the one token that is named. If the process is logged in to it already, the PIN is not asked again.
+    ///
+    /// # Errors
+    /// As [`Token::find`], and [`HsmError::PinIncorrect`], [`HsmError::PinLocked`], [`HsmError::PinNotSet`].
+    pub fn open(spec: &TokenSpec, pin: &SecretString) -> Result<Self, HsmError> {
+        let info = Self::find(spec)?;
+        let module = Module::load(spec.module.as_ref().ok_or(HsmError::NoModule)?)?;
+        Ok(Self {
+            connection: Connection::open(&module, &info, pin)?,
+            info,
+            key_wrap: OnceCell::new(),
+        })
+    }
+
+    /// Opens a further session with the same token under the same login, for another thread.
+    ///
+    /// # Errors
+    /// [`HsmError::Token`] if the token has no session left.
+    pub fn another_session(&self) -> Result<Self, HsmError> {
+        Ok(Self {
+            connection: self.connection.another()?,
+            info: self.info.clone(),
+            key_wrap: self.key_wrap.clone(),
+        })
+    }
+
+    /// What the module says about the token.
+    #[must_use]
+    pub fn info(&self) -> &TokenInfo {
+        &self.info
+    }
+
+    /// The token's label.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.info.label
+    }
+
+    /// The keys on the token: secret keys, private keys each with its public half, and public keys that stand alone.
+    ///
+    /// # Errors
+    /// [`HsmError::Token`].
+    pub fn keys(&self) -> Result<Vec<KeyInfo>, HsmError> {
+        let mut keys = Vec::new();
+        let mut publics = self.objects(KeyClass::Public, &KeySpec::default())?;
+        for class in [KeyClass::Secret, KeyClass::Private] {
+            for object in self.objects(class, &KeySpec::default())? {
+                let half = (class == KeyClass::Private)
+                    .then(|| publics.iter().position(|public| are_pair(&object, public)))
+                    .flatten()
+                    .map(|index| publics.swap_remove(index));
+                keys.push(key_info(class, object, half));
+            }
+        }
+        keys.extend(
+            publics
+                .into_iter()
+                .map(|object| key_info(KeyClass::Public, object, None)),
+        );
+        keys.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
+        Ok(keys)
+    }
+
+    /// The one key that is named: a secret or private key, unless a public one is asked for.
+    ///
+    /// # Errors
+    /// [`HsmError::NoSuchKey`], [`HsmError::SeveralKeys`].
+    pub fn key(&self, spec: &KeySpec) -> Result<KeyInfo, HsmError> {
+        let classes: &[KeyClass] = match &spec.class {
+            Some(class) => std::slice::from_ref(class),
+            None => &[KeyClass::Secret, KeyClass::Private],
+        };
+        let mut found = Vec::new();
+        for class in classes {
+            for object in self.objects(*class, spec)? {
+                found.push((*class, object));
+            }
+        }
+        let ids = found
+            .iter()
+            .map(|(_, object)| hex::encode(&object.id))
+            .collect();
+        match found.pop() {
+            None => Err(HsmError::NoSuchKey {
+                token: self.label().into(),
+                wanted: spec.to_string(),
+                present: self.labels()?,
+            }),
+            Some((class, object)) if found.is_empty() => {
+                let half = match class {
+                    KeyClass::Private => self.public_half(&object)?,
+                    KeyClass::Secret | KeyClass::Public => None,
+                };
+                Ok(key_info(class, object, half))
+            }
+            Some(_) => Err(HsmError::SeveralKeys {
+                token: self.label().into(),
+                wanted: spec.to_string(),
+                ids,
+            }),
+        }
+    }
+
+    /// The public key that is named: of a pair, or one that stands alone.
+    ///
+    /// # Errors
+    /// [`HsmError::NoSuchKey`], [`HsmError::SeveralKeys`], [`HsmError::NoPublicKey`].
+    pub fn public_key(&self, spec: &KeySpec) -> Result<PublicKey, HsmError> {
+        let key = match self.key(spec) {
+            Err(HsmError::NoSuchKey { .. }) if spec.class.is_none() => self.key(&KeySpec {
+                class: Some(KeyClass::Public),
+                ..spec.clone()
+            }),
+            result => result,
+        }?;
+        key.public_key().cloned()
+    }
+
+    /// Creates a key on the token, with every boolean attribute set explicitly.
+    ///
+    /// # Errors
+    /// [`HsmError::LabelTaken`]; [`HsmError::WrongKeyType`] if the type is not one of [`KeyType::CREATABLE`];
+    /// [`HsmError::Token`].
+    pub fn create_key(&self, key: &NewKey) -> Result<KeyInfo, HsmError> {
+        if !KeyType::CREATABLE.contains(&key.key_type) {
+            return Err(HsmError::WrongKeyType {
+                label: key.label.clone(),
+                found: key.key_type,
+                wanted: "a type that can be created",
+            });
+        }
+        let spec = KeySpec::label(&key.label);
+        for class in KeyClass::ALL {
+            if !self.handles(class, &spec)?.is_empty() {
+                return Err(HsmError::LabelTaken {
+                    token: self.label().into(),
+                    label: key.label.clone(),
+                });
+            }
+        }
+        let id: [u8; ID_LENGTH] = random()?;
+        if key.key_type.is_pair() {
+            let (public, private) = self.connection.generate_pair(
+                key.key_type,
+                &key.label,
+                &id,
+                &key.flags(KeyClass::Public),
+                &key.flags(KeyClass::Private),
+            )?;
+            let public = self.connection.read(public, KeyClass::Public)?;
+            let private = self.connection.read(private, KeyClass::Private)?;
+            Ok(key_info(KeyClass::Private, private, Some(public)))
+        } else {
+            let secret = self.connection.generate_secret(
+                key.key_type,
+                &key.label,
+                &id,
+                &key.flags(KeyClass::Secret),
+            )?;
+            let secret = self.connection.read(secret, KeyClass::Secret)?;
+            Ok(key_info(KeyClass::Secret, secret, None))
+        }
+    }
+
+    /// Signs a message: ECDSA P-256 over SHA-256, `r ‖ s`. The digest is made here, the signature in the token.
+    ///
+    /// # Errors
+    /// [`HsmError::WrongKeyType`] or [`HsmError::NotPermitted`] before the token is asked;
+    /// [`HsmError::UnexpectedLength`]; [`HsmError::Token`].
+    pub fn sign_p256(&self, key: &KeyInfo, message: &[u8]) -> Result<[u8; 64], HsmError> {
+        if (key.key_type, key.class) != (KeyType::P256, KeyClass::Private) {
+            return Err(HsmError::WrongKeyType {
+                label: key.name(),
+                found: key.key_type,
+                wanted: "a p-256 private key",
+            });
+        }
+        key.check_flag(Flag::Sign)?;
+        let digest = Sha256::digest(message);
+        let signature = self
+            .connection
+            .sign(SignMechanism::Ecdsa, key.handle, &digest)?;
+        signature
+            .as_slice()
+            .try_into()
+            .map_err(|_| HsmError::UnexpectedLength {
+                what: "a P-256 signature".into(),
+                expected: "64".into(),
+                actual: signature.len(),
+            })
+    }
+
+    /// Whether a device's proof is the one that this key makes over `input`: MACs by the token's own copy of the key,
+    /// signatures by the public key on the token. [`Proof::None`] proves nothing and is never true.
+    ///
+    /// # Errors
+    /// [`HsmError::WrongKeyType`] if the key cannot make such a proof; [`HsmError::NotPermitted`] without `CKA_VERIFY`;
+    /// [`HsmError::NoPublicKey`]; [`HsmError::Token`].
+    pub fn verify_proof(
+        &self,
+        key: &KeyInfo,
+        proof: Proof,
+        input: &[u8],
+        value: &[u8],
+    ) -> Result<bool, HsmError> {
+        let wrong_type = |wanted| HsmError::WrongKeyType {
+            label: key.name(),
+            found: key.key_type,
+            wanted,
+        };
+        let digest;
+        let (mechanism, input) = match (proof, key.key_type) {
+            (Proof::None, _) => return Ok(false),
+            (Proof::Cmac, KeyType::Aes { .. }) => (SignMechanism::Cmac, input),
+            (Proof::HmacSha256, KeyType::Secret { .. }) => (SignMechanism::HmacSha256, input),
+            (Proof::EcdsaP256Sha256, KeyType::P256) => {
+                digest = Sha256::digest(input);
+                (SignMechanism::Ecdsa, digest.as_slice())
+            }
+            (Proof::RsaPkcs1Sha256, KeyType::Rsa { .. }) => (SignMechanism::RsaPkcs1Sha256, input),
+            (Proof::Cmac, _) => return Err(wrong_type("an aes key")),
+            (Proof::HmacSha256, _) => return Err(wrong_type("an hmac key")),
+            (Proof::EcdsaP256Sha256, _) => return Err(wrong_type("a p-256 key")),
+            (Proof::RsaPkcs1Sha256, _) => return Err(wrong_type("an rsa key")),
+        };
+        let handle = if key.class == KeyClass::Private {
+            self.verifying_half(key)?
+        } else {
+            key.check_flag(Flag::Verify)?;
+            key.handle
+        };
+        self.connection.verify(mechanism, handle, input, value)
+    }
+
+    /// The public object of a pair, if it may verify.
+    fn verifying_half(&self, key: &KeyInfo) -> Result<KeyHandle, HsmError> {
+        let private = self.connection.read(key.handle, KeyClass::Private)?;
+        let half = self
+            .public_half(&private)?
+            .ok_or_else(|| HsmError::NoPublicKey { label: key.name() })?;
+        let handle = half.handle;
+        key_info(KeyClass::Public, half, None).check_flag(Flag::Verify)?;
+        Ok(handle)
+    }
+
+    /// How many key objects live in sessions of this process rather than on the token. After every operation of this
+    /// interface it is what it was before.
+    ///
+    /// # Errors
+    /// [`HsmError::Token`].
+    pub fn session_objects(&self) -> Result<usize, HsmError> {
+        let query = Query {
+            on_token: Some(false),
+            ..Query::default()
+        };
+        Ok(self.connection.find(query)?.len())
+    }
+
+    /// The labels of all keys, for an error about one that does not exist.
+    fn labels(&self) -> Result<Vec<String>, HsmError> {
+        let mut labels: Vec<_> = self.keys()?.iter().map(KeyInfo::name).collect();
+        labels.dedup();
+        Ok(labels)
+    }
+
+    /// The handles of the objects on the token of this class and name.
+    fn handles(&self, class: KeyClass, spec: &KeySpec) -> Result<Vec<KeyHandle>, HsmError> {
+        self.connection.find(Query {
+            class: Some(class),
+            label: spec.label.as_deref(),
+            id: spec.id.as_deref(),
+            on_token: Some(true),
+        })
+    }
+
+    fn objects(&self, class: KeyClass, spec: &KeySpec) -> Result<Vec<Object>, HsmError> {
+        self.handles(class, spec)?
+            .into_iter()
+            .map(|handle| self.connection.read(handle, class))
+            .collect()
+    }
+
+    /// The public object that belongs to a private one.
+    fn public_half(&self, private: &Object) -> Result<Option<Object>, HsmError> {
+        let spec = if private.id.is_empty() {
+            KeySpec::label(&private.label)
+        } else {
+            KeySpec {
+                id: Some(private.id.clone()),
+                ..KeySpec::default()
+            }
+        };
+        let publics = self.objects(KeyClass::Public, &spec)?;
+        Ok(publics.into_iter().find(|public| are_pair(private, public)))
+    }
+}
+
+/// Whether two objects are the halves of one pair: same type, and the same id, or the same label where there is no id.
+fn are_pair(private: &Object, public: &Object) -> bool {
+    private.key_type == public.key_type
+        && private.id == public.id
+        && (!private.id.is_empty() || private.label == public.label)
+}
+
+fn key_info(class: KeyClass, object: Object, public_half: Option<Object>) -> KeyInfo {
+    KeyInfo {
+        handle: object.handle,
+        class,
+        key_type: object.key_type,
+        label: object.label,
+        id: object.id,
+        flags: object.flags,
+        check_value: object.check_value,
+        public_key: public_half
+            .and_then(|half| half.public_key)
+            .or(object.public_key),
+    }
+}
