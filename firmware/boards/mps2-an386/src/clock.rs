@@ -84,9 +84,7 @@ pub fn on_wrap() {
 pub fn set_alarm(deadline: Millis) {
     let millis = u32::try_from(deadline.saturating_sub(now())).unwrap_or(u32::MAX);
     // Never zero: that would stop the timer before it fires. A millisecond more, for `now` rounds down.
-    let ticks = millis
-        .saturating_add(1)
-        .saturating_mul(TICKS_PER_MILLI);
+    let ticks = millis.saturating_add(1).saturating_mul(TICKS_PER_MILLI);
     ALARM_CONTROL.write(0);
     ALARM_VALUE.write(ticks);
     ALARM_CONTROL.write(ENABLE | INTERRUPT_ENABLE);

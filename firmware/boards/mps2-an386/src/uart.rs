@@ -102,9 +102,7 @@ impl ErrorType for Uart {
 
 impl ReadReady for Uart {
     fn read_ready(&mut self) -> Result<bool, Self::Error> {
-        Ok(critical_section::with(|cs| {
-            !RING.borrow_ref(cs).is_empty()
-        }))
+        Ok(critical_section::with(|cs| !RING.borrow_ref(cs).is_empty()))
     }
 }
 
