@@ -1,1 +1,161 @@
-//! Under construction.
+//! Emulated devices: boards that QEMU runs, each with a folder of its own that holds its flash, its fuses and its logs.
+//!
+//! The library starts and stops them and nothing more: whoever wants to talk to one opens [`Emulator::port`] like any
+//! other serial port. An emulated device is for tests and trials; its statement says `test`, and its root key is a plain
+//! file.
+//!
+//! QEMU offers the serial port as a pseudo-terminal, which Linux and macOS have and Windows has not.
+
+mod emulator;
+mod error;
+mod folder;
+mod monitor;
+mod process;
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use keyferry_protocol::identity::DeviceId;
+
+pub use emulator::Emulator;
+pub use error::{EmulateError, MonitorError};
+
+/// A board that can be emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// Arm MPS2+ with the AN386 image, a Cortex-M4.
+    Mps2An386,
+}
+
+impl Board {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Mps2An386];
+
+    /// The name used on the command line and in output; it is also the machine's name in QEMU.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mps2An386 => "mps2-an386",
+        }
+    }
+
+    /// The program that emulates it.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Mps2An386 => "qemu-system-arm",
+        }
+    }
+
+    /// Addresses of the RAM that its firmware may use, for [`Emulator::dump_memory`].
+    #[must_use]
+    pub const fn ram(self) -> Range<u32> {
+        match self {
+            Self::Mps2An386 => 0x2000_0000..0x2004_0000,
+        }
+    }
+
+    /// Length in bytes of the flash file: the memory that QEMU maps it to has a fixed size.
+    pub(crate) const fn flash_length(self) -> u64 {
+        match self {
+            Self::Mps2An386 => 16 * 1024 * 1024,
+        }
+    }
+
+    /// Length in bytes of the key store's area, at the start of the flash file. It leaves the factory erased.
+    pub(crate) const fn store_length(self) -> usize {
+        match self {
+            Self::Mps2An386 => 128 * 1024,
+        }
+    }
+}
+
+/// A name that is no board's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no emulated board `{0}`; there is `mps2-an386`")]
+pub struct UnknownBoard(pub String);
+
+impl FromStr for Board {
+    type Err = UnknownBoard;
+
+    fn from_str(name: &str) -> Result<Self, UnknownBoard> {
+        Self::ALL
+            .into_iter()
+            .find(|board| board.name() == name)
+            .ok_or_else(|| UnknownBoard(name.to_owned()))
+    }
+}
+
+/// Where an emulated device gets its randomness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entropy {
+    /// From the host's random device.
+    Host,
+    /// From a stream that this seed determines, the same at every start: for repeatable runs. A device's keys then follow
+    /// from the seed.
+    Seed([u8; 32]),
+    /// From a source that reports a failure at every request.
+    Failing,
+    /// From a source that gives only zeros and says it is well.
+    Stuck,
+}
+
+/// One emulated device.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The board.
+    pub board: Board,
+    /// The firmware, an ELF file built for that board.
+    pub firmware: PathBuf,
+    /// The device's folder, made if it is missing. It is the device: started again on the same folder it holds the same
+    /// keys. One device at a time may run on it.
+    pub dir: PathBuf,
+    /// The device's id.
+    pub device_id: DeviceId,
+    /// Where it gets its randomness.
+    pub entropy: Entropy,
+    /// Counts instructions: virtual time then follows from them (one instruction is `2^shift` ns) and not from the host's
+    /// clock, so that measurements repeat. `None` runs as fast as the host can.
+    pub instruction_shift: Option<u8>,
+    /// Records what the device sends, in `uart.bin` in its folder.
+    pub capture: bool,
+}
+
+impl Config {
+    /// A device with the host's randomness and no measuring.
+    #[must_use]
+    pub const fn new(board: Board, firmware: PathBuf, dir: PathBuf, device_id: DeviceId) -> Self {
+        Self {
+            board,
+            firmware,
+            dir,
+            device_id,
+            entropy: Entropy::Host,
+            instruction_shift: None,
+            capture: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boards_are_found_by_their_names() {
+        for board in Board::ALL {
+            assert_eq!(board.name().parse(), Ok(board));
+        }
+        let unknown: Result<Board, _> = "mps2".parse();
+        assert_eq!(unknown, Err(UnknownBoard("mps2".to_owned())));
+    }
+
+    #[test]
+    fn the_error_for_an_unknown_board_names_every_board() {
+        let text = UnknownBoard("x".to_owned()).to_string();
+        for board in Board::ALL {
+            assert!(text.contains(board.name()), "{text}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What can go wrong with an emulated device, and what to do then.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+/// Why an emulated device could not be started, stopped or looked into.
+#[derive(Debug, thiserror::Error)]
+pub enum EmulateError {
+    /// The host has no pseudo-terminals, which the emulated serial port needs.
+    #[error("emulated devices need a pseudo-terminal, which this operating system does not have")]
+    NoPseudoTerminal,
+    /// The emulator is not installed, or not found in `PATH`.
+    #[error("the emulator `{program}` was not found")]
+    QemuMissing {
+        /// The program's name.
+        program: &'static str,
+    },
+    /// The firmware file is not there.
+    #[error("there is no firmware at {}", path.display())]
+    FirmwareMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Another emulated device runs on the same folder.
+    #[error("a device already runs on {}", dir.display())]
+    InUse {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The flash file is not one that this board made.
+    #[error("{} is {found} bytes long, and the board's flash is {expected}", path.display())]
+    FlashLength {
+        /// The flash file.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+        /// The board's length in bytes.
+        expected: u64,
+    },
+    /// A file of the device cannot be made, read or opened.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The emulator could not be started.
+    #[error("cannot start `{program}`")]
+    Start {
+        /// The program's name.
+        program: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The emulator ended by itself.
+    #[error("the emulator ended ({status}): {output}")]
+    Exited {
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines it wrote.
+        output: String,
+    },
+    /// The emulator did not do something in time.
+    #[error("the emulator did not {what} within {} s", after.as_secs())]
+    TimedOut {
+        /// What was waited for.
+        what: &'static str,
+        /// For how long.
+        after: Duration,
+    },
+    /// The emulator's monitor failed or refused.
+    #[error("the emulator's monitor failed")]
+    Monitor(#[from] MonitorError),
+}
+
+impl EmulateError {
+    /// What to do about it, for people.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoPseudoTerminal => {
+                Some("use Linux or macOS (or WSL), or connect a real board with --port")
+            }
+            Self::QemuMissing { .. } => Some(
+                "install QEMU: `apt install qemu-system-arm`, `dnf install qemu-system-arm` or `brew install qemu`",
+            ),
+            Self::FirmwareMissing { .. } => {
+                Some("build it: `cargo xtask firmware`, or name another file")
+            }
+            Self::InUse { .. } => Some("stop that device, or use another folder"),
+            Self::FlashLength { .. } => {
+                Some("remove the file to start with a blank device, or use another folder")
+            }
+            Self::File { .. } => Some("check the folder's permissions and the space on its disk"),
+            Self::Exited { .. } => Some("the folder's qemu.log has everything it wrote"),
+            Self::TimedOut { .. } => {
+                Some("the machine may be overloaded: start fewer devices at once")
+            }
+            Self::Start { .. } | Self::Monitor(_) => None,
+        }
+    }
+}
+
+/// Why a command to the emulator's monitor failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// The connection broke, or an answer did not come in time.
+    #[error("no answer to `{command}`")]
+    Connection {
+        /// The command under way.
+        command: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// An answer that is not QMP.
+    #[error("an answer to `{command}` that is not understood")]
+    NotUnderstood {
+        /// The command under way.
+        command: &'static str,
+    },
+    /// The monitor refused the command.
+    #[error("`{command}` was refused: {description}")]
+    Refused {
+        /// The command.
+        command: &'static str,
+        /// The monitor's own words.
+        description: String,
+    },
+}

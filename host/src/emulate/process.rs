@@ -1,0 +1,213 @@
+//! QEMU's process: its command line, and that it does not outlive the one who started it.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Sender};
+use std::{env, io, thread};
+
+use super::folder::{CAPTURE, FLASH, FUSE, Logs};
+use super::{Board, Config, EmulateError, Entropy};
+
+/// The serial port's name in QEMU.
+pub(crate) const UART: &str = "uart";
+
+/// A running QEMU.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    /// Ends the thread that started QEMU when it is dropped; see [`start`].
+    _keeper: Sender<Infallible>,
+}
+
+/// Starts QEMU in `dir`, with its monitor connecting to `monitor_port` of this host.
+///
+/// On Linux, QEMU gets `SIGKILL` from the kernel should this process die without a chance to stop it: `setpriv` (util-linux)
+/// asks for that and becomes QEMU. The kernel goes by the *thread* that started the child, so a thread of its own does, and
+/// waits until the [`Process`] is dropped. Elsewhere QEMU can be left behind; the folder's lock then tells the next start.
+pub(crate) fn start(
+    config: &Config,
+    dir: &Path,
+    logs: Logs,
+    monitor_port: u16,
+) -> Result<Process, EmulateError> {
+    let program = config.board.program();
+    let failed = |source| EmulateError::Start { program, source };
+
+    let qemu = find(program).ok_or(EmulateError::QemuMissing { program })?;
+    let firmware = std::path::absolute(&config.firmware).map_err(failed)?;
+    let mut command = match death_signal() {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(qemu);
+            command
+        }
+        None => Command::new(qemu),
+    };
+    command
+        .args(arguments(config, &firmware, monitor_port))
+        // Files of the device are named relative to its folder: no path can hold a comma or a blank that QEMU splits at.
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        // Semihosting writes the device's log to QEMU's standard output.
+        .stdout(logs.device)
+        .stderr(logs.qemu);
+
+    let (send_child, child) = mpsc::channel();
+    let (keeper, dropped) = mpsc::channel();
+    thread::Builder::new()
+        .name("emulated device".to_owned())
+        .spawn(move || {
+            let _ = send_child.send(command.spawn());
+            // Its copies of the log go, so that QEMU alone holds the folder's lock.
+            drop(command);
+            // Nothing is ever sent: this ends when the other side is dropped.
+            let _ = dropped.recv();
+        })
+        .map_err(failed)?;
+    let child = child
+        .recv()
+        .map_err(|_| failed(io::ErrorKind::BrokenPipe.into()))?
+        .map_err(failed)?;
+    Ok(Process {
+        child,
+        _keeper: keeper,
+    })
+}
+
+/// QEMU's arguments.
+fn arguments(config: &Config, firmware: &Path, monitor_port: u16) -> Vec<OsString> {
+    let board = config.board;
+    let length = board.flash_length();
+    let mut uart = format!("pty,id={UART}");
+    if config.capture {
+        uart.push_str(&format!(",logfile={CAPTURE},logappend=on"));
+    }
+    let mut semihosting = format!(
+        "enable=on,target=native,arg=keyferry,arg=id={},arg=fuse={FUSE}",
+        hex::encode(config.device_id.0)
+    );
+    match config.entropy {
+        Entropy::Host => {}
+        Entropy::Seed(seed) => semihosting.push_str(&format!(",arg=seed={}", hex::encode(seed))),
+        Entropy::Failing => semihosting.push_str(",arg=entropy=fail"),
+        Entropy::Stuck => semihosting.push_str(",arg=entropy=stuck"),
+    }
+
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut add = |option: &str, value: &str| arguments.extend([option.into(), value.into()]);
+    match board {
+        Board::Mps2An386 => {
+            add("-machine", "mps2-an386,memory-backend=flash");
+            add(
+                "-object",
+                &format!("memory-backend-file,id=flash,mem-path={FLASH},share=on,size={length}"),
+            );
+        }
+    }
+    add("-display", "none");
+    add("-chardev", &uart);
+    add("-serial", &format!("chardev:{UART}"));
+    add("-semihosting-config", &semihosting);
+    add(
+        "-chardev",
+        &format!("socket,id=monitor,host=127.0.0.1,port={monitor_port}"),
+    );
+    add("-mon", "chardev=monitor,mode=control");
+    if let Some(shift) = config.instruction_shift {
+        add("-icount", &format!("shift={shift}"));
+    }
+    arguments.push("-nodefaults".into());
+    // The board is built only when the monitor says so: see `Emulator::connect`.
+    arguments.push("-preconfig".into());
+    arguments.push("-kernel".into());
+    arguments.push(firmware.into());
+    arguments
+}
+
+/// Finds a program in `PATH`.
+fn find(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
+        // Relative entries of PATH mean this process's folder, not the device's.
+        .and_then(|path| std::path::absolute(path).ok())
+}
+
+/// The `setpriv` program, where it is one that can have a child killed with its parent (busybox's cannot).
+fn death_signal() -> Option<PathBuf> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let setpriv = find("setpriv")?;
+    let help = Command::new(&setpriv)
+        .arg("--help")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    let knows = help
+        .stdout
+        .windows(b"--pdeathsig".len())
+        .any(|part| part == b"--pdeathsig");
+    knows.then_some(setpriv)
+}
+
+#[cfg(test)]
+mod tests {
+    use keyferry_protocol::identity::DeviceId;
+
+    use super::*;
+
+    fn line(config: &Config) -> String {
+        arguments(config, Path::new("/firm, ware.elf"), 4711)
+            .into_iter()
+            .map(|argument| argument.into_string().unwrap())
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    fn config() -> Config {
+        Config::new(
+            Board::Mps2An386,
+            "unused".into(),
+            "unused".into(),
+            DeviceId([0xab; 16]),
+        )
+    }
+
+    #[test]
+    fn the_device_learns_its_id_and_its_fuses() {
+        let line = line(&config());
+        assert!(
+            line.contains(&format!("arg=id={}", "ab".repeat(16))),
+            "{line}"
+        );
+        assert!(line.contains("arg=fuse=fuse.bin"), "{line}");
+        assert!(!line.contains("entropy"), "{line}");
+        assert!(!line.contains("seed"), "{line}");
+        assert!(!line.contains("icount"), "{line}");
+    }
+
+    #[test]
+    fn entropy_is_chosen_on_the_command_line() {
+        let with = |entropy| {
+            line(&Config {
+                entropy,
+                ..config()
+            })
+        };
+        assert!(with(Entropy::Seed([1; 32])).contains(&format!("arg=seed={} ", "01".repeat(32))));
+        assert!(with(Entropy::Failing).contains("arg=entropy=fail "));
+        assert!(with(Entropy::Stuck).contains("arg=entropy=stuck "));
+    }
+
+    #[test]
+    fn the_firmwares_path_is_an_argument_of_its_own() {
+        assert!(line(&config()).ends_with("-kernel /firm, ware.elf"));
+    }
+
+    #[test]
+    fn a_program_that_is_not_installed_is_not_found() {
+        assert_eq!(find("no-such-program-as-this-one"), None);
+    }
+}
