@@ -93,7 +93,7 @@ pub(super) const fn sealed_length(length: usize) -> usize {
     }
 }
 
-/// The commit block: the first two lines of a snapshot, programmed last.
+/// The commit block: the first two lines of a snapshot, programmed after its records.
 #[derive(Clone, Copy)]
 pub(super) struct Commit {
     /// Records in the body.
@@ -272,7 +272,7 @@ impl Directory {
     }
 }
 
-/// A committed snapshot.
+/// A complete snapshot.
 pub(super) struct Snapshot {
     /// Its first page.
     pub(super) start: u32,
@@ -282,11 +282,19 @@ pub(super) struct Snapshot {
     pub(super) body: u32,
     /// Boots counted before it.
     pub(super) base: u32,
-    /// Boot ticks used up: the last one that is not erased, and all before it.
+    /// Tick lines used up: the last one that is not erased, and all before it.
     pub(super) ticks_used: u32,
+    /// Whether the last complete mark in its tick lines is a tick. Only then was it ever in force.
+    pub(super) committed: bool,
     /// Its records.
     pub(super) directory: Directory,
 }
+
+/// A boot tick: the mark in a tick line that counts a boot. The first one commits the snapshot.
+pub(super) const TICK: [u8; LINE] = [0; LINE];
+
+/// The mark in a tick line that takes the commitment back, before a snapshot that may have been committed is erased.
+pub(super) const VOID: [u8; LINE] = *b"keyferry: this snapshot is void.";
 
 /// Fewest boot ticks of a snapshot. With them and the commit block an empty snapshot takes 256 bytes: one page.
 const MIN_TICKS: u32 = 6;
@@ -310,12 +318,12 @@ impl Snapshot {
         Self::pages_for(self.body, page)
     }
 
-    /// Bytes from the snapshot's start to boot tick `tick`.
+    /// Bytes from the snapshot's start to tick line `tick`.
     pub(super) const fn tick_offset(&self, tick: u32) -> u32 {
         Commit::LENGTH + self.body + tick * LINE as u32
     }
 
-    /// Boot ticks it has: the lines up to the end of its last page, at least 6 and at most 64.
+    /// Tick lines it has: those up to the end of its last page, at least 6 and at most 64.
     pub(super) const fn ticks(&self, page: u32) -> u32 {
         let ticks = (self.pages(page) * page - self.tick_offset(0)) / LINE as u32;
         if ticks < MAX_TICKS { ticks } else { MAX_TICKS }

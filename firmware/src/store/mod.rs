@@ -41,9 +41,9 @@ pub use error::{Condition, Reason, StoreError};
 pub use layout::{ItemId, MAX_ITEMS, MAX_PUBLIC, MAX_SECRET};
 pub use transaction::Change;
 
-use layout::{Entry, Snapshot};
+use layout::{Entry, Snapshot, TICK};
 use ring::Ring;
-use staging::burn_tick;
+use staging::{mark, void};
 use transaction::Transaction;
 
 /// The key store.
@@ -58,7 +58,7 @@ pub struct Store<F: NorFlash> {
 struct Current {
     snapshot: Snapshot,
     /// Whether this session programmed one of the snapshot's boot ticks, so that no later start can take the snapshot for
-    /// one whose commit block is not certain. Nothing older is erased before.
+    /// uncommitted. Nothing else is written or erased before.
     settled: bool,
     /// Free pages after the snapshot which this session has not erased itself: they must be erased before use.
     unsure: u32,
@@ -78,6 +78,16 @@ impl Current {
         }
     }
 
+    /// Programs a boot tick, if this session has not yet.
+    fn settle<F: NorFlash>(&mut self, ring: &mut Ring<F>) -> Result<(), NorFlashErrorKind> {
+        // Where no tick is left, more than one was used, and the first was complete before the second was begun.
+        if !self.settled && self.snapshot.ticks_used < self.snapshot.ticks(Ring::<F>::PAGE) {
+            mark(ring, &mut self.snapshot, &TICK)?;
+        }
+        self.settled = true;
+        Ok(())
+    }
+
     /// The first page after the snapshot.
     fn next_page<F: NorFlash>(&self, ring: &Ring<F>) -> u32 {
         ring.page_after(self.snapshot.start, self.snapshot.pages(Ring::<F>::PAGE))
@@ -90,16 +100,20 @@ impl Current {
     }
 
     /// Erases what is left of other snapshots, each from its beginning.
-    fn clean<F: NorFlash>(&mut self, ring: &mut Ring<F>) -> Result<(), NorFlashErrorKind> {
+    fn clean<F: NorFlash>(
+        &mut self,
+        ring: &mut Ring<F>,
+        root: &RootKey,
+    ) -> Result<(), NorFlashErrorKind> {
         let first = self.next_page(ring);
         for step in 0..ring.pages() - self.snapshot.pages(Ring::<F>::PAGE) {
             let page = ring.page_after(first, step);
             if !ring.is_blank(page) {
-                // Without a tick left, more than one was used, and the first of them was complete before the second.
-                if !self.settled && self.snapshot.ticks_used < self.snapshot.ticks(Ring::<F>::PAGE)
+                self.settle(ring)?;
+                if let Ok(other) = recovery::inspect(ring, root, page)
+                    && other.sequence >= self.snapshot.sequence
                 {
-                    burn_tick(ring, &mut self.snapshot)?;
-                    self.settled = true;
+                    void(ring, other);
                 }
                 ring.erase_page(page)?;
             }
@@ -127,7 +141,7 @@ impl<F: NorFlash> Store<F> {
         let current = found.map(|snapshot| {
             let mut current = Current::at_start(&ring, snapshot);
             // Where this fails, the residue stays noted, and the next transaction tries again before anything else.
-            let _ = current.clean(&mut ring);
+            let _ = current.clean(&mut ring, &root);
             current
         });
         Self {
@@ -228,10 +242,10 @@ impl<F: NorFlash> Store<F> {
         }
         if self.ring.has(ring::Defect::TickLate) {
             let early = current.snapshot.boots() + 1;
-            let _ = burn_tick(&mut self.ring, &mut current.snapshot);
+            let _ = mark(&mut self.ring, &mut current.snapshot, &TICK);
             return Ok(early);
         }
-        if burn_tick(&mut self.ring, &mut current.snapshot).is_ok() {
+        if mark(&mut self.ring, &mut current.snapshot, &TICK).is_ok() {
             current.settled = true;
             return Ok(current.snapshot.boots());
         }

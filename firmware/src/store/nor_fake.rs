@@ -2,7 +2,7 @@
 //!
 //! It refuses misaligned and out-of-range accesses and programming a word twice between erases. An operation is the
 //! programming of one word or the erasing of one page. A word or page on which power failed is *torn*: until it is erased it
-//! cannot be programmed, and its bits may read differently after every power-on.
+//! cannot be programmed, and may read differently after every power-on.
 
 extern crate std;
 
@@ -20,7 +20,8 @@ pub enum Cut {
     Before,
     /// Its first half is done: half a word (of one byte: four bits), half a page. It stays so.
     Half,
-    /// Some of its bits are changed, and they read differently at every power-on. A page may hold anything.
+    /// It is done so weakly that every power-on may read it as begun, as complete, or as anything between; a page even as
+    /// anything at all.
     Unstable,
     /// It is complete.
     After,
@@ -63,16 +64,31 @@ impl fmt::Display for NorFakeError {
     }
 }
 
+/// Whether power failed on a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Torn {
+    /// No, or it was erased since.
+    No,
+    /// Yes, and it reads the same at every power-on.
+    Stable,
+    /// While it was programmed; it reads differently.
+    Program,
+    /// While its page was erased; it reads differently.
+    Erase,
+}
+
 /// A NOR flash with words of `WORD` bytes and pages of `PAGE` bytes.
 #[derive(Clone)]
 pub struct NorFake<const WORD: usize, const PAGE: usize> {
     bytes: Vec<u8>,
     /// Words that may not be programmed before the next erase.
     programmed: Vec<bool>,
-    /// Words on which power failed.
-    torn: Vec<bool>,
-    /// Bits that read differently after every power-on.
-    unstable: Vec<u8>,
+    /// Per word, whether power failed on it.
+    torn: Vec<Torn>,
+    /// What torn words that read differently held before.
+    before: Vec<u8>,
+    /// What they were to hold.
+    after: Vec<u8>,
     random: u64,
     off: bool,
     cut: Option<(u64, Cut)>,
@@ -92,8 +108,9 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         Self {
             bytes: vec![0xff; pages * PAGE],
             programmed: vec![false; words],
-            torn: vec![false; words],
-            unstable: vec![0; pages * PAGE],
+            torn: vec![Torn::No; words],
+            before: vec![0xff; pages * PAGE],
+            after: vec![0xff; pages * PAGE],
             random: 0x9e37_79b9_7f4a_7c15,
             off: false,
             cut: None,
@@ -163,17 +180,31 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         self.off
     }
 
-    /// Switches power on: unstable bits take new values. `seed` chooses them.
+    /// Switches power on: torn words that read differently do so. `seed` chooses them.
     pub fn power_on(&mut self, seed: u64) {
         self.off = false;
         self.cut = None;
         self.failing = None;
         self.operations = 0;
         self.random ^= seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
-        for at in 0..self.bytes.len() {
-            if self.unstable[at] != 0 {
-                let noise = self.noise() & self.unstable[at];
-                self.bytes[at] = (self.bytes[at] & !self.unstable[at]) | noise;
+        let choices = self.random;
+        let choice =
+            |number: usize| (choices ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        for page in 0..self.erases.len() {
+            for at in page * PAGE..(page + 1) * PAGE {
+                let (read_as, between) = match self.torn[at / WORD] {
+                    Torn::No | Torn::Stable => continue,
+                    Torn::Program => (
+                        choice(at / WORD),
+                        self.after[at] | (self.before[at] & self.noise()),
+                    ),
+                    Torn::Erase => (choice(page), self.noise()),
+                };
+                self.bytes[at] = match read_as % 3 {
+                    0 => self.before[at],
+                    1 => self.after[at],
+                    2.. => between,
+                };
             }
         }
     }
@@ -237,26 +268,28 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
             return Err(NorFakeError::Off);
         }
         if self.programmed[at / WORD] {
-            self.misuses += u64::from(!self.torn[at / WORD]);
+            self.misuses += u64::from(self.torn[at / WORD] == Torn::No);
             return Err(NorFakeError::ProgrammedTwice);
         }
         let cut = self.operate()?;
         self.programs += 1;
-        if cut != Cut::Before {
-            self.programmed[at / WORD] = true;
-            self.torn[at / WORD] = cut != Cut::After;
-        }
+        self.programmed[at / WORD] = cut != Cut::Before;
+        self.torn[at / WORD] = match cut {
+            Cut::Before | Cut::After => Torn::No,
+            Cut::Half => Torn::Stable,
+            Cut::Unstable => Torn::Program,
+        };
         for (index, byte) in word.iter().enumerate() {
-            let target = &mut self.bytes[at + index];
+            let complete = self.bytes[at + index] & *byte;
             match cut {
                 Cut::Before => {}
-                Cut::Half if WORD == 1 => *target &= *byte | 0x0f,
+                Cut::Half if WORD == 1 => self.bytes[at] &= *byte | 0x0f,
                 Cut::Half if index >= WORD / 2 => {}
-                Cut::Half | Cut::After => *target &= *byte,
-                Cut::Unstable => self.unstable[at + index] = *target & !*byte,
-            }
-            if cut == Cut::Unstable {
-                self.bytes[at + index] &= *byte | self.noise();
+                Cut::Half | Cut::After => self.bytes[at + index] = complete,
+                Cut::Unstable => {
+                    self.before[at + index] = self.bytes[at + index];
+                    self.after[at + index] = complete;
+                }
             }
         }
         self.report(cut)
@@ -268,25 +301,21 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         let words = page * PAGE / WORD..(page + 1) * PAGE / WORD;
         match cut {
             Cut::Before => {}
-            Cut::Half | Cut::Unstable => {
+            Cut::Half => {
                 self.programmed[words.clone()].fill(true);
-                self.torn[words].fill(true);
-                let half = page * PAGE..page * PAGE + PAGE / 2;
-                if cut == Cut::Half {
-                    self.bytes[half.clone()].fill(0xff);
-                    self.unstable[half].fill(0);
-                } else {
-                    self.unstable[range.clone()].fill(0xff);
-                    for at in range {
-                        self.bytes[at] = self.noise();
-                    }
-                }
+                self.torn[words].fill(Torn::Stable);
+                self.bytes[page * PAGE..page * PAGE + PAGE / 2].fill(0xff);
+            }
+            Cut::Unstable => {
+                self.programmed[words.clone()].fill(true);
+                self.torn[words].fill(Torn::Erase);
+                self.before[range.clone()].copy_from_slice(&self.bytes[range.clone()]);
+                self.after[range].fill(0xff);
             }
             Cut::After => {
                 self.programmed[words.clone()].fill(false);
-                self.torn[words].fill(false);
-                self.bytes[range.clone()].fill(0xff);
-                self.unstable[range].fill(0);
+                self.torn[words].fill(Torn::No);
+                self.bytes[range].fill(0xff);
                 self.erases[page] += 1;
             }
         }
@@ -307,7 +336,7 @@ impl<const WORD: usize, const PAGE: usize> ReadNorFlash for NorFake<WORD, PAGE> 
         }
         let from = self.check(offset, bytes.len(), WORD)?;
         let words = from / WORD..(from + bytes.len()) / WORD;
-        if self.error_correction && self.torn[words].contains(&true) {
+        if self.error_correction && self.torn[words].iter().any(|torn| *torn != Torn::No) {
             return Err(NorFakeError::Uncorrectable);
         }
         bytes.copy_from_slice(&self.bytes[from..from + bytes.len()]);

@@ -1,12 +1,16 @@
 //! What a start makes of the flash it finds.
 //!
-//! A power cut can leave: a snapshot without a complete commit block beside the one before it, two complete snapshots, or
-//! one and half-erased pages. Whatever no power cut explains puts the store in quarantine, and there nothing is erased.
+//! A power cut can leave: an uncommitted snapshot beside the one before it, two committed ones, or one and half-erased
+//! pages. Whatever no power cut explains puts the store in quarantine, and there nothing is erased.
+//!
+//! What was being programmed or erased when power failed may read differently at every start, so nothing is decided by a
+//! reading alone: before a start erases anything, it programs the mark of its decision completely, a tick into the
+//! snapshot in force and a void mark into one that is not. The last complete mark decides at all later starts.
 
 use embedded_storage::nor_flash::NorFlash;
 
 use super::Reason;
-use super::layout::{Commit, Directory, Entry, Format, RecordHead, Snapshot};
+use super::layout::{Commit, Directory, Entry, Format, RecordHead, Snapshot, TICK, VOID};
 use super::ring::{Defect, ERASED, LINE, Ring};
 use super::seal::Checks;
 use super::staging::{Staging, commit_block};
@@ -16,7 +20,7 @@ use crate::platform::RootKey;
 const FIRST: u32 = 1;
 
 /// Why there is no snapshot at a page.
-enum Rejected {
+pub(super) enum Rejected {
     /// Nothing complete is there.
     Nothing,
     /// It could not be read.
@@ -33,13 +37,13 @@ pub(super) fn find<F: NorFlash>(
     if ring.pages() == 0 {
         return Err(Reason::AreaTooSmall);
     }
-    let (mut newest, mut older): (Option<Snapshot>, Option<Snapshot>) = (None, None);
+    let (mut best, mut other): (Option<Snapshot>, Option<Snapshot>) = (None, None);
     let mut unreadable = false;
     let mut objections = false;
     for page in 0..ring.pages() {
         match inspect(ring, root, page) {
-            Ok(found) if ranks_above(&found, newest.as_ref()) => older = newest.replace(found),
-            Ok(found) if ranks_above(&found, older.as_ref()) => older = Some(found),
+            Ok(found) if ranks_above(&found, best.as_ref()) => other = best.replace(found),
+            Ok(found) if ranks_above(&found, other.as_ref()) => other = Some(found),
             Ok(_) | Err(Rejected::Nothing) => {}
             Err(Rejected::Unreadable) => unreadable = true,
             Err(Rejected::Objection(_)) => objections = true,
@@ -51,7 +55,7 @@ pub(super) fn find<F: NorFlash>(
             let covered = |snapshot: &Option<Snapshot>| {
                 snapshot.as_ref().is_some_and(|s| covers(ring, s, page))
             };
-            if covered(&newest) || covered(&older) {
+            if covered(&best) || covered(&other) {
                 continue;
             }
             if let Err(Rejected::Objection(reason)) = inspect(ring, root, page) {
@@ -59,14 +63,8 @@ pub(super) fn find<F: NorFlash>(
             }
         }
     }
-    // A commit block that reads as complete may yet be a torn one that reads differently next time. The first boot tick
-    // is programmed only after the commit block is complete, and nothing older is erased before that: without the tick,
-    // an older snapshot, where there is one, is the safe choice, and so is a fresh format instead of the first snapshot.
-    let trusting = ring.has(Defect::CommitUnsettled) || ring.has(Defect::CommitFirst);
-    let settled = trusting || newest.as_ref().is_some_and(|newest| newest.ticks_used > 0);
-    let chosen = if settled { newest } else { older.or(newest) };
-    match chosen {
-        Some(chosen) if chosen.sequence != FIRST || chosen.ticks_used > 0 => Ok(Some(chosen)),
+    match best {
+        Some(best) if best.committed => Ok(Some(best)),
         Some(_) | None if is_unformatted(ring, root) => Ok(None),
         Some(_) | None => Err(if unreadable {
             Reason::Flash
@@ -100,10 +98,11 @@ fn is_unformatted<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey) -> bool {
         body: 0,
         base: 0,
         ticks_used: 0,
+        committed: false,
         directory: Directory::EMPTY,
     };
     let [fields, mac] = commit_block(ring, &first, Checks::new(root));
-    let used = [fields, mac, [0; LINE]];
+    let used = [fields, mac, TICK];
     (0..ring.pages()).all(|page| {
         (0..Ring::<F>::LINES).all(|number| {
             let complete = used.get(number as usize);
@@ -122,7 +121,7 @@ fn is_unformatted<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey) -> bool {
 }
 
 fn ranks_above(snapshot: &Snapshot, other: Option<&Snapshot>) -> bool {
-    let rank = |snapshot: &Snapshot| (snapshot.sequence, snapshot.ticks_used);
+    let rank = |snapshot: &Snapshot| (snapshot.committed, snapshot.sequence, snapshot.ticks_used);
     other.is_none_or(|other| rank(snapshot) > rank(other))
 }
 
@@ -133,7 +132,7 @@ fn covers<F: NorFlash>(ring: &Ring<F>, snapshot: &Snapshot, page: u32) -> bool {
 }
 
 /// Reads and checks the snapshot that starts with `page`, completely: checksum first, then MAC, then records.
-fn inspect<F: NorFlash>(
+pub(super) fn inspect<F: NorFlash>(
     ring: &mut Ring<F>,
     root: &RootKey,
     page: u32,
@@ -177,13 +176,19 @@ fn inspect<F: NorFlash>(
         body: commit.body,
         base: commit.base,
         ticks_used: 0,
+        committed: ring.has(Defect::CommitUnsettled) || ring.has(Defect::CommitFirst),
         directory: directory(ring, page, &commit)?,
     };
     for tick in 0..snapshot.ticks(Ring::<F>::PAGE) {
-        // A tick that cannot be read was torn, so it was begun.
-        if ring.read_line(page, snapshot.tick_offset(tick)) != Ok(ERASED) {
-            snapshot.ticks_used = tick + 1;
+        let line = ring.read_line(page, snapshot.tick_offset(tick));
+        match line {
+            Ok(ERASED) => continue,
+            Ok(TICK) => snapshot.committed = true,
+            Ok(VOID) => snapshot.committed = false,
+            // Torn: it was begun, but decides nothing.
+            Ok(_) | Err(_) => {}
         }
+        snapshot.ticks_used = tick + 1;
     }
     Ok(snapshot)
 }

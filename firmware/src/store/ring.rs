@@ -32,8 +32,8 @@ pub(super) enum Defect {
     CommitFirst,
     /// The old snapshot is erased before the new one is committed.
     EraseFirst,
-    /// A new snapshot counts as soon as it reads as valid, though power may have failed while its commit block was
-    /// programmed, so that the next start may read it differently.
+    /// A snapshot counts as committed with its commit block alone, though power may have failed while that was programmed,
+    /// so that the next start may read it differently.
     CommitUnsettled,
     /// The boot count is given out before its tick is on flash.
     TickLate,

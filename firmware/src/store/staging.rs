@@ -2,8 +2,8 @@
 
 use embedded_storage::nor_flash::{NorFlash, NorFlashErrorKind};
 
-use super::layout::{Commit, Directory, Entry, ItemId, RecordHead, Snapshot};
-use super::ring::{Defect, ERASED, LINE, Ring};
+use super::layout::{Commit, Directory, Entry, ItemId, RecordHead, Snapshot, TICK, VOID};
+use super::ring::{ERASED, LINE, Ring};
 use super::seal::{CRC, Checks, Seal};
 use crate::platform::RootKey;
 
@@ -141,30 +141,39 @@ impl Staging {
         );
     }
 
-    /// Programs the commit block, and the first boot tick after it, which says that the commit block was completed.
+    /// Programs the commit block and then the first boot tick, which is what commits: once it is complete, the commit block
+    /// was complete before it, and all records before that.
     pub(super) fn finish<F: NorFlash>(
         &mut self,
         ring: &mut Ring<F>,
         sequence: u32,
         base: u32,
     ) -> Result<Snapshot, NorFlashErrorKind> {
-        let mut snapshot = Snapshot {
+        let mut snapshot = self.snapshot(sequence, base);
+        self.prepare(ring, snapshot.pages(Ring::<F>::PAGE))?;
+        if !self.sealed {
+            self.sealed = true;
+            let [first, second] = commit_block(ring, &snapshot, self.checks.clone());
+            ring.program_line(self.start, 0, &first)?;
+            ring.program_line(self.start, LINE as u32, &second)?;
+        }
+        mark(ring, &mut snapshot, &TICK)?;
+        snapshot.committed = true;
+        Ok(snapshot)
+    }
+
+    /// The snapshot as far as it is written.
+    fn snapshot(&self, sequence: u32, base: u32) -> Snapshot {
+        let directory = self.directory.clone();
+        Snapshot {
             start: self.start,
             sequence,
             body: self.body,
             base,
             ticks_used: 0,
-            directory: self.directory.clone(),
-        };
-        self.prepare(ring, snapshot.pages(Ring::<F>::PAGE))?;
-        self.sealed = true;
-        if !ring.has(Defect::CommitFirst) {
-            let [first, second] = commit_block(ring, &snapshot, self.checks.clone());
-            ring.program_line(self.start, 0, &first)?;
-            ring.program_line(self.start, LINE as u32, &second)?;
+            committed: false,
+            directory,
         }
-        burn_tick(ring, &mut snapshot)?;
-        Ok(snapshot)
     }
 
     /// The defect of that name: writes the commit block for a body of `body` bytes that is still to come.
@@ -174,6 +183,7 @@ impl Staging {
         planned: &Snapshot,
     ) -> Result<(), NorFlashErrorKind> {
         self.prepare(ring, 1)?;
+        self.sealed = true;
         let [first, second] = commit_block(ring, planned, self.checks.clone());
         ring.program_line(self.start, 0, &first)?;
         ring.program_line(self.start, LINE as u32, &second)
@@ -184,6 +194,9 @@ impl Staging {
         &mut self,
         ring: &mut Ring<F>,
     ) -> Result<(), NorFlashErrorKind> {
+        if self.sealed {
+            void(ring, self.snapshot(0, 0));
+        }
         (0..self.ready).try_for_each(|page| ring.erase_page(ring.page_after(self.start, page)))
     }
 }
@@ -210,20 +223,30 @@ pub(super) fn commit_block<F: NorFlash>(
     [first, mac]
 }
 
-/// Uses up the next boot tick: when this returns, it is programmed and reads so. A tick that does not take is passed
-/// over: power may have failed on it before, in a way that does not show.
-pub(super) fn burn_tick<F: NorFlash>(
+/// Programs a mark, [`TICK`] or [`VOID`], into the next tick line: when this returns, it is complete and reads so. A line
+/// that does not take it is passed over: power may have failed on it before, in a way that does not show.
+pub(super) fn mark<F: NorFlash>(
     ring: &mut Ring<F>,
     snapshot: &mut Snapshot,
+    mark: &[u8; LINE],
 ) -> Result<(), NorFlashErrorKind> {
     let mut result = Err(NorFlashErrorKind::OutOfBounds);
     while result.is_err() && snapshot.ticks_used < snapshot.ticks(Ring::<F>::PAGE) {
         result = ring.program_line(
             snapshot.start,
             snapshot.tick_offset(snapshot.ticks_used),
-            &[0; LINE],
+            mark,
         );
         snapshot.ticks_used += 1;
     }
     result
+}
+
+/// Voids a snapshot that is about to be erased and is not in force, though power may have failed on its first tick, which
+/// may then read as complete at a later start. Were the erase cut off as well, both might read as if nothing had
+/// happened.
+pub(super) fn void<F: NorFlash>(ring: &mut Ring<F>, mut snapshot: Snapshot) {
+    // This fails only where tick lines refuse to be programmed, because an erase was cut off before. Then it is void
+    // already.
+    let _ = mark(ring, &mut snapshot, &VOID);
 }

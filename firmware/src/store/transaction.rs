@@ -127,6 +127,7 @@ fn planned_snapshot(plan: &[Plan; MAX_ITEMS], old: &Snapshot, start: u32) -> Sna
         body: 0,
         base: old.boots(),
         ticks_used: 0,
+        committed: false,
         directory: Directory::EMPTY,
     };
     for (id, plan) in ItemId::all().zip(plan) {
@@ -202,8 +203,11 @@ impl<F: NorFlash> Store<F> {
             });
         }
 
+        current.settle(&mut self.ring).map_err(StoreError::Flash)?;
         if current.residue {
-            current.clean(&mut self.ring).map_err(StoreError::Flash)?;
+            current
+                .clean(&mut self.ring, &self.root)
+                .map_err(StoreError::Flash)?;
         }
         let mut staging = Staging::new(planned.start, current.unsure, &self.root);
         if self.ring.has(Defect::CommitFirst) {

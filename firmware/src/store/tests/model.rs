@@ -175,6 +175,14 @@ pub(super) fn history(seed: u64, extra: usize) -> Vec<Vec<Step>> {
     sessions
 }
 
+/// One session that formats, boots and stores one small item.
+pub(super) fn shortest_history() -> Vec<Vec<Step>> {
+    vec![vec![
+        Step::Boot,
+        transact(&mut Random(9), &[(ItemId::META, 8, 0)], &[], End::Commit),
+    ]]
+}
+
 /// Runs a step on the store. An error of the store ends it.
 fn perform<F: NorFlash>(
     store: &mut Store<F>,
