@@ -1,2 +1,74 @@
-//! x
-fn main() {}
+//! The developer's doors: `cargo xtask setup`, `cargo xtask test`.
+//!
+//! What CI runs is what a person runs. Everything here goes through `std::process` without a shell, so that it works the
+//! same wherever the prerequisites do. A door never skips a step without saying so.
+
+mod checks;
+mod process;
+mod screen;
+mod setup;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use serde_json::{Map, Value, json};
+
+use screen::{BAD, Screen};
+
+/// keyferry's doors for developers.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    /// One JSON object per line on stdout; the last one has "ok".
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    door: Door,
+}
+
+/// One door.
+#[derive(Subcommand)]
+enum Door {
+    /// Say what this machine lacks, and install it.
+    Setup {
+        /// Only say what is missing; change nothing.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Everything that CI checks: setup, formatting, lints, documentation, no_std builds, tests.
+    Test {
+        /// Add the slow campaigns.
+        #[arg(long)]
+        long: bool,
+    },
+}
+
+/// How a door ended.
+struct Outcome {
+    ok: bool,
+    /// What the last JSON line says beside `ok`.
+    summary: Map<String, Value>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let screen = Screen::new(arguments.json);
+    let outcome = match arguments.door {
+        Door::Setup { check: true } => setup::check(&screen),
+        Door::Setup { check: false } => setup::run(&screen),
+        Door::Test { long } => checks::run(&screen, long),
+    };
+    let outcome = outcome.unwrap_or_else(|error| {
+        screen.mark(BAD, "error", format!("{error:#}"));
+        let summary = Map::from_iter([("error".to_owned(), json!(format!("{error:#}")))]);
+        Outcome { ok: false, summary }
+    });
+    let mut last = outcome.summary;
+    last.insert("ok".to_owned(), json!(outcome.ok));
+    let written = screen.record(&Value::Object(last));
+    if outcome.ok && written.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

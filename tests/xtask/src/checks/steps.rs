@@ -1,0 +1,249 @@
+//! The list of what `cargo xtask test` does, one row each. Nothing else decides what runs.
+//!
+//! Two habits keep it quick: one target folder, and no step changes RUSTFLAGS, which would build everything again.
+
+use std::ffi::OsString;
+
+use crate::screen::Screen;
+use crate::setup;
+
+/// One row.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) action: Action,
+}
+
+/// What a step does.
+pub(crate) enum Action {
+    /// Work of our own.
+    Call {
+        run: fn(&Screen, &mut Environment) -> anyhow::Result<()>,
+        /// What a person types for the same.
+        by_hand: &'static str,
+    },
+    /// cargo must succeed.
+    Cargo(Cargo),
+    /// cargo must succeed, and its output must show tests that ran, none ignored, none filtered out.
+    Tests(Cargo),
+    /// cargo must fail, and say this.
+    Refusal(Cargo, &'static str),
+}
+
+/// A call of cargo.
+pub(crate) struct Cargo {
+    pub(crate) arguments: &'static [&'static str],
+    pub(crate) environment: &'static [(&'static str, &'static str)],
+}
+
+/// What earlier steps hand to later ones as environment variables.
+pub(crate) type Environment = Vec<(&'static str, OsString)>;
+
+const fn cargo(arguments: &'static [&'static str]) -> Cargo {
+    Cargo {
+        arguments,
+        environment: &[],
+    }
+}
+
+const fn rustdoc(arguments: &'static [&'static str]) -> Cargo {
+    Cargo {
+        arguments,
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+    }
+}
+
+const fn long(arguments: &'static [&'static str]) -> Cargo {
+    Cargo {
+        arguments,
+        environment: &[("KEYFERRY_LONG", "1")],
+    }
+}
+
+/// Every run does these, in this order: what fails fast comes first.
+///
+/// The host's packages and all tests see the firmware library with `rsa`; without it the library is built, linted and
+/// tested on its own. The board builds for its own target only.
+pub(crate) const STEPS: &[Step] = &[
+    Step {
+        name: "setup",
+        action: Action::Call {
+            run: |screen, _| setup::ensure(screen),
+            by_hand: "cargo xtask setup",
+        },
+    },
+    Step {
+        name: "formatting",
+        action: Action::Cargo(cargo(&["fmt", "--all", "--check"])),
+    },
+    Step {
+        name: "clippy: host packages",
+        action: Action::Cargo(cargo(&[
+            "clippy",
+            "--all-targets",
+            "--features",
+            "keyferry-firmware/rsa",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    },
+    Step {
+        name: "clippy: firmware without rsa",
+        action: Action::Cargo(cargo(&[
+            "clippy",
+            "--package",
+            "keyferry-firmware",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    },
+    Step {
+        name: "clippy: board mps2-an386",
+        action: Action::Cargo(cargo(&[
+            "clippy",
+            "--package",
+            "keyferry-mps2-an386",
+            "--target",
+            "thumbv7em-none-eabi",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    },
+    Step {
+        name: "rustdoc: host packages",
+        action: Action::Cargo(rustdoc(&[
+            "doc",
+            "--no-deps",
+            "--features",
+            "keyferry-firmware/rsa",
+        ])),
+    },
+    Step {
+        name: "rustdoc: board mps2-an386",
+        action: Action::Cargo(rustdoc(&[
+            "doc",
+            "--no-deps",
+            "--package",
+            "keyferry-mps2-an386",
+            "--target",
+            "thumbv7em-none-eabi",
+        ])),
+    },
+    Step {
+        name: "no_std build: thumbv6m",
+        action: Action::Cargo(cargo(&[
+            "build",
+            "--package",
+            "keyferry-firmware",
+            "--target",
+            "thumbv6m-none-eabi",
+        ])),
+    },
+    Step {
+        name: "no_std build: thumbv7em, rsa",
+        action: Action::Cargo(cargo(&[
+            "build",
+            "--package",
+            "keyferry-firmware",
+            "--features",
+            "rsa",
+            "--target",
+            "thumbv7em-none-eabi",
+        ])),
+    },
+    Step {
+        name: "no_std build: riscv32imac, rsa",
+        action: Action::Cargo(cargo(&[
+            "build",
+            "--package",
+            "keyferry-firmware",
+            "--features",
+            "rsa",
+            "--target",
+            "riscv32imac-unknown-none-elf",
+        ])),
+    },
+    Step {
+        name: "refusal: rsa on thumbv6m",
+        action: Action::Refusal(
+            cargo(&[
+                "check",
+                "--package",
+                "keyferry-firmware",
+                "--features",
+                "rsa",
+                "--target",
+                "thumbv6m-none-eabi",
+            ]),
+            "feature `rsa` does not build for targets without atomic compare-and-swap",
+        ),
+    },
+    Step {
+        name: "tests",
+        action: Action::Tests(cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--features",
+            "keyferry-firmware/rsa",
+        ])),
+    },
+    Step {
+        name: "tests: firmware without rsa",
+        action: Action::Tests(cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--package",
+            "keyferry-firmware",
+        ])),
+    },
+];
+
+/// `--long` adds these.
+pub(crate) const CAMPAIGNS: &[Step] = &[Step {
+    name: "campaign: tests, long",
+    action: Action::Tests(long(&[
+        "test",
+        "--no-fail-fast",
+        "--features",
+        "keyferry-firmware/rsa",
+    ])),
+}];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn all() -> impl Iterator<Item = &'static Step> {
+        STEPS.iter().chain(CAMPAIGNS)
+    }
+
+    #[test]
+    fn names_are_unique_because_scripts_look_for_them() {
+        let names: BTreeSet<_> = all().map(|step| step.name).collect();
+        assert_eq!(names.len(), all().count());
+    }
+
+    #[test]
+    fn no_step_changes_rustflags() {
+        for step in all() {
+            let (Action::Cargo(cargo) | Action::Tests(cargo) | Action::Refusal(cargo, _)) =
+                &step.action
+            else {
+                continue;
+            };
+            assert!(
+                cargo
+                    .environment
+                    .iter()
+                    .all(|(name, _)| *name != "RUSTFLAGS"),
+                "{}",
+                step.name
+            );
+        }
+    }
+}
