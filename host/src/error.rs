@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
 
+use crate::device::DeviceError;
+use crate::emulate::EmulateError;
 use crate::hsm::{HsmError, PinError, PublicKeyError, SpecError};
+use crate::station::JobError;
 
 /// The exit codes of the command. Others script against them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,29 @@ pub enum Failure {
     /// The HSM.
     #[error(transparent)]
     Hsm(#[from] HsmError),
+    /// The device or the line.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A job between HSM and device.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// An emulated device.
+    #[error(transparent)]
+    Emulate(EmulateError),
+    /// An emulated device ended by itself.
+    #[error("the emulated device on {0} ended")]
+    DeviceEnded(String),
+    /// The device's identity key is not the one that was expected.
+    #[error("the device's identity key is {found}, not {expected}")]
+    IdentityMismatch {
+        /// As it was given.
+        expected: Fingerprint,
+        /// That of the device's statement.
+        found: Fingerprint,
+    },
+    /// A `--key` that names no slot, or one twice.
+    #[error("'{0}' names no free slot")]
+    BadSlot(String),
     /// There is no PIN.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -107,41 +133,18 @@ impl Failure {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Hsm(HsmError::NoModule) => Exit::Usage,
-            Self::Hsm(HsmError::Recipient(reason)) | Self::PublicKeyFile { reason, .. } => {
-                match reason {
-                    PublicKeyError::Malformed
-                    | PublicKeyError::Private
-                    | PublicKeyError::Unsupported(_) => Exit::Usage,
-                    PublicKeyError::WeakModulus { .. } | PublicKeyError::Unsound => Exit::Policy,
-                }
-            }
-            Self::Hsm(HsmError::SuiteMismatch { .. } | HsmError::SuiteUnavailable { .. }) => {
+            Self::Hsm(error) | Self::Job(JobError::Hsm(error)) => hsm_exit(error),
+            Self::PublicKeyFile { reason, .. } => public_key_exit(reason),
+            Self::NoCommonSuite { .. } | Self::Job(JobError::NoCommonSuite { .. }) => Exit::Hsm,
+            Self::Job(JobError::Device(_))
+            | Self::Device(_)
+            | Self::Emulate(_)
+            | Self::DeviceEnded(_) => Exit::Device,
+            Self::Job(JobError::UnwrapKey(_)) | Self::IdentityMismatch { .. } => Exit::Policy,
+            Self::Job(JobError::LabelTooLong(_) | JobError::NoProof { .. }) | Self::BadSlot(_) => {
                 Exit::Usage
             }
-            Self::Hsm(
-                HsmError::ModuleNotFound { .. }
-                | HsmError::ModuleNotLoadable { .. }
-                | HsmError::NoSuchToken { .. }
-                | HsmError::SeveralTokens { .. }
-                | HsmError::PinIncorrect { .. }
-                | HsmError::PinLocked { .. }
-                | HsmError::PinNotSet { .. }
-                | HsmError::NoSuchKey { .. }
-                | HsmError::SeveralKeys { .. }
-                | HsmError::LabelTaken { .. }
-                | HsmError::NotExtractable { .. }
-                | HsmError::TrustedOnly { .. }
-                | HsmError::NotPermitted { .. }
-                | HsmError::WrongKeyType { .. }
-                | HsmError::NoPublicKey { .. }
-                | HsmError::SuiteRefused { .. }
-                | HsmError::MechanismMissing { .. }
-                | HsmError::UnexpectedLength { .. }
-                | HsmError::Token { .. }
-                | HsmError::Random(_),
-            )
-            | Self::NoCommonSuite { .. } => Exit::Hsm,
+            Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
             Self::Pin(_)
             | Self::Spec(_)
             | Self::NoSuchRecipient { .. }
@@ -157,6 +160,17 @@ impl Failure {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Hsm(error) => error.hint(),
+            Self::Device(error) => Some(error.hint().to_owned()),
+            Self::Job(error) => error.hint(),
+            Self::Emulate(error) => error.hint().map(Into::into),
+            Self::DeviceEnded(_) => Some("see the log in its folder".into()),
+            Self::IdentityMismatch { .. } => {
+                Some("take this device off the line: it is not the one that was enrolled".into())
+            }
+            Self::BadSlot(_) => Some(format!(
+                "write LABEL@SLOT with a slot from 0 to {}, each slot once",
+                keyferry_protocol::MAX_SLOTS - 1
+            )),
             Self::Pin(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::PublicKeyFile { reason, .. } => reason.hint(),
@@ -174,6 +188,44 @@ impl Failure {
             Self::OutputExists(_) => Some("--force replaces it".into()),
             Self::Read { .. } | Self::Write { .. } => None,
         }
+    }
+}
+
+const fn public_key_exit(reason: &PublicKeyError) -> Exit {
+    match reason {
+        PublicKeyError::Malformed | PublicKeyError::Private | PublicKeyError::Unsupported(_) => {
+            Exit::Usage
+        }
+        PublicKeyError::WeakModulus { .. } | PublicKeyError::Unsound => Exit::Policy,
+    }
+}
+
+const fn hsm_exit(error: &HsmError) -> Exit {
+    match error {
+        HsmError::NoModule | HsmError::SuiteMismatch { .. } | HsmError::SuiteUnavailable { .. } => {
+            Exit::Usage
+        }
+        HsmError::Recipient(reason) => public_key_exit(reason),
+        HsmError::ModuleNotFound { .. }
+        | HsmError::ModuleNotLoadable { .. }
+        | HsmError::NoSuchToken { .. }
+        | HsmError::SeveralTokens { .. }
+        | HsmError::PinIncorrect { .. }
+        | HsmError::PinLocked { .. }
+        | HsmError::PinNotSet { .. }
+        | HsmError::NoSuchKey { .. }
+        | HsmError::SeveralKeys { .. }
+        | HsmError::LabelTaken { .. }
+        | HsmError::NotExtractable { .. }
+        | HsmError::TrustedOnly { .. }
+        | HsmError::NotPermitted { .. }
+        | HsmError::WrongKeyType { .. }
+        | HsmError::NoPublicKey { .. }
+        | HsmError::SuiteRefused { .. }
+        | HsmError::MechanismMissing { .. }
+        | HsmError::UnexpectedLength { .. }
+        | HsmError::Token { .. }
+        | HsmError::Random(_) => Exit::Hsm,
     }
 }
 

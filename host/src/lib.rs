@@ -7,3 +7,4 @@ pub mod device;
 pub mod emulate;
 pub mod error;
 pub mod hsm;
+pub mod station;

@@ -3,6 +3,8 @@
 //! With `--json` a command prints one JSON object per line on stdout, the last one with `"ok": true` or `"ok": false`, and
 //! nothing on stderr. Without, people read what happens on stderr, and only what a command is asked for goes to stdout.
 
+mod device;
+mod emulate;
 mod files;
 mod hsm;
 mod key;
@@ -42,6 +44,11 @@ enum Command {
     /// The keys on a token.
     #[command(subcommand)]
     Key(key::Command),
+    /// One device on one port.
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Emulated devices.
+    Emulate(emulate::Emulate),
 }
 
 /// Runs one command line, the program's name first, and gives the exit code that the design lists.
@@ -59,6 +66,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match parsed.command {
         Command::Hsm(command) => hsm::run(&context, command),
         Command::Key(command) => key::run(&context, command),
+        Command::Device(command) => device::run(&context, command),
+        Command::Emulate(arguments) => emulate::run(&context, &arguments),
     };
     context.end(result)
 }

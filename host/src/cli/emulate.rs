@@ -1,0 +1,62 @@
+//! `keyferry emulate`: emulated devices that keep their flash.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use keyferry_protocol::identity::DeviceId;
+
+use super::{Context, Outcome, fields};
+use crate::emulate::{Board, Config, Emulator, Entropy};
+use crate::error::Failure;
+
+#[derive(Debug, Args)]
+pub(super) struct Emulate {
+    /// The board.
+    #[arg(long, value_name = "BOARD", default_value = "mps2-an386")]
+    board: Board,
+    /// The firmware, an ELF file built for the board.
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_FIRMWARE")]
+    firmware: PathBuf,
+    /// Folder that holds the devices, one folder each; started again on it, they hold the same keys.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// How many devices.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    count: u8,
+    /// Make the devices' randomness repeatable. Their keys then follow from this number.
+    #[arg(long, value_name = "N")]
+    seed: Option<u8>,
+}
+
+/// Starts the devices, prints their ports, and stays until it is interrupted or a device ends.
+pub(super) fn run(context: &Context, arguments: &Emulate) -> Outcome {
+    let mut devices = Vec::new();
+    for number in 1..=arguments.count {
+        let mut id = DeviceId::ZERO;
+        id.0[DeviceId::LENGTH - 1] = number;
+        let dir = arguments.dir.join(format!("device-{number}"));
+        let mut config = Config::new(arguments.board, arguments.firmware.clone(), dir, id);
+        if let Some(seed) = arguments.seed {
+            config.entropy = Entropy::Seed([seed; 32]);
+        }
+        let device = Emulator::start(&config).map_err(Failure::Emulate)?;
+        context.event(fields! {
+            "device" => id.to_string(),
+            "port" => device.port(),
+            "process" => device.process_id(),
+        });
+        context.print(device.port());
+        devices.push(device);
+    }
+    context.note("running; Ctrl-C ends them, their flash stays");
+    loop {
+        thread::sleep(Duration::from_millis(200));
+        for device in &mut devices {
+            if !device.is_running().map_err(Failure::Emulate)? {
+                return Err(Failure::DeviceEnded(device.port().to_owned()));
+            }
+        }
+    }
+}
