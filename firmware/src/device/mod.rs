@@ -149,8 +149,6 @@ impl<P: Platform> Device<P> {
         let _ = now;
         let mut rest = bytes;
         while !rest.is_empty() {
-            // A step that is due comes before the next message: it may need the buffer the message would use.
-            while self.step() {}
             let (used, event) = self.link.receive(rest);
             rest = rest.get(used..).unwrap_or(&[]);
             match event {

@@ -8,6 +8,7 @@ use serde_json::{Map, json};
 use crate::Outcome;
 use crate::screen::{self, BAD, GOOD, NOTE, Screen};
 use install::Access;
+pub(crate) use prerequisites::softhsm_module;
 use prerequisites::{PREREQUISITES, Prerequisite};
 
 /// What a prerequisite's line says.
