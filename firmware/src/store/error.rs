@@ -90,8 +90,12 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quarantined(reason) => write!(f, "key store quarantined: {reason}"),
-            Self::Full { needed, capacity } => write!(f, "key store full: {needed} bytes needed of {capacity}"),
-            Self::TooLong { length, limit } => write!(f, "item part of {length} bytes, at most {limit} fit"),
+            Self::Full { needed, capacity } => {
+                write!(f, "key store full: {needed} bytes needed of {capacity}")
+            }
+            Self::TooLong { length, limit } => {
+                write!(f, "item part of {length} bytes, at most {limit} fit")
+            }
             Self::BufferTooSmall { needed } => write!(f, "buffer too small: {needed} bytes needed"),
             Self::NoTransaction => f.write_str("no transaction open"),
             Self::NotPlanned(id) => write!(f, "item {} was not planned so", id.number()),

@@ -66,7 +66,11 @@ impl ItemId {
 
     /// The item with this number on flash.
     const fn from_number(number: u8) -> Option<Self> {
-        if (number as usize) < MAX_ITEMS { Some(Self(number)) } else { None }
+        if (number as usize) < MAX_ITEMS {
+            Some(Self(number))
+        } else {
+            None
+        }
     }
 
     /// All items there can be.
@@ -82,7 +86,11 @@ pub(super) const fn whole_lines(bytes: u32) -> u32 {
 
 /// Bytes a secret of `length` bytes takes when sealed: AES-KWP pads to 8 and adds 8 (RFC 5649). No secret takes none.
 pub(super) const fn sealed_length(length: usize) -> usize {
-    if length == 0 { 0 } else { length.next_multiple_of(8) + 8 }
+    if length == 0 {
+        0
+    } else {
+        length.next_multiple_of(8) + 8
+    }
 }
 
 /// The commit block: the first two lines of a snapshot, programmed after its records.
@@ -146,7 +154,8 @@ impl Commit {
         if line[4] != Self::FORMAT {
             return Format::Other(line[4]);
         }
-        let word = |at: usize| u32::from_le_bytes([line[at], line[at + 1], line[at + 2], line[at + 3]]);
+        let word =
+            |at: usize| u32::from_le_bytes([line[at], line[at + 1], line[at + 2], line[at + 3]]);
         Format::Known(Self {
             items: u16::from_le_bytes([line[6], line[7]]),
             sequence: word(8),

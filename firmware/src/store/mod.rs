@@ -70,7 +70,12 @@ impl Current {
     /// The snapshot found or made at the start.
     fn at_start<F: NorFlash>(ring: &Ring<F>, snapshot: Snapshot) -> Self {
         let unsure = ring.pages() - snapshot.pages(Ring::<F>::PAGE);
-        Self { snapshot, settled: false, unsure, residue: true }
+        Self {
+            snapshot,
+            settled: false,
+            unsure,
+            residue: true,
+        }
     }
 
     /// Programs a boot tick, if this session has not yet.
@@ -95,7 +100,11 @@ impl Current {
     }
 
     /// Erases what is left of other snapshots, each from its beginning.
-    fn clean<F: NorFlash>(&mut self, ring: &mut Ring<F>, root: &RootKey) -> Result<(), NorFlashErrorKind> {
+    fn clean<F: NorFlash>(
+        &mut self,
+        ring: &mut Ring<F>,
+        root: &RootKey,
+    ) -> Result<(), NorFlashErrorKind> {
         let first = self.next_page(ring);
         for step in 0..ring.pages() - self.snapshot.pages(Ring::<F>::PAGE) {
             let page = ring.page_after(first, step);
@@ -135,7 +144,12 @@ impl<F: NorFlash> Store<F> {
             let _ = current.clean(&mut ring, &root);
             current
         });
-        Self { ring, root, current, transaction: None }
+        Self {
+            ring,
+            root,
+            current,
+            transaction: None,
+        }
     }
 
     /// Gives the flash back, without ending an open transaction: the next start undoes it.
@@ -168,8 +182,16 @@ impl<F: NorFlash> Store<F> {
     /// # Errors
     /// [`StoreError::BufferTooSmall`]; [`StoreError::Flash`] and [`StoreError::Damaged`] if flash cannot be read or
     /// fails the record's checksum; [`StoreError::Quarantined`].
-    pub fn public<'b>(&mut self, id: ItemId, buf: &'b mut [u8]) -> Result<Option<&'b [u8]>, StoreError> {
-        let snapshot = &self.current.as_ref().map_err(|reason| StoreError::Quarantined(*reason))?.snapshot;
+    pub fn public<'b>(
+        &mut self,
+        id: ItemId,
+        buf: &'b mut [u8],
+    ) -> Result<Option<&'b [u8]>, StoreError> {
+        let snapshot = &self
+            .current
+            .as_ref()
+            .map_err(|reason| StoreError::Quarantined(*reason))?
+            .snapshot;
         match snapshot.directory.get(id) {
             Some(entry) => read::public(&mut self.ring, snapshot.start, id, entry, buf).map(Some),
             None => Ok(None),
@@ -181,8 +203,16 @@ impl<F: NorFlash> Store<F> {
     ///
     /// # Errors
     /// As [`Self::public`]; [`StoreError::Damaged`] also if the seal is broken.
-    pub fn secret<'b>(&mut self, id: ItemId, buf: &'b mut [u8]) -> Result<Option<&'b mut [u8]>, StoreError> {
-        let snapshot = &self.current.as_ref().map_err(|reason| StoreError::Quarantined(*reason))?.snapshot;
+    pub fn secret<'b>(
+        &mut self,
+        id: ItemId,
+        buf: &'b mut [u8],
+    ) -> Result<Option<&'b mut [u8]>, StoreError> {
+        let snapshot = &self
+            .current
+            .as_ref()
+            .map_err(|reason| StoreError::Quarantined(*reason))?
+            .snapshot;
         match snapshot.directory.get(id) {
             Some(entry) if entry.sealed > 0 => {
                 read::secret(&mut self.ring, &self.root, snapshot.start, id, entry, buf).map(Some)
@@ -198,7 +228,10 @@ impl<F: NorFlash> Store<F> {
     /// [`StoreError::Flash`] if it could not be made durable, [`StoreError::Exhausted`] after some 4 thousand million
     /// boots, [`StoreError::Quarantined`].
     pub fn next_boot(&mut self) -> Result<u32, StoreError> {
-        let current = self.current.as_mut().map_err(|reason| StoreError::Quarantined(*reason))?;
+        let current = self
+            .current
+            .as_mut()
+            .map_err(|reason| StoreError::Quarantined(*reason))?;
         if current.snapshot.boots() > u32::MAX - 2 * layout::MAX_TICKS {
             return Err(StoreError::Exhausted);
         }
@@ -216,7 +249,10 @@ impl<F: NorFlash> Store<F> {
             Ok(()) | Err(StoreError::Residue(_)) => {}
             Err(error) => return Err(error),
         }
-        self.current.as_ref().map(|current| current.snapshot.boots()).map_err(|reason| StoreError::Quarantined(*reason))
+        self.current
+            .as_ref()
+            .map(|current| current.snapshot.boots())
+            .map_err(|reason| StoreError::Quarantined(*reason))
     }
 
     /// Bytes of records that fit, see the module's text for what a record takes. 0 if the area is too small.
@@ -228,7 +264,9 @@ impl<F: NorFlash> Store<F> {
     /// Bytes of records there are. 0 in quarantine.
     #[must_use]
     pub fn used(&self) -> u32 {
-        self.current.as_ref().map_or(0, |current| current.snapshot.body)
+        self.current
+            .as_ref()
+            .map_or(0, |current| current.snapshot.body)
     }
 
     /// Whether remains of replaced items may still be on flash, because erasing them failed.

@@ -9,7 +9,9 @@ extern crate std;
 use core::fmt;
 use std::{vec, vec::Vec};
 
-use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash};
+use embedded_storage::nor_flash::{
+    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
+};
 
 /// What becomes of the operation on which power fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,9 @@ impl NorFlashError for NorFakeError {
     fn kind(&self) -> NorFlashErrorKind {
         match self {
             Self::Misuse(kind) => *kind,
-            Self::ProgrammedTwice | Self::Off | Self::Injected | Self::Uncorrectable => NorFlashErrorKind::Other,
+            Self::ProgrammedTwice | Self::Off | Self::Injected | Self::Uncorrectable => {
+                NorFlashErrorKind::Other
+            }
         }
     }
 }
@@ -170,6 +174,12 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         self.failing = Some(self.operations + operations);
     }
 
+    /// Whether the operation that was to fail has been reached.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failing.is_some_and(|at| self.operations > at)
+    }
+
     /// Whether power is off.
     #[must_use]
     pub const fn is_off(&self) -> bool {
@@ -184,12 +194,16 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         self.operations = 0;
         self.random ^= seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
         let choices = self.random;
-        let choice = |number: usize| (choices ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let choice =
+            |number: usize| (choices ^ number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
         for page in 0..self.erases.len() {
             for at in page * PAGE..(page + 1) * PAGE {
                 let (read_as, between) = match self.torn[at / WORD] {
                     Torn::No | Torn::Stable => continue,
-                    Torn::Program => (choice(at / WORD), self.after[at] | (self.before[at] & self.noise())),
+                    Torn::Program => (
+                        choice(at / WORD),
+                        self.after[at] | (self.before[at] & self.noise()),
+                    ),
                     Torn::Erase => (choice(page), self.noise()),
                 };
                 self.bytes[at] = match read_as % 3 {
@@ -248,7 +262,9 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         match cut {
             // Power failed right after it: the caller never hears of it.
             Cut::After if !self.off => Ok(()),
-            Cut::Before | Cut::Half | Cut::Unstable | Cut::After if self.off => Err(NorFakeError::Off),
+            Cut::Before | Cut::Half | Cut::Unstable | Cut::After if self.off => {
+                Err(NorFakeError::Off)
+            }
             Cut::Before | Cut::Half | Cut::Unstable | Cut::After => Err(NorFakeError::Injected),
         }
     }
@@ -349,6 +365,9 @@ impl<const WORD: usize, const PAGE: usize> NorFlash for NorFake<WORD, PAGE> {
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Self::Error> {
         let from = self.check(offset, bytes.len(), WORD)?;
-        bytes.chunks(WORD).enumerate().try_for_each(|(index, word)| self.program_word(from + index * WORD, word))
+        bytes
+            .chunks(WORD)
+            .enumerate()
+            .try_for_each(|(index, word)| self.program_word(from + index * WORD, word))
     }
 }

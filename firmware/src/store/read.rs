@@ -25,7 +25,10 @@ impl<F: NorFlash> Record<'_, F> {
     fn fill(&mut self, out: &mut [u8]) -> Result<(), StoreError> {
         for byte in out {
             if self.used == LINE {
-                self.line = self.ring.read_line(self.start, self.offset).map_err(StoreError::Flash)?;
+                self.line = self
+                    .ring
+                    .read_line(self.start, self.offset)
+                    .map_err(StoreError::Flash)?;
                 self.offset += LINE as u32;
                 self.used = 0;
             }
@@ -44,18 +47,36 @@ fn open<F: NorFlash>(
     id: ItemId,
     entry: Entry,
 ) -> Result<(Record<'_, F>, [u8; 4]), StoreError> {
-    let line = ring.read_line(start, entry.offset).map_err(StoreError::Flash)?;
+    let line = ring
+        .read_line(start, entry.offset)
+        .map_err(StoreError::Flash)?;
     let head = RecordHead::decode(&line).ok_or(StoreError::Damaged)?;
     if head.id != id || head.public != entry.public || head.sealed != entry.sealed {
         return Err(StoreError::Damaged);
     }
     let offset = entry.offset + LINE as u32;
-    Ok((Record { ring, start, offset, line, used: RecordHead::LENGTH }, RecordHead::stored_crc(&line)))
+    Ok((
+        Record {
+            ring,
+            start,
+            offset,
+            line,
+            used: RecordHead::LENGTH,
+        },
+        RecordHead::stored_crc(&line),
+    ))
 }
 
 fn head_digest(id: ItemId, entry: Entry) -> crc::Digest<'static, u32> {
     let mut crc = CRC.digest();
-    crc.update(&RecordHead { id, public: entry.public, sealed: entry.sealed }.encode());
+    crc.update(
+        &RecordHead {
+            id,
+            public: entry.public,
+            sealed: entry.sealed,
+        }
+        .encode(),
+    );
     crc
 }
 
@@ -68,12 +89,18 @@ pub(super) fn public<'b, F: NorFlash>(
     buf: &'b mut [u8],
 ) -> Result<&'b [u8], StoreError> {
     let length = usize::from(entry.public);
-    let out = buf.get_mut(..length).ok_or(StoreError::BufferTooSmall { needed: length })?;
+    let out = buf
+        .get_mut(..length)
+        .ok_or(StoreError::BufferTooSmall { needed: length })?;
     let (mut record, stored) = open(ring, start, id, entry)?;
     record.fill(out)?;
     let mut crc = head_digest(id, entry);
     crc.update(out);
-    if crc.finalize().to_le_bytes() == stored { Ok(out) } else { Err(StoreError::Damaged) }
+    if crc.finalize().to_le_bytes() == stored {
+        Ok(out)
+    } else {
+        Err(StoreError::Damaged)
+    }
 }
 
 /// Reads and opens the secret part of an item of the snapshot that starts with page `start`. It must have one. `buf` is
@@ -103,7 +130,9 @@ pub(super) fn secret<'b, F: NorFlash>(
         left -= chunk.len();
     }
     let mut sealed = [0; MAX_SEALED];
-    let sealed = sealed.get_mut(..usize::from(entry.sealed)).ok_or(StoreError::Damaged)?;
+    let sealed = sealed
+        .get_mut(..usize::from(entry.sealed))
+        .ok_or(StoreError::Damaged)?;
     record.fill(sealed)?;
     if crc.finalize().to_le_bytes() != stored {
         return Err(StoreError::Damaged);

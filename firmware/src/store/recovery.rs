@@ -30,7 +30,10 @@ pub(super) enum Rejected {
 }
 
 /// Finds the snapshot in force. `None`: the flash was never formatted, or that was interrupted.
-pub(super) fn find<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey) -> Result<Option<Snapshot>, Reason> {
+pub(super) fn find<F: NorFlash>(
+    ring: &mut Ring<F>,
+    root: &RootKey,
+) -> Result<Option<Snapshot>, Reason> {
     if ring.pages() == 0 {
         return Err(Reason::AreaTooSmall);
     }
@@ -49,7 +52,9 @@ pub(super) fn find<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey) -> Result<Op
     if objections {
         // A second look, because the inside of a good snapshot may hold anything, even what looks like a commit block.
         for page in 0..ring.pages() {
-            let covered = |snapshot: &Option<Snapshot>| snapshot.as_ref().is_some_and(|s| covers(ring, s, page));
+            let covered = |snapshot: &Option<Snapshot>| {
+                snapshot.as_ref().is_some_and(|s| covers(ring, s, page))
+            };
             if covered(&best) || covered(&other) {
                 continue;
             }
@@ -61,7 +66,11 @@ pub(super) fn find<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey) -> Result<Op
     match best {
         Some(best) if best.committed => Ok(Some(best)),
         Some(_) | None if is_unformatted(ring, root) => Ok(None),
-        Some(_) | None => Err(if unreadable { Reason::Flash } else { Reason::Damaged }),
+        Some(_) | None => Err(if unreadable {
+            Reason::Flash
+        } else {
+            Reason::Damaged
+        }),
     }
 }
 
@@ -99,7 +108,10 @@ fn is_unformatted<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey) -> bool {
             let complete = used.get(number as usize);
             match (ring.read_line(page, number * LINE as u32), complete) {
                 // Programming clears bits: a part of it has cleared no others.
-                (Ok(line), Some(complete)) => line.iter().zip(complete).all(|(found, all)| found & all == *all),
+                (Ok(line), Some(complete)) => line
+                    .iter()
+                    .zip(complete)
+                    .all(|(found, all)| found & all == *all),
                 // Parts with error correction refuse to read a torn word.
                 (Err(_), Some(_)) => true,
                 (line, None) => line == Ok(ERASED),
@@ -120,8 +132,15 @@ fn covers<F: NorFlash>(ring: &Ring<F>, snapshot: &Snapshot, page: u32) -> bool {
 }
 
 /// Reads and checks the snapshot that starts with `page`, completely: checksum first, then MAC, then records.
-pub(super) fn inspect<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey, page: u32) -> Result<Snapshot, Rejected> {
-    let read = |ring: &mut Ring<F>, offset| ring.read_line(page, offset).map_err(|_| Rejected::Unreadable);
+pub(super) fn inspect<F: NorFlash>(
+    ring: &mut Ring<F>,
+    root: &RootKey,
+    page: u32,
+) -> Result<Snapshot, Rejected> {
+    let read = |ring: &mut Ring<F>, offset| {
+        ring.read_line(page, offset)
+            .map_err(|_| Rejected::Unreadable)
+    };
     let first = read(ring, 0)?;
     let commit = match Commit::decode(&first) {
         Format::None => return Err(Rejected::Nothing),
@@ -140,7 +159,8 @@ pub(super) fn inspect<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey, page: u32
     let (fields, crc) = first.split_first_chunk().ok_or(Rejected::Nothing)?;
     let crc = crc.first_chunk().ok_or(Rejected::Nothing)?;
     let (crc_fits, mac_fits) = checks.fits(fields, crc, &mac);
-    if !ring.has(Defect::CommitFirst) {
+    let trusted = ring.has(Defect::CommitFirst) && commit.sequence != FIRST;
+    if !trusted {
         if !crc_fits {
             return Err(Rejected::Nothing);
         }
@@ -157,7 +177,7 @@ pub(super) fn inspect<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey, page: u32
         body: commit.body,
         base: commit.base,
         ticks_used: 0,
-        committed: ring.has(Defect::CommitUnsettled) || ring.has(Defect::CommitFirst),
+        committed: trusted || ring.has(Defect::CommitUnsettled),
         directory: directory(ring, page, &commit)?,
     };
     for tick in 0..snapshot.ticks(Ring::<F>::PAGE) {
@@ -175,19 +195,33 @@ pub(super) fn inspect<F: NorFlash>(ring: &mut Ring<F>, root: &RootKey, page: u32
 }
 
 /// Walks the records of a snapshot.
-fn directory<F: NorFlash>(ring: &mut Ring<F>, start: u32, commit: &Commit) -> Result<Directory, Rejected> {
+fn directory<F: NorFlash>(
+    ring: &mut Ring<F>,
+    start: u32,
+    commit: &Commit,
+) -> Result<Directory, Rejected> {
     let mut directory = Directory::EMPTY;
     let end = Commit::LENGTH + commit.body;
     let mut offset = Commit::LENGTH;
     while offset < end {
-        let line = ring.read_line(start, offset).map_err(|_| Rejected::Unreadable)?;
+        let line = ring
+            .read_line(start, offset)
+            .map_err(|_| Rejected::Unreadable)?;
         let head = RecordHead::decode(&line).ok_or(Rejected::Nothing)?;
         if directory.get(head.id).is_some() {
             return Err(Rejected::Nothing);
         }
-        let entry = Entry { offset, public: head.public, sealed: head.sealed };
+        let entry = Entry {
+            offset,
+            public: head.public,
+            sealed: head.sealed,
+        };
         directory.set(head.id, entry);
         offset += entry.length();
     }
-    if offset == end && directory.count() == commit.items { Ok(directory) } else { Err(Rejected::Nothing) }
+    if offset == end && directory.count() == commit.items {
+        Ok(directory)
+    } else {
+        Err(Rejected::Nothing)
+    }
 }

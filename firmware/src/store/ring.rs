@@ -41,12 +41,27 @@ pub(super) enum Defect {
 
 impl<F: NorFlash> Ring<F> {
     /// Bytes of a page.
-    #[allow(clippy::cast_possible_truncation, reason = "checked here, at compile time")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "checked here, at compile time"
+    )]
     pub(super) const PAGE: u32 = {
-        assert!(F::WRITE_SIZE > 0 && LINE.is_multiple_of(F::WRITE_SIZE), "WRITE_SIZE must divide 32");
-        assert!(F::READ_SIZE > 0 && LINE.is_multiple_of(F::READ_SIZE), "READ_SIZE must divide 32");
-        assert!(F::ERASE_SIZE >= 256 && F::ERASE_SIZE.is_multiple_of(LINE), "ERASE_SIZE must be at least 256, in 32s");
-        assert!(F::ERASE_SIZE <= 1 << 24, "ERASE_SIZE must be at most 16 MiB");
+        assert!(
+            F::WRITE_SIZE > 0 && LINE.is_multiple_of(F::WRITE_SIZE),
+            "WRITE_SIZE must divide 32"
+        );
+        assert!(
+            F::READ_SIZE > 0 && LINE.is_multiple_of(F::READ_SIZE),
+            "READ_SIZE must divide 32"
+        );
+        assert!(
+            F::ERASE_SIZE >= 256 && F::ERASE_SIZE.is_multiple_of(LINE),
+            "ERASE_SIZE must be at least 256, in 32s"
+        );
+        assert!(
+            F::ERASE_SIZE <= 1 << 24,
+            "ERASE_SIZE must be at most 16 MiB"
+        );
         F::ERASE_SIZE as u32
     };
 
@@ -111,10 +126,16 @@ impl<F: NorFlash> Ring<F> {
     }
 
     /// Reads the line at byte `offset`, a multiple of 32, counted from the start of page `start` around the ring.
-    pub(super) fn read_line(&mut self, start: u32, offset: u32) -> Result<[u8; LINE], NorFlashErrorKind> {
+    pub(super) fn read_line(
+        &mut self,
+        start: u32,
+        offset: u32,
+    ) -> Result<[u8; LINE], NorFlashErrorKind> {
         let mut line = ERASED;
         let address = self.address(start, offset);
-        self.flash.read(address, &mut line).map_err(|error| error.kind())?;
+        self.flash
+            .read(address, &mut line)
+            .map_err(|error| error.kind())?;
         Ok(line)
     }
 
@@ -126,7 +147,9 @@ impl<F: NorFlash> Ring<F> {
         line: &[u8; LINE],
     ) -> Result<(), NorFlashErrorKind> {
         let address = self.address(start, offset);
-        self.flash.write(address, line).map_err(|error| error.kind())?;
+        self.flash
+            .write(address, line)
+            .map_err(|error| error.kind())?;
         if self.read_line(start, offset)? == *line {
             Ok(())
         } else {
@@ -137,7 +160,9 @@ impl<F: NorFlash> Ring<F> {
     /// Erases a page.
     pub(super) fn erase_page(&mut self, page: u32) -> Result<(), NorFlashErrorKind> {
         let address = self.address(page, 0);
-        self.flash.erase(address, address + Self::PAGE).map_err(|error| error.kind())
+        self.flash
+            .erase(address, address + Self::PAGE)
+            .map_err(|error| error.kind())
     }
 
     /// Whether every line of a page reads as erased. A line that cannot be read does not.

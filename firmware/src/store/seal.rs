@@ -47,7 +47,9 @@ pub(super) fn seal<'a>(
     secret: &[u8],
     out: &'a mut [u8],
 ) -> Result<&'a [u8], SealBroken> {
-    let out = out.get_mut(..sealed_length(secret.len())).ok_or(SealBroken)?;
+    let out = out
+        .get_mut(..sealed_length(secret.len()))
+        .ok_or(SealBroken)?;
     if out.is_empty() {
         return Ok(out);
     }
@@ -94,7 +96,9 @@ fn open_plain(sealed: &[u8], out: &mut [u8]) -> Result<usize, SealBroken> {
     let (length, padded) = sealed.split_first_chunk().ok_or(SealBroken)?;
     let length = usize::try_from(u64::from_be_bytes(*length)).map_err(|_| SealBroken)?;
     let secret = padded.get(..length).ok_or(SealBroken)?;
-    out.get_mut(..length).ok_or(SealBroken)?.copy_from_slice(secret);
+    out.get_mut(..length)
+        .ok_or(SealBroken)?
+        .copy_from_slice(secret);
     Ok(length)
 }
 
@@ -117,8 +121,12 @@ impl Checks {
     /// Starts with nothing fed.
     pub(super) fn new(root: &RootKey) -> Self {
         let key = derive(root, &[MAC_TAG]);
-        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key.expose()).expect("HMAC takes keys of any length");
-        Self { crc: CRC.digest(), mac }
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key.expose())
+            .expect("HMAC takes keys of any length");
+        Self {
+            crc: CRC.digest(),
+            mac,
+        }
     }
 
     /// Takes the next bytes of the body.
@@ -136,7 +144,12 @@ impl Checks {
     }
 
     /// Whether checksum and MAC are those of a snapshot whose body has been fed: `(checksum fits, MAC fits)`.
-    pub(super) fn fits(self, fields: &[u8; Commit::FIELDS], crc: &[u8; 4], mac: &[u8; 32]) -> (bool, bool) {
+    pub(super) fn fits(
+        self,
+        fields: &[u8; Commit::FIELDS],
+        crc: &[u8; 4],
+        mac: &[u8; 32],
+    ) -> (bool, bool) {
         let crc_fits = Self::finish_crc(self.crc, fields, mac) == *crc;
         let computed = self.mac.chain_update(fields).finalize().into_bytes();
         (crc_fits, computed.as_slice().ct_eq(mac).into())

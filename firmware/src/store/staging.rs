@@ -39,7 +39,11 @@ impl Staging {
     }
 
     /// Makes the first `pages` pages ready for writing.
-    fn prepare<F: NorFlash>(&mut self, ring: &mut Ring<F>, pages: u32) -> Result<(), NorFlashErrorKind> {
+    fn prepare<F: NorFlash>(
+        &mut self,
+        ring: &mut Ring<F>,
+        pages: u32,
+    ) -> Result<(), NorFlashErrorKind> {
         if pages > ring.pages() / 2 {
             // The plan was checked against the capacity, so this does not happen; nothing may be overrun even so.
             return Err(NorFlashErrorKind::OutOfBounds);
@@ -54,7 +58,11 @@ impl Staging {
     }
 
     /// Appends a line to the body.
-    fn line<F: NorFlash>(&mut self, ring: &mut Ring<F>, line: &[u8; LINE]) -> Result<(), NorFlashErrorKind> {
+    fn line<F: NorFlash>(
+        &mut self,
+        ring: &mut Ring<F>,
+        line: &[u8; LINE],
+    ) -> Result<(), NorFlashErrorKind> {
         let offset = Commit::LENGTH + self.body;
         self.prepare(ring, offset / Ring::<F>::PAGE + 1)?;
         ring.program_line(self.start, offset, line)?;
@@ -73,8 +81,13 @@ impl Staging {
         public: &[u8],
         sealed: &[u8],
     ) -> Result<(), NorFlashErrorKind> {
-        let length = |part: &[u8]| u16::try_from(part.len()).map_err(|_| NorFlashErrorKind::OutOfBounds);
-        let head = RecordHead { id, public: length(public)?, sealed: length(sealed)? };
+        let length =
+            |part: &[u8]| u16::try_from(part.len()).map_err(|_| NorFlashErrorKind::OutOfBounds);
+        let head = RecordHead {
+            id,
+            public: length(public)?,
+            sealed: length(sealed)?,
+        };
         self.enter(id, head.public, head.sealed);
 
         let checked = head.encode();
@@ -118,7 +131,14 @@ impl Staging {
 
     /// Notes that an item's record begins here.
     fn enter(&mut self, id: ItemId, public: u16, sealed: u16) {
-        self.directory.set(id, Entry { offset: Commit::LENGTH + self.body, public, sealed });
+        self.directory.set(
+            id,
+            Entry {
+                offset: Commit::LENGTH + self.body,
+                public,
+                sealed,
+            },
+        );
     }
 
     /// Programs the commit block and then the first boot tick, which is what commits: once it is complete, the commit block
@@ -145,7 +165,15 @@ impl Staging {
     /// The snapshot as far as it is written.
     fn snapshot(&self, sequence: u32, base: u32) -> Snapshot {
         let directory = self.directory.clone();
-        Snapshot { start: self.start, sequence, body: self.body, base, ticks_used: 0, committed: false, directory }
+        Snapshot {
+            start: self.start,
+            sequence,
+            body: self.body,
+            base,
+            ticks_used: 0,
+            committed: false,
+            directory,
+        }
     }
 
     /// The defect of that name: writes the commit block for a body of `body` bytes that is still to come.
@@ -162,7 +190,10 @@ impl Staging {
     }
 
     /// Erases what was written, the commit block first.
-    pub(super) fn undo<F: NorFlash>(&mut self, ring: &mut Ring<F>) -> Result<(), NorFlashErrorKind> {
+    pub(super) fn undo<F: NorFlash>(
+        &mut self,
+        ring: &mut Ring<F>,
+    ) -> Result<(), NorFlashErrorKind> {
         if self.sealed {
             void(ring, self.snapshot(0, 0));
         }
@@ -171,7 +202,11 @@ impl Staging {
 }
 
 /// The two lines of the commit block of a snapshot whose body `checks` has seen.
-pub(super) fn commit_block<F: NorFlash>(ring: &Ring<F>, snapshot: &Snapshot, checks: Checks) -> [[u8; LINE]; 2] {
+pub(super) fn commit_block<F: NorFlash>(
+    ring: &Ring<F>,
+    snapshot: &Snapshot,
+    checks: Checks,
+) -> [[u8; LINE]; 2] {
     let fields = Commit {
         items: snapshot.directory.count(),
         sequence: snapshot.sequence,
@@ -197,7 +232,11 @@ pub(super) fn mark<F: NorFlash>(
 ) -> Result<(), NorFlashErrorKind> {
     let mut result = Err(NorFlashErrorKind::OutOfBounds);
     while result.is_err() && snapshot.ticks_used < snapshot.ticks(Ring::<F>::PAGE) {
-        result = ring.program_line(snapshot.start, snapshot.tick_offset(snapshot.ticks_used), mark);
+        result = ring.program_line(
+            snapshot.start,
+            snapshot.tick_offset(snapshot.ticks_used),
+            mark,
+        );
         snapshot.ticks_used += 1;
     }
     result

@@ -4,8 +4,8 @@ use embedded_storage::nor_flash::NorFlash;
 use sha2::{Digest, Sha256};
 
 use super::layout::{
-    Commit, Directory, Entry, Format, ItemId, MAX_ITEMS, MAX_PUBLIC, MAX_SEALED, MAX_SECRET, RecordHead, Snapshot,
-    sealed_length,
+    Commit, Directory, Entry, Format, ItemId, MAX_ITEMS, MAX_PUBLIC, MAX_SEALED, MAX_SECRET,
+    RecordHead, Snapshot, sealed_length,
 };
 use super::ring::{Defect, LINE, Ring};
 use super::seal::{self, Checks};
@@ -51,7 +51,10 @@ pub(super) struct Transaction {
 
 impl Transaction {
     fn plan(&self, id: ItemId) -> Plan {
-        self.plan.get(usize::from(id.number())).copied().unwrap_or(Plan::Keep)
+        self.plan
+            .get(usize::from(id.number()))
+            .copied()
+            .unwrap_or(Plan::Keep)
     }
 
     /// Copies what stays from the snapshot in force, and commits.
@@ -69,11 +72,14 @@ impl Transaction {
         self.copy_kept(ring, root, old)?;
         if ring.has(Defect::EraseFirst) {
             for page in 0..old.pages(Ring::<F>::PAGE) {
-                ring.erase_page(ring.page_after(old.start, page)).map_err(StoreError::Flash)?;
+                ring.erase_page(ring.page_after(old.start, page))
+                    .map_err(StoreError::Flash)?;
             }
         }
         let sequence = old.sequence.checked_add(1).ok_or(StoreError::Exhausted)?;
-        self.staging.finish(ring, sequence, old.boots()).map_err(StoreError::Flash)
+        self.staging
+            .finish(ring, sequence, old.boots())
+            .map_err(StoreError::Flash)
     }
 
     /// Copies the records that stay, as they are. On the way the whole old snapshot is checked against its MAC once more:
@@ -85,21 +91,31 @@ impl Transaction {
         old: &Snapshot,
     ) -> Result<(), StoreError> {
         let first = ring.read_line(old.start, 0).map_err(StoreError::Flash)?;
-        let mac = ring.read_line(old.start, LINE as u32).map_err(StoreError::Flash)?;
+        let mac = ring
+            .read_line(old.start, LINE as u32)
+            .map_err(StoreError::Flash)?;
         let mut checks = Checks::new(root);
         for offset in (Commit::LENGTH..Commit::LENGTH + old.body).step_by(LINE) {
-            let line = ring.read_line(old.start, offset).map_err(StoreError::Flash)?;
+            let line = ring
+                .read_line(old.start, offset)
+                .map_err(StoreError::Flash)?;
             checks.body(&line);
             let (id, entry) = old.directory.owner(offset).ok_or(StoreError::Damaged)?;
             if let Plan::Keep = self.plan(id) {
-                self.staging.copy(ring, id, entry, &line).map_err(StoreError::Flash)?;
+                self.staging
+                    .copy(ring, id, entry, &line)
+                    .map_err(StoreError::Flash)?;
             }
         }
         let same = matches!(Commit::decode(&first), Format::Known(commit) if commit.sequence == old.sequence);
         let (fields, crc) = first.split_first_chunk().ok_or(StoreError::Damaged)?;
         let crc = crc.first_chunk().ok_or(StoreError::Damaged)?;
         let (crc_fits, mac_fits) = checks.fits(fields, crc, &mac);
-        if same && crc_fits && mac_fits || ring.has(Defect::CommitFirst) { Ok(()) } else { Err(StoreError::Damaged) }
+        if same && crc_fits && mac_fits || ring.has(Defect::CommitFirst) {
+            Ok(())
+        } else {
+            Err(StoreError::Damaged)
+        }
     }
 }
 
@@ -117,7 +133,11 @@ fn planned_snapshot(plan: &[Plan; MAX_ITEMS], old: &Snapshot, start: u32) -> Sna
     for (id, plan) in ItemId::all().zip(plan) {
         let entry = match plan {
             Plan::Keep => old.directory.get(id),
-            Plan::Put { public, sealed } => Some(Entry { offset: 0, public: *public, sealed: *sealed }),
+            Plan::Put { public, sealed } => Some(Entry {
+                offset: 0,
+                public: *public,
+                sealed: *sealed,
+            }),
             Plan::Remove | Plan::Done => None,
         };
         if let Some(entry) = entry {
@@ -129,7 +149,11 @@ fn planned_snapshot(plan: &[Plan; MAX_ITEMS], old: &Snapshot, start: u32) -> Sna
 }
 
 fn limited(length: usize, limit: usize) -> Result<usize, StoreError> {
-    if length > limit { Err(StoreError::TooLong { length, limit }) } else { Ok(length) }
+    if length > limit {
+        Err(StoreError::TooLong { length, limit })
+    } else {
+        Ok(length)
+    }
 }
 
 impl<F: NorFlash> Store<F> {
@@ -142,7 +166,10 @@ impl<F: NorFlash> Store<F> {
     pub fn begin(&mut self, changes: impl IntoIterator<Item = Change>) -> Result<(), StoreError> {
         self.abort();
         let capacity = self.capacity();
-        let current = self.current.as_mut().map_err(|reason| StoreError::Quarantined(*reason))?;
+        let current = self
+            .current
+            .as_mut()
+            .map_err(|reason| StoreError::Quarantined(*reason))?;
 
         let mut plan = [Plan::Keep; MAX_ITEMS];
         for change in changes {
@@ -151,8 +178,17 @@ impl<F: NorFlash> Store<F> {
                 Change::Put { id, public, secret } => {
                     let public = limited(public, MAX_PUBLIC)?;
                     let sealed = sealed_length(limited(secret, MAX_SECRET)?);
-                    #[allow(clippy::cast_possible_truncation, reason = "both limits are far below 65536")]
-                    (id, Plan::Put { public: public as u16, sealed: sealed as u16 })
+                    #[allow(
+                        clippy::cast_possible_truncation,
+                        reason = "both limits are far below 65536"
+                    )]
+                    (
+                        id,
+                        Plan::Put {
+                            public: public as u16,
+                            sealed: sealed as u16,
+                        },
+                    )
                 }
             };
             if let Some(place) = plan.get_mut(usize::from(id.number())) {
@@ -161,16 +197,23 @@ impl<F: NorFlash> Store<F> {
         }
         let planned = planned_snapshot(&plan, &current.snapshot, current.next_page(&self.ring));
         if planned.body > capacity {
-            return Err(StoreError::Full { needed: planned.body, capacity });
+            return Err(StoreError::Full {
+                needed: planned.body,
+                capacity,
+            });
         }
 
         current.settle(&mut self.ring).map_err(StoreError::Flash)?;
         if current.residue {
-            current.clean(&mut self.ring, &self.root).map_err(StoreError::Flash)?;
+            current
+                .clean(&mut self.ring, &self.root)
+                .map_err(StoreError::Flash)?;
         }
         let mut staging = Staging::new(planned.start, current.unsure, &self.root);
         if self.ring.has(Defect::CommitFirst) {
-            staging.commit_first(&mut self.ring, &planned).map_err(StoreError::Flash)?;
+            staging
+                .commit_first(&mut self.ring, &planned)
+                .map_err(StoreError::Flash)?;
         }
         self.transaction = Some(Transaction { plan, staging });
         Ok(())
@@ -181,7 +224,12 @@ impl<F: NorFlash> Store<F> {
     ///
     /// # Errors
     /// [`StoreError::NotPlanned`], [`StoreError::Flash`], [`StoreError::NoTransaction`]. Each aborts the transaction.
-    pub fn put(&mut self, id: ItemId, public: &[u8], mut secret: Option<&mut [u8]>) -> Result<(), StoreError> {
+    pub fn put(
+        &mut self,
+        id: ItemId,
+        public: &[u8],
+        mut secret: Option<&mut [u8]>,
+    ) -> Result<(), StoreError> {
         let result = self.stage(id, public, secret.as_deref().unwrap_or(&[]));
         if let Some(secret) = &mut secret {
             wipe(secret);
@@ -203,9 +251,17 @@ impl<F: NorFlash> Store<F> {
         }
         let mut sealed = [0; MAX_SEALED];
         let public_digest = Sha256::digest(public).into();
-        let sealed = seal::seal(&self.root, id, &public_digest, secret, &mut sealed)
-            .map_err(|_| StoreError::TooLong { length: secret.len(), limit: MAX_SECRET })?;
-        transaction.staging.record(&mut self.ring, id, public, sealed).map_err(StoreError::Flash)?;
+        let sealed =
+            seal::seal(&self.root, id, &public_digest, secret, &mut sealed).map_err(|_| {
+                StoreError::TooLong {
+                    length: secret.len(),
+                    limit: MAX_SECRET,
+                }
+            })?;
+        transaction
+            .staging
+            .record(&mut self.ring, id, public, sealed)
+            .map_err(StoreError::Flash)?;
         if let Some(place) = transaction.plan.get_mut(usize::from(id.number())) {
             *place = Plan::Done;
         }
@@ -217,8 +273,16 @@ impl<F: NorFlash> Store<F> {
     ///
     /// # Errors
     /// As [`Self::secret`]; [`StoreError::NoTransaction`]. None of them aborts the transaction.
-    pub fn staged_secret<'b>(&mut self, id: ItemId, buf: &'b mut [u8]) -> Result<Option<&'b mut [u8]>, StoreError> {
-        let staging = &self.transaction.as_ref().ok_or(StoreError::NoTransaction)?.staging;
+    pub fn staged_secret<'b>(
+        &mut self,
+        id: ItemId,
+        buf: &'b mut [u8],
+    ) -> Result<Option<&'b mut [u8]>, StoreError> {
+        let staging = &self
+            .transaction
+            .as_ref()
+            .ok_or(StoreError::NoTransaction)?
+            .staging;
         match staging.directory.get(id) {
             Some(entry) if entry.sealed > 0 => {
                 read::secret(&mut self.ring, &self.root, staging.start, id, entry, buf).map(Some)
@@ -236,7 +300,10 @@ impl<F: NorFlash> Store<F> {
     /// stay have rotted, [`StoreError::Flash`], [`StoreError::Exhausted`], [`StoreError::NoTransaction`],
     /// [`StoreError::Quarantined`].
     pub fn commit(&mut self) -> Result<(), StoreError> {
-        let current = self.current.as_mut().map_err(|reason| StoreError::Quarantined(*reason))?;
+        let current = self
+            .current
+            .as_mut()
+            .map_err(|reason| StoreError::Quarantined(*reason))?;
         let transaction = self.transaction.as_mut().ok_or(StoreError::NoTransaction)?;
         let snapshot = match transaction.finish(&mut self.ring, &self.root, &current.snapshot) {
             Ok(snapshot) => snapshot,
@@ -246,8 +313,15 @@ impl<F: NorFlash> Store<F> {
             }
         };
         self.transaction = None;
-        let unsure = current.unsure.saturating_sub(snapshot.pages(Ring::<F>::PAGE));
-        let next = Current { snapshot, settled: true, unsure, residue: false };
+        let unsure = current
+            .unsure
+            .saturating_sub(snapshot.pages(Ring::<F>::PAGE));
+        let next = Current {
+            snapshot,
+            settled: true,
+            unsure,
+            residue: false,
+        };
         let old = core::mem::replace(current, next).snapshot;
         for page in 0..old.pages(Ring::<F>::PAGE) {
             if let Err(kind) = self.ring.erase_page(self.ring.page_after(old.start, page)) {

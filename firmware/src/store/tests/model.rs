@@ -31,16 +31,28 @@ pub(super) enum End {
 #[derive(Clone)]
 pub(super) enum Step {
     Boot,
-    Transact { put: Vec<(ItemId, Vec<u8>, Vec<u8>)>, remove: Vec<ItemId>, end: End },
+    Transact {
+        put: Vec<(ItemId, Vec<u8>, Vec<u8>)>,
+        remove: Vec<ItemId>,
+        end: End,
+    },
 }
 
 impl Model {
     /// The items after a step.
     pub(super) fn after(&self, step: &Step) -> Items {
         let mut items = self.items.clone();
-        if let Step::Transact { put, remove, end: End::Commit } = step {
+        if let Step::Transact {
+            put,
+            remove,
+            end: End::Commit,
+        } = step
+        {
             items.retain(|id, _| !remove.contains(id));
-            items.extend(put.iter().map(|(id, public, secret)| (*id, (public.clone(), secret.clone()))));
+            items.extend(
+                put.iter()
+                    .map(|(id, public, secret)| (*id, (public.clone(), secret.clone()))),
+            );
         }
         items
     }
@@ -58,13 +70,22 @@ impl Random {
     }
 
     pub(super) fn bytes(&mut self, length: u64) -> Vec<u8> {
-        (0..length).map(|_| u8::try_from(self.below(256)).unwrap()).collect()
+        (0..length)
+            .map(|_| u8::try_from(self.below(256)).unwrap())
+            .collect()
     }
 }
 
 fn transact(random: &mut Random, ids: &[(ItemId, u64, u64)], remove: &[ItemId], end: End) -> Step {
-    let put = ids.iter().map(|(id, public, secret)| (*id, random.bytes(*public), random.bytes(*secret))).collect();
-    Step::Transact { put, remove: remove.to_vec(), end }
+    let put = ids
+        .iter()
+        .map(|(id, public, secret)| (*id, random.bytes(*public), random.bytes(*secret)))
+        .collect();
+    Step::Transact {
+        put,
+        remove: remove.to_vec(),
+        end,
+    }
 }
 
 /// Sessions between power-on and power-off: a scripted life of a device, then `extra` random ones.
@@ -77,7 +98,11 @@ pub(super) fn history(seed: u64, extra: usize) -> Vec<Vec<Step>> {
             Step::Boot,
             transact(
                 random,
-                &[(ItemId::META, 20, 0), (ItemId::IDENTITY, 5, 32), (ItemId::UNWRAP, 5, 40)],
+                &[
+                    (ItemId::META, 20, 0),
+                    (ItemId::IDENTITY, 5, 32),
+                    (ItemId::UNWRAP, 5, 40),
+                ],
                 &[],
                 Commit,
             ),
@@ -85,13 +110,23 @@ pub(super) fn history(seed: u64, extra: usize) -> Vec<Vec<Step>> {
         // Several keys in one order, the store growing by pages.
         vec![
             Step::Boot,
-            transact(random, &[(slot(0), 9, 16), (slot(1), 30, 48), (ItemId::META, 20, 0)], &[], Commit),
+            transact(
+                random,
+                &[(slot(0), 9, 16), (slot(1), 30, 48), (ItemId::META, 20, 0)],
+                &[],
+                Commit,
+            ),
         ],
         // An order that fails halfway, one that is given up, then one that removes and replaces.
         vec![
             transact(random, &[(slot(2), 9, 32)], &[], Abort),
             transact(random, &[(slot(3), 9, 16)], &[slot(0)], LeftOpen),
-            transact(random, &[(slot(1), 12, 7), (ItemId::META, 20, 0)], &[slot(0)], Commit),
+            transact(
+                random,
+                &[(slot(1), 12, 7), (ItemId::META, 20, 0)],
+                &[slot(0)],
+                Commit,
+            ),
         ],
         // Nothing but a counter; and a power-off in the middle of an order.
         vec![
@@ -101,7 +136,15 @@ pub(super) fn history(seed: u64, extra: usize) -> Vec<Vec<Step>> {
         // Boots until the ticks are used up and a new snapshot is needed.
         vec![Step::Boot; 9],
         // Wipe.
-        vec![Step::Boot, transact(random, &[], &[ItemId::IDENTITY, ItemId::UNWRAP, slot(1)], Commit)],
+        vec![
+            Step::Boot,
+            transact(
+                random,
+                &[],
+                &[ItemId::IDENTITY, ItemId::UNWRAP, slot(1)],
+                Commit,
+            ),
+        ],
     ];
     for _ in 0..extra {
         let mut session = vec![];
@@ -118,8 +161,13 @@ pub(super) fn history(seed: u64, extra: usize) -> Vec<Vec<Step>> {
                 }
             }
             let gone = slot(u16::try_from(random.below(4)).unwrap());
-            let removed = if ids.iter().any(|(id, _, _)| *id == gone) { vec![] } else { vec![gone] };
-            let end = [Commit, Commit, Commit, Abort, LeftOpen][usize::try_from(random.below(5)).unwrap()];
+            let removed = if ids.iter().any(|(id, _, _)| *id == gone) {
+                vec![]
+            } else {
+                vec![gone]
+            };
+            let end = [Commit, Commit, Commit, Abort, LeftOpen]
+                [usize::try_from(random.below(5)).unwrap()];
             session.push(transact(random, &ids, &removed, end));
         }
         sessions.push(session);
@@ -129,11 +177,18 @@ pub(super) fn history(seed: u64, extra: usize) -> Vec<Vec<Step>> {
 
 /// One session that formats, boots and stores one small item.
 pub(super) fn shortest_history() -> Vec<Vec<Step>> {
-    vec![vec![Step::Boot, transact(&mut Random(9), &[(ItemId::META, 8, 0)], &[], End::Commit)]]
+    vec![vec![
+        Step::Boot,
+        transact(&mut Random(9), &[(ItemId::META, 8, 0)], &[], End::Commit),
+    ]]
 }
 
 /// Runs a step on the store. An error of the store ends it.
-fn perform<F: NorFlash>(store: &mut Store<F>, step: &Step, model: &mut Model) -> Result<Result<(), StoreError>, String> {
+fn perform<F: NorFlash>(
+    store: &mut Store<F>,
+    step: &Step,
+    model: &mut Model,
+) -> Result<Result<(), StoreError>, String> {
     match step {
         Step::Boot => match store.next_boot() {
             Ok(count) if count > model.boots => {
@@ -145,7 +200,9 @@ fn perform<F: NorFlash>(store: &mut Store<F>, step: &Step, model: &mut Model) ->
         },
         Step::Transact { put, remove, end } => {
             let mut transact = || {
-                let puts = put.iter().map(|(id, public, secret)| super::put(*id, public, secret));
+                let puts = put
+                    .iter()
+                    .map(|(id, public, secret)| super::put(*id, public, secret));
                 store.begin(remove.iter().map(|id| Change::Remove(*id)).chain(puts))?;
                 for (id, public, secret) in put {
                     store.put(*id, public, Some(&mut secret.clone()))?;
@@ -194,7 +251,14 @@ pub(super) fn check<F: NorFlash>(store: &mut Store<F>, allowed: &[Items]) -> Res
     let mut found = Items::new();
     for id in ids {
         let parts = get(store, id).map_err(|error| format!("item {}: {error}", id.number()))?;
-        found.insert(id, parts.ok_or_else(|| format!("item {} listed but not there", id.number()))?);
+        found.insert(
+            id,
+            parts.ok_or_else(|| format!("item {} listed but not there", id.number()))?,
+        );
     }
-    if allowed.contains(&found) { Ok(found) } else { Err(format!("neither old nor new state: {found:02x?}")) }
+    if allowed.contains(&found) {
+        Ok(found)
+    } else {
+        Err(format!("neither old nor new state: {found:02x?}"))
+    }
 }
