@@ -175,21 +175,18 @@ impl Connection {
     ) -> Result<SessionObject<'_>, HsmError> {
         let bits = 256;
         let mechanism = CkMechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), point));
-        let derive = |own| {
-            let key_type = KeyType::Aes { bits };
-            let attributes = template(KeyClass::Secret, key_type, label, &[], own, flags);
-            self.session()
-                .derive_key(&mechanism, private.0, &attributes)
-        };
-        let derived = match derive(vec![value_length(bits)]) {
-            // SoftHSM 2.6.1 takes the length from the curve and lets nobody state it.
-            Err(Error::Pkcs11(RvError::AttributeReadOnly, _)) => derive(Vec::new()),
-            result => result,
-        };
-        let handle = derived.map(KeyHandle).map_err(|error| failure(&error))?;
+        let key_type = KeyType::Aes { bits };
+        let own = vec![value_length(bits)];
+        let attributes = template(KeyClass::Secret, key_type, label, &[], own, flags);
+        let handle = self
+            .session()
+            .derive_key(&mechanism, private.0, &attributes)
+            .map(KeyHandle)
+            .map_err(|error| failure(&error))?;
         let guard = self.guard(handle);
         let found = self.read(handle, KeyClass::Secret)?.key_type;
-        if found != (KeyType::Aes { bits }) {
+        // The length comes from the shared secret, and a shorter key would be a weaker one.
+        if found != key_type {
             return Err(HsmError::WrongKeyType {
                 label: label.into(),
                 found,
