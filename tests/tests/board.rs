@@ -205,7 +205,7 @@ fn bytes_damaged_on_the_line_cost_only_time() {
                 return;
             }
             let mut passed = passed.lock().unwrap();
-            let place = (position as usize)
+            let place = position
                 .checked_sub(*passed)
                 .and_then(|at| bytes.get_mut(at));
             if let Some(byte) = place {
