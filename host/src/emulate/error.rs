@@ -87,9 +87,9 @@ impl EmulateError {
             Self::QemuMissing { .. } => Some(
                 "install QEMU: `apt install qemu-system-arm`, `dnf install qemu-system-arm` or `brew install qemu`",
             ),
-            Self::FirmwareMissing { .. } => {
-                Some("build it: `cargo xtask firmware`, or name another file")
-            }
+            Self::FirmwareMissing { .. } => Some(
+                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware`, or name another file",
+            ),
             Self::InUse { .. } => Some("stop that device, or use another folder"),
             Self::FlashLength { .. } => {
                 Some("remove the file to start with a blank device, or use another folder")
