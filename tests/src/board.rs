@@ -1,0 +1,226 @@
+//! A board that QEMU runs, and the images it can run.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use keyferry::device::port::{self, Port};
+use keyferry::device::session::Session;
+use keyferry::emulate::{Board, Config, Emulator, Entropy};
+use keyferry_protocol::identity::DeviceId;
+use keyferry_protocol::link::Millis;
+use tempfile::TempDir;
+
+/// Names the folder that holds the images, `<name>.elf` each, where somebody has built them before.
+const IMAGES: &str = "KEYFERRY_FIRMWARE_DIR";
+/// The target of the board.
+const TARGET: &str = "thumbv7em-none-eabi";
+/// The package, which is also the name of its binary.
+const PACKAGE: &str = "keyferry-mps2-an386";
+
+/// An image of the board's firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// The real one.
+    Default,
+    /// Keys are stored in the clear.
+    PlainStorage,
+    /// Nothing is wiped.
+    NoWipe,
+}
+
+impl Image {
+    /// Its name, without `.elf`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::PlainStorage => "sabotage-plain-storage",
+            Self::NoWipe => "sabotage-no-wipe",
+        }
+    }
+
+    /// The Cargo feature that makes it.
+    const fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Default => None,
+            Self::PlainStorage | Self::NoWipe => Some(self.name()),
+        }
+    }
+
+    /// The ELF file: from the folder that `KEYFERRY_FIRMWARE_DIR` names, or else built here.
+    ///
+    /// # Panics
+    /// If the build fails.
+    #[must_use]
+    pub fn elf(self) -> PathBuf {
+        match std::env::var_os(IMAGES) {
+            Some(folder) => Path::new(&folder).join(format!("{}.elf", self.name())),
+            None => self.build(),
+        }
+    }
+
+    /// Builds it, in a folder of its own: Cargo then locks out other builders, and another image never takes its place.
+    fn build(self) -> PathBuf {
+        let test = std::env::current_exe().expect("a test has a path");
+        let folder = test
+            .ancestors()
+            .nth(3)
+            .expect("tests lie in target/debug/deps")
+            .join("board-images")
+            .join(self.name());
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args(["build", "--quiet", "--package", PACKAGE])
+            .args(["--target", TARGET, "--profile", "firmware", "--target-dir"])
+            .arg(&folder);
+        if let Some(feature) = self.feature() {
+            command.args(["--features", feature]);
+        }
+        let status = command.status().expect("cargo runs");
+        assert!(status.success(), "the firmware does not build: {command:?}");
+        folder.join(TARGET).join("firmware").join(PACKAGE)
+    }
+}
+
+/// What went over the serial line so far.
+#[derive(Clone, Default)]
+pub struct Wire {
+    /// From the station to the device.
+    pub down: Vec<u8>,
+    /// From the device to the station.
+    pub up: Vec<u8>,
+}
+
+/// An emulated device in a folder of its own, which goes when the rig is dropped.
+pub struct Rig {
+    config: Config,
+    emulator: Emulator,
+    wire: Arc<Mutex<Wire>>,
+    folder: TempDir,
+}
+
+impl Rig {
+    /// Starts a new device. Its fuses and its entropy follow from `seed`, and with them all its own keys.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start(image: Image, seed: u8) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let device = folder.path().join("device");
+        fs::create_dir(&device).expect("a new folder");
+        fs::write(device.join("fuse.bin"), [seed; 32]).expect("a new file");
+        let id = DeviceId([seed; 16]);
+        let mut config = Config::new(Board::Mps2An386, image.elf(), device, id);
+        config.entropy = Entropy::Seed([seed; 32]);
+        config.capture = true;
+        let emulator = Emulator::start(&config).expect("the device starts");
+        Self {
+            config,
+            emulator,
+            wire: Arc::default(),
+            folder,
+        }
+    }
+
+    /// Cuts the power and switches it on again.
+    ///
+    /// # Panics
+    /// If the device does not start.
+    #[must_use]
+    pub fn restart(self) -> Self {
+        self.emulator.kill();
+        let emulator = Emulator::start(&self.config).expect("the device starts");
+        Self { emulator, ..self }
+    }
+
+    /// Greets the device. What goes over the line from now on is recorded in [`Self::wire`]; close the session before
+    /// opening the next one.
+    ///
+    /// # Panics
+    /// If the device does not answer.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        let port = port::open(self.emulator.port()).expect("the port opens");
+        let tap = Tap {
+            port,
+            wire: self.wire.clone(),
+        };
+        Session::open(Box::new(tap)).expect("the device answers")
+    }
+
+    /// What went over the line so far.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        self.wire
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The device's RAM now.
+    ///
+    /// # Panics
+    /// If QEMU cannot write it down.
+    #[must_use]
+    pub fn ram(&mut self) -> Vec<u8> {
+        let range = self.config.board.ram();
+        let length = range.end - range.start;
+        let path = self.folder.path().join("ram.bin");
+        self.emulator
+            .dump_memory(range.start, length, &path)
+            .expect("QEMU dumps memory");
+        let ram = fs::read(&path).expect("QEMU wrote it");
+        assert_eq!(ram.len(), length as usize);
+        ram
+    }
+
+    /// The files of the device's folder, by name, without its fuses: they stand for silicon.
+    ///
+    /// # Panics
+    /// If they cannot be read.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let entries = fs::read_dir(&self.config.dir).expect("the folder is there");
+        entries
+            .map(|entry| entry.expect("a readable folder"))
+            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry))
+            .filter(|(name, _)| name != "fuse.bin")
+            .map(|(name, entry)| (name, fs::read(entry.path()).expect("a readable file")))
+            .collect()
+    }
+}
+
+/// A port that writes down what passes.
+struct Tap {
+    port: Box<dyn Port>,
+    wire: Arc<Mutex<Wire>>,
+}
+
+impl Port for Tap {
+    fn name(&self) -> &str {
+        self.port.name()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.port.write(bytes)?;
+        let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
+        wire.down.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.port.read(bytes)?;
+        let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
+        wire.up.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn now(&self) -> Millis {
+        self.port.now()
+    }
+}
