@@ -1,5 +1,5 @@
 //! What keyferry's tests share: a whole device on the desk with the station's end of the line, and software stand-ins for
-//! a token. The real parts stand beside: a token in [`softhsm`], boards in the emulator.
+//! a token. The real parts stand beside: tokens in SoftHSM, boards in QEMU.
 
 pub mod board;
 pub mod command;

@@ -1,6 +1,8 @@
 //! A token in software, for speed. It holds clear keys, which is why it lives in the tests and nowhere else.
 
 use aes_kw::KeyInit;
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::SeedableRng;
 use heapless::String as Fixed;
 use keyferry::device::flow::{Authority, Parcel, Shipment};
 use keyferry::device::verify::{SlotReport, Statement};
@@ -10,7 +12,7 @@ use keyferry_protocol::proof::{Proof, proof_input};
 use keyferry_protocol::suite::Suite;
 use p256::ecdsa::signature::Signer;
 use p256::elliptic_curve::sec1::ToSec1Point;
-use p256::pkcs8::{DecodePublicKey, EncodePublicKey};
+use p256::pkcs8::{DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use sha2::Digest as _;
 
 /// An authority whose key is known.
@@ -85,17 +87,55 @@ pub fn hmac_key(number: u8) -> SoftKey {
     }
 }
 
-/// Wraps keys toward a device's P-256 unwrap key, into slots 0, 1, 2 …
+/// The P-256 key with this number, as PKCS#8.
+#[must_use]
+pub fn p256_key(number: u8) -> SoftKey {
+    let scalar: [u8; 32] = sha2::Sha256::digest([b'e', number]).into();
+    let key = p256::SecretKey::from_bytes(&scalar.into()).expect("a scalar in range");
+    SoftKey {
+        clear: key.to_pkcs8_der().expect("encodes").as_bytes().to_vec(),
+        attributes: Attributes {
+            key_type: key_type::ECC_SECP_R1_KEY_PAIR,
+            bits: 256,
+            algorithm: algorithm::ECDSA_SHA256,
+            ..aes_key(16, 0).attributes
+        },
+    }
+}
+
+/// The RSA-2048 key with this number, as PKCS#8. Making it takes a second.
+#[must_use]
+pub fn rsa_key(number: u8) -> SoftKey {
+    let key = rsa::RsaPrivateKey::new(&mut ChaCha20Rng::from_seed([number; 32]), 2048)
+        .expect("a generator that does not repeat itself finds primes");
+    SoftKey {
+        clear: key.to_pkcs8_der().expect("encodes").as_bytes().to_vec(),
+        attributes: Attributes {
+            key_type: key_type::RSA_KEY_PAIR,
+            bits: 2048,
+            algorithm: algorithm::RSA_PKCS1V15_SHA256,
+            ..aes_key(16, 0).attributes
+        },
+    }
+}
+
+/// Wraps keys toward a device's unwrap key, into slots 0, 1, 2 …
 ///
 /// # Panics
-/// If the device's key is not on P-256.
+/// If the device's key is neither on P-256 nor an RSA key.
 #[must_use]
 pub fn wrap(device: &Statement, keys: &[SoftKey], version: u32) -> Shipment {
-    let recipient = p256::PublicKey::from_public_key_der(&device.unwrap_key).expect("a P-256 key");
-    let scalar: [u8; 32] = sha2::Sha256::digest(b"ephemeral").into();
-    let ephemeral = p256::SecretKey::from_bytes(&scalar.into()).expect("a scalar in range");
-    let shared = p256::ecdh::diffie_hellman(ephemeral.to_nonzero_scalar(), recipient.as_affine());
-    let kek = aes_kw::KwpAes256::new_from_slice(shared.raw_secret_bytes()).expect("32 bytes");
+    wrap_and_tell(device, keys, version).0
+}
+
+/// As [`wrap`]; also gives the key-encryption key.
+///
+/// # Panics
+/// As [`wrap`].
+#[must_use]
+pub fn wrap_and_tell(device: &Statement, keys: &[SoftKey], version: u32) -> (Shipment, [u8; 32]) {
+    let (suite, wrapped, clear) = kek(&device.unwrap_key);
+    let kek = aes_kw::KwpAes256::new(&clear.into());
     let parcels = keys
         .iter()
         .zip(0..)
@@ -112,12 +152,31 @@ pub fn wrap(device: &Statement, keys: &[SoftKey], version: u32) -> Shipment {
             }
         })
         .collect();
-    let point = ephemeral.public_key().to_sec1_point(false);
-    Shipment {
-        suite: Suite::EcdhP256Null,
-        kek: point.as_bytes().to_vec(),
+    let shipment = Shipment {
+        suite,
+        kek: wrapped,
         parcels,
+    };
+    (shipment, clear)
+}
+
+/// A key-encryption key toward this unwrap key: the suite, its blob, its bytes.
+fn kek(unwrap_key: &[u8]) -> (Suite, Vec<u8>, [u8; 32]) {
+    let secret: [u8; 32] = sha2::Sha256::digest(b"ephemeral").into();
+    if let Ok(recipient) = p256::PublicKey::from_public_key_der(unwrap_key) {
+        let ephemeral = p256::SecretKey::from_bytes(&secret.into()).expect("a scalar in range");
+        let scalar = ephemeral.to_nonzero_scalar();
+        let shared = p256::ecdh::diffie_hellman(scalar, recipient.as_affine());
+        let point = ephemeral.public_key().to_sec1_point(false);
+        let clear = (*shared.raw_secret_bytes()).into();
+        return (Suite::EcdhP256Null, point.as_bytes().to_vec(), clear);
     }
+    let recipient = rsa::RsaPublicKey::from_public_key_der(unwrap_key).expect("an RSA key");
+    let padding = rsa::Oaep::<sha2::Sha256>::new();
+    let wrapped = recipient
+        .encrypt(&mut ChaCha20Rng::from_seed(secret), padding, &secret)
+        .expect("32 bytes fit");
+    (Suite::RsaOaepSha256, wrapped, secret)
 }
 
 /// Checks a symmetric key's proof.
