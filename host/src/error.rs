@@ -61,6 +61,12 @@ pub enum Failure {
         /// That of the device's statement.
         found: Fingerprint,
     },
+    /// A blank device was to get keys.
+    #[error("the device on '{0}' is not enrolled")]
+    NotEnrolled(String),
+    /// The firmware was built with a deliberate defect.
+    #[error("the device runs firmware with a deliberate defect, built for tests of the tests")]
+    Sabotaged,
     /// A `--key` that names no slot, or one twice.
     #[error("'{0}' names no free slot")]
     BadSlot(String),
@@ -140,7 +146,10 @@ impl Failure {
             | Self::Device(_)
             | Self::Emulate(_)
             | Self::DeviceEnded(_) => Exit::Device,
-            Self::Job(JobError::UnwrapKey(_)) | Self::IdentityMismatch { .. } => Exit::Policy,
+            Self::Job(JobError::UnwrapKey(_)) | Self::IdentityMismatch { .. } | Self::Sabotaged => {
+                Exit::Policy
+            }
+            Self::NotEnrolled(_) => Exit::Device,
             Self::Job(JobError::LabelTooLong(_) | JobError::NoProof { .. }) | Self::BadSlot(_) => {
                 Exit::Usage
             }
@@ -167,6 +176,8 @@ impl Failure {
             Self::IdentityMismatch { .. } => {
                 Some("take this device off the line: it is not the one that was enrolled".into())
             }
+            Self::NotEnrolled(_) => Some("run `keyferry device enroll` first".into()),
+            Self::Sabotaged => Some("flash the real firmware".into()),
             Self::BadSlot(_) => Some(format!(
                 "write LABEL@SLOT with a slot from 0 to {}, each slot once",
                 keyferry_protocol::MAX_SLOTS - 1

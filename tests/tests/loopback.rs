@@ -475,6 +475,55 @@ fn failing_entropy_and_fuses_refuse_every_order() {
     assert_eq!(refusal(enroll(&device, &authority)).0, Refusal::State);
 }
 
+/// A failed read of the fuses at the first start must not format the flash under a wrong root key.
+#[test]
+fn unreadable_fuses_leave_a_blank_flash_alone() {
+    let device = OnDesk::start(Desk::new(1, PAGES).without_root_key());
+    let flash = device.stop();
+    assert!(flash.bytes().iter().all(|byte| *byte == 0xff));
+    let device = OnDesk::start(Desk::with_flash(1, flash));
+    enroll(&device, &SoftAuthority::new(0)).unwrap();
+}
+
+/// An unsigned question between two proofs must not touch the receipt in the making.
+///
+/// SPEC: M-11
+#[test]
+fn a_status_question_amid_an_order_is_put_off() {
+    let (device, authority, mut session, statement) = enrolled();
+    let keys = two_keys();
+    let shipment = wrap(&statement, &keys, 1);
+    let challenge = Challenge([3; 32]);
+    let order = flow::inject_order(&authority, &statement, &shipment, challenge).unwrap();
+    let message = exchange_order(&mut session, &order).unwrap();
+    assert_eq!(Reply::decode(&message), Ok(Reply::Accepted));
+    let status = Request::Status {
+        order: order.digest(),
+        nonce: challenge,
+    };
+    let message = session.exchange(&status, &mut quiet).unwrap();
+    assert_eq!(
+        Reply::decode(&message),
+        Ok(Reply::Refused(Refusal::Sequence))
+    );
+    let mut answer = None;
+    for blob in [
+        &shipment.kek,
+        &shipment.parcels[0].blob,
+        &shipment.parcels[1].blob,
+    ] {
+        let early = session.send(&Request::Blob { bytes: blob }, &mut quiet);
+        answer = answer.or(early.unwrap());
+    }
+    let message = answer.unwrap_or_else(|| session.answer(&mut quiet).unwrap());
+    let Ok(Reply::Receipt { signature, receipt }) = Reply::decode(&message) else {
+        panic!("no receipt");
+    };
+    let digest = order.digest();
+    verify::slots(receipt, &signature, &statement, &digest, Kind::Inject).unwrap();
+    drop(device);
+}
+
 #[test]
 fn challenges_differ_after_each_start_with_a_stuck_source() {
     let mut flash = OnDesk::start(Desk::new(1, PAGES)).stop();

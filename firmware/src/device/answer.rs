@@ -13,7 +13,7 @@ use super::memory::{self, Memory};
 use super::orders::Accepted;
 use crate::keys;
 use crate::platform::{Platform, Status};
-use crate::store::{Change, ItemId, StoreError};
+use crate::store::{Change, Condition, ItemId, StoreError};
 use crate::wipe::Secret;
 
 /// What the store's errors mean to the station.
@@ -103,7 +103,16 @@ impl<P: Platform> Device<P> {
             .put(ItemId::RECEIPT, &stored[..Signature::LENGTH + length], None)
             .and_then(|()| self.store.put(ItemId::META, &next.encode(), None))
             .and_then(|()| self.store.commit());
-        written.map_err(storage)?;
+        match written {
+            // What is new is in force; the store erases what is old before anything else.
+            Ok(()) | Err(StoreError::Residue(_)) => {}
+            Err(error) => {
+                if self.store.condition() != Condition::Ready {
+                    self.memory = Memory::quarantined();
+                }
+                return Err(storage(error));
+            }
+        }
         self.memory = next;
         self.drop_job();
         self.platform.show(Status::Done);
@@ -167,6 +176,8 @@ impl<P: Platform> Device<P> {
         }
     }
 
+    // Not part of its caller's frame, which the scrubbing afterwards does not reach.
+    #[inline(never)]
     pub(super) fn answer_status(&mut self, order: Digest, nonce: Challenge) {
         if self.no_keys() || self.memory.state == State::Quarantined {
             self.refuse(Refusal::State);

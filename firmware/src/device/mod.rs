@@ -91,14 +91,17 @@ impl<P: Platform> Device<P> {
         let mut entropy = [0; 32];
         let entropy_read = platform.entropy(&mut entropy).is_ok();
         let seed = Secret::copied(&root);
-        let mut store = Store::open(flash, root);
-        let mut memory = if root_read && store.condition() == Condition::Ready {
-            Memory::load(&mut store)
+        let mut store = if root_read {
+            Store::open(flash, root)
         } else {
-            Memory::quarantined()
+            Store::without_root_key(flash)
+        };
+        let mut memory = match store.condition() {
+            Condition::Ready => Memory::load(&mut store),
+            Condition::Quarantined(_) => Memory::quarantined(),
         };
         let random = match store.next_boot() {
-            Ok(boot) if root_read && entropy_read => Some(Drbg::new(&seed, boot, &entropy)),
+            Ok(boot) if entropy_read => Some(Drbg::new(&seed, boot, &entropy)),
             Ok(_) => None,
             Err(_) => {
                 memory = Memory::quarantined();
@@ -197,13 +200,23 @@ impl<P: Platform> Device<P> {
     }
 
     fn step(&mut self) -> bool {
-        let more = match self.job {
-            Job::Idle => return false,
-            Job::Enroll(_) => self.step_enroll(),
-            Job::Inject(_) => self.step_inject(),
-        };
+        if matches!(self.job, Job::Idle) {
+            return false;
+        }
+        let more = self.step_job();
         scrub_stack::<SCRUBBED_STACK>();
         more
+    }
+
+    /// Never part of [`Self::step`]'s frame, which the scrubbing does not reach: a key moved through a local variable
+    /// would stay there.
+    #[inline(never)]
+    fn step_job(&mut self) -> bool {
+        match self.job {
+            Job::Idle => false,
+            Job::Enroll(_) => self.step_enroll(),
+            Job::Inject(_) => self.step_inject(),
+        }
     }
 
     fn flush(&mut self) {
@@ -251,11 +264,17 @@ impl<P: Platform> Device<P> {
                 second,
                 order,
             }) => {
-                self.drop_job();
                 self.take_order(order, &signature, second.as_ref());
                 scrub_stack::<SCRUBBED_STACK>();
             }
-            Ok(Request::Blob { bytes }) => self.take_blob(bytes),
+            Ok(Request::Blob { bytes }) => {
+                self.take_blob(bytes);
+                scrub_stack::<SCRUBBED_STACK>();
+            }
+            // A receipt may be in the making: its buffer is not for anything else.
+            Ok(Request::Status { .. }) if !matches!(self.job, Job::Idle) => {
+                self.refuse(Refusal::Sequence);
+            }
             Ok(Request::Status { order, nonce }) => {
                 self.answer_status(order, nonce);
                 scrub_stack::<SCRUBBED_STACK>();

@@ -43,6 +43,8 @@ const fn allowed(kind: Kind, state: State) -> bool {
 }
 
 impl<P: Platform> Device<P> {
+    // Not part of its caller's frame, which the scrubbing afterwards does not reach.
+    #[inline(never)]
     pub(super) fn take_order(
         &mut self,
         bytes: &[u8],
@@ -55,6 +57,8 @@ impl<P: Platform> Device<P> {
             Err(refusal) => self.refuse(refusal),
             Ok(_) if self.is_last_order(&digest) => self.answer_stored_receipt(),
             Ok((header, body)) => {
+                // Only an authentic order ends the one that is under way.
+                self.drop_job();
                 let order = Accepted { digest, header };
                 let done = self
                     .admit(&header)

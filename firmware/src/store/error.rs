@@ -28,6 +28,8 @@ pub enum Reason {
     Damaged,
     /// The flash reports errors.
     Flash,
+    /// The root key could not be read, so that nothing in it can be vouched for.
+    NoRootKey,
     /// The flash area has fewer than four erase pages.
     AreaTooSmall,
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Reason {
             Self::OtherGeometry => f.write_str("made for another flash geometry"),
             Self::Damaged => f.write_str("damaged"),
             Self::Flash => f.write_str("flash errors"),
+            Self::NoRootKey => f.write_str("no root key"),
             Self::AreaTooSmall => f.write_str("flash area too small"),
         }
     }

@@ -132,6 +132,16 @@ impl<F: NorFlash> Store<F> {
         Self::open_ring(Ring::new(flash), root_key)
     }
 
+    /// A store whose root key could not be read: quarantined, and its flash never touched.
+    pub fn without_root_key(flash: F) -> Self {
+        Self {
+            ring: Ring::new(flash),
+            root: RootKey::zeroed(),
+            current: Err(Reason::NoRootKey),
+            transaction: None,
+        }
+    }
+
     fn open_ring(mut ring: Ring<F>, root: RootKey) -> Self {
         let found = match recovery::find(&mut ring, &root) {
             Ok(Some(snapshot)) => Ok(snapshot),

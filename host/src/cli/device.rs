@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use keyferry_protocol::identity::{Challenge, Fingerprint};
 use keyferry_protocol::message::{Progress, Task};
+use keyferry_protocol::receipt::Flavour;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use serde_json::{Value, json};
 
@@ -170,7 +171,7 @@ fn list(context: &Context, port: &PortArgs) -> Outcome {
         .map(|slot| {
             [
                 slot.slot.to_string(),
-                slot.label.as_str().to_owned(),
+                slot.label.as_str().replace(char::is_control, "?"),
                 slot.version.to_string(),
                 format!("{:#06x}", slot.attributes.key_type),
                 slot.attributes.bits.to_string(),
@@ -203,9 +204,15 @@ struct Visit {
 }
 
 impl Who {
-    fn visit(&self, context: &Context, unwrap: UnwrapAlgorithm) -> Result<Visit, Failure> {
+    fn visit(
+        &self,
+        context: &Context,
+        unwrap: UnwrapAlgorithm,
+        may_enroll: bool,
+    ) -> Result<Visit, Failure> {
         let (token, _) = self.token.open(context)?;
         let mut session = greet(&self.port)?;
+        self.check_greeting(&session, may_enroll)?;
         let statement = {
             let authority = self.authority(&token)?;
             let nonce = Challenge(random()?);
@@ -227,6 +234,20 @@ impl Who {
         Ok(TokenAuthority::new(token, key)?)
     }
 
+    /// What can be refused on the device's own word, before anything is signed for it. The signed statement decides.
+    fn check_greeting(&self, session: &Session, may_enroll: bool) -> Result<(), Failure> {
+        let found = session.greeting().identity;
+        if !may_enroll && found == Fingerprint::ZERO {
+            return Err(Failure::NotEnrolled(session.port_name()));
+        }
+        match self.identity {
+            Some(expected) if expected != found => {
+                Err(Failure::IdentityMismatch { expected, found })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Visit policy: nothing is wrapped before it.
     fn check(&self, context: &Context, statement: &Statement) -> Result<(), Failure> {
         let found = fingerprint(&statement.identity_key);
@@ -238,6 +259,11 @@ impl Who {
             (None, Some(Policy::Open) | None) => context.note(
                 "policy open: whatever device is on this port is trusted; --identity pins one",
             ),
+        }
+        match statement.flavour {
+            Flavour::Sabotaged => return Err(Failure::Sabotaged),
+            Flavour::Development => context.note("development firmware"),
+            Flavour::Production => {}
         }
         if statement.rng == keyferry_protocol::receipt::SourceClass::Test
             || statement.root_key == keyferry_protocol::receipt::SourceClass::Test
@@ -276,7 +302,7 @@ fn targets(token: &Token, keys: &[String]) -> Result<Vec<Target>, Failure> {
 }
 
 fn enroll(context: &Context, arguments: &Enroll) -> Outcome {
-    let visit = arguments.who.visit(context, arguments.unwrap)?;
+    let visit = arguments.who.visit(context, arguments.unwrap, true)?;
     let statement = &visit.statement;
     if let Some(path) = &arguments.out {
         let pem = crate::hsm::PublicKey::from_spki_der(&statement.unwrap_key)
@@ -324,7 +350,9 @@ fn inject(context: &Context, arguments: &Inject) -> Outcome {
         target.key.check_may_leave()?;
     }
     drop(token);
-    let mut visit = arguments.who.visit(context, UnwrapAlgorithm::Rsa2048)?;
+    let mut visit = arguments
+        .who
+        .visit(context, UnwrapAlgorithm::Rsa2048, false)?;
     let targets = targets(&visit.token, &arguments.keys)?;
     let authority = arguments.who.authority(&visit.token)?;
     let suite = match arguments.suite {
@@ -357,7 +385,9 @@ fn inject(context: &Context, arguments: &Inject) -> Outcome {
 }
 
 fn prove(context: &Context, arguments: &Prove) -> Outcome {
-    let mut visit = arguments.who.visit(context, UnwrapAlgorithm::Rsa2048)?;
+    let mut visit = arguments
+        .who
+        .visit(context, UnwrapAlgorithm::Rsa2048, false)?;
     let targets = targets(&visit.token, &arguments.keys)?;
     let authority = arguments.who.authority(&visit.token)?;
     let progress = Bar::new(context);

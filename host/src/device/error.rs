@@ -110,7 +110,7 @@ impl DeviceError {
                 "check the baud rate, and that this port is the device's keyferry port"
             }
             Self::Disappeared { .. } | Self::Restarted { .. } => {
-                "nothing half-done stays behind: check power and cable, then run the same command again"
+                "check power and cable, then see `keyferry device list`: the order was done whole or not at all"
             }
             Self::Version { .. } => "update the device's firmware or this program",
             Self::Refused { refusal, .. } => refusal_hint(*refusal),

@@ -153,7 +153,8 @@ pub fn enroll(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Statement, DeviceError> {
     let greeting = session.greeting().clone();
-    // Counter and challenge of the greeting are only claims: a wrong one gets the order refused, nothing else.
+    // Counter and challenge of the greeting are only claims. A false challenge gets the order refused; a false counter can
+    // at most move the device's counter by one order's step.
     let standing = Standing {
         state: greeting.state,
         counter: greeting.counter,
@@ -247,6 +248,17 @@ pub fn inject(
         .iter()
         .map(|parcel| (parcel.slot, parcel.proof));
     check_reports(&reports, asked)?;
+    let as_ordered = reports
+        .iter()
+        .zip(&shipment.parcels)
+        .all(|(report, parcel)| {
+            report.version == parcel.version && report.attributes == parcel.attributes
+        });
+    if !as_ordered {
+        return Err(DeviceError::Untrusted {
+            reason: "the receipt reports other versions or attributes than the order gave",
+        });
+    }
     Ok(Proofs {
         order: digest,
         challenge,

@@ -137,8 +137,8 @@ impl Session {
                     state: hello.state,
                     counter: hello.counter,
                     challenge: hello.challenge,
-                    board: hello.board.to_owned(),
-                    firmware: hello.firmware.to_owned(),
+                    board: printable(hello.board),
+                    firmware: printable(hello.firmware),
                 };
                 Ok(session)
             }
@@ -335,6 +335,11 @@ fn take_progress(
         Ok(_) => Ok(Some(message)),
         Err(_) => Err(DeviceError::Unexpected),
     }
+}
+
+/// A device's words without control characters: they end up on a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.replace(char::is_control, "?")
 }
 
 fn session_number() -> u16 {

@@ -10,6 +10,7 @@ use p256::ecdsa::signature::Verifier;
 use sha2::{Digest as _, Sha256};
 
 use super::DeviceError;
+use super::session::printable;
 
 /// SHA-256 of a public key's `SubjectPublicKeyInfo` DER.
 #[must_use]
@@ -177,8 +178,8 @@ pub fn statement(
         identity_key,
         unwrap_key: statement.unwrap_key.to_vec(),
         suites: statement.suites.iter().copied().collect(),
-        board: statement.board.to_owned(),
-        firmware: statement.firmware.to_owned(),
+        board: printable(statement.board),
+        firmware: printable(statement.firmware),
         flavour: statement.flavour,
         rng: statement.rng,
         root_key: statement.root_key,
