@@ -2,6 +2,7 @@
 
 mod basic;
 mod damage;
+mod format;
 mod model;
 mod power_cut;
 mod sequential;

@@ -8,7 +8,7 @@ use std::{format, vec};
 use super::*;
 
 /// Items with their public and secret parts.
-pub(super) type Items = BTreeMap<ItemId, (Vec<u8>, Vec<u8>)>;
+pub(super) type Items = BTreeMap<ItemId, Parts>;
 
 /// The ten-line model.
 #[derive(Clone, Default)]
