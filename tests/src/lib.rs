@@ -4,4 +4,5 @@
 pub mod board;
 pub mod command;
 pub mod desk;
+pub mod softhsm;
 pub mod software;

@@ -149,6 +149,25 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
             brew: "openssl@3",
         }),
     },
+    Prerequisite {
+        name: "opensc",
+        why: "its spy shows tests each call that a token gets",
+        probes: &[Probe::File(SPY_MODULES)],
+        remedy: Remedy::Package(Package {
+            apt: "opensc-pkcs11",
+            dnf: "opensc",
+            brew: "opensc",
+        }),
+    },
+];
+
+/// Where they put OpenSC's spy, a PKCS#11 module that writes down each call and passes it on.
+const SPY_MODULES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/pkcs11-spy.so",
+    "/usr/lib/aarch64-linux-gnu/pkcs11-spy.so",
+    "/usr/lib64/pkcs11/pkcs11-spy.so",
+    "/usr/local/lib/pkcs11-spy.so",
+    "/opt/homebrew/lib/pkcs11-spy.so",
 ];
 
 /// Where Debian, Fedora, others and Homebrew put SoftHSM's PKCS#11 library.
