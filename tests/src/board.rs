@@ -153,6 +153,20 @@ impl Rig {
         Session::open(Box::new(tap)).expect("the device answers")
     }
 
+    /// Path of the serial port.
+    #[must_use]
+    pub fn port(&self) -> &str {
+        self.emulator.port()
+    }
+
+    /// Puts other fuses in; they count from the next start on.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn burn_fuses(&self, fuses: [u8; 32]) {
+        fs::write(self.config.dir.join("fuse.bin"), fuses).expect("a writable folder");
+    }
+
     /// What went over the line so far.
     #[must_use]
     pub fn wire(&self) -> Wire {

@@ -231,3 +231,43 @@ impl<L: FnMut(Direction, &mut Vec<u8>) + Send> Port for DeskPort<L> {
         self.now
     }
 }
+
+/// A port whose bytes pass through a line that may change them.
+pub struct Tampered<L> {
+    port: Box<dyn Port>,
+    line: L,
+}
+
+impl<L: FnMut(Direction, &mut [u8]) + Send> Tampered<L> {
+    /// Puts `line` before `port`.
+    pub fn new(port: Box<dyn Port>, line: L) -> Self {
+        Self { port, line }
+    }
+}
+
+impl<L: FnMut(Direction, &mut [u8]) + Send> Port for Tampered<L> {
+    fn name(&self) -> &str {
+        self.port.name()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut carried = bytes.to_vec();
+        (self.line)(Direction::Down, &mut carried);
+        // All of it: what the line has changed must not pass it twice.
+        let mut sent = 0;
+        while sent < carried.len() {
+            sent += self.port.write(&carried[sent..])?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = self.port.read(bytes)?;
+        (self.line)(Direction::Up, &mut bytes[..count]);
+        Ok(count)
+    }
+
+    fn now(&self) -> Millis {
+        self.port.now()
+    }
+}

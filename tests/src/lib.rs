@@ -2,5 +2,6 @@
 //! a token. The real parts stand beside: a token in [`softhsm`], boards in the emulator.
 
 pub mod board;
+pub mod command;
 pub mod desk;
 pub mod software;

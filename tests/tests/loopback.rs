@@ -405,9 +405,9 @@ fn a_blob_altered_on_the_cable_is_refused() {
 /// SPEC: M-19
 #[test]
 fn versions_only_go_up_also_after_a_removal() {
-    let (device, authority, mut session, statement) = enrolled();
+    let (device, authority, _, statement) = enrolled();
     let keys = two_keys();
-    let mut put = |version| {
+    let put = |version| {
         let (mut session, statement) = enroll(&device, &authority).unwrap();
         let shipment = wrap(&statement, &keys, version);
         inject(&mut session, &authority, &statement, &shipment)
@@ -428,7 +428,7 @@ fn versions_only_go_up_also_after_a_removal() {
         slots: [0, 1].into_iter().collect(),
     });
     let order = SignedOrder::new(&authority, header, &body).unwrap();
-    session = Session::open(device.port()).unwrap();
+    let mut session = Session::open(device.port()).unwrap();
     exchange_order(&mut session, &order).unwrap();
     assert!(flow::list(&mut session).unwrap().is_empty());
     assert_eq!(refusal(put(3)), (Refusal::VersionRollback, true));

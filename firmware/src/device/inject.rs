@@ -174,6 +174,10 @@ impl<P: Platform> Device<P> {
 
     /// Takes a piece of the blob that is due.
     pub(super) fn take_blob(&mut self, bytes: &[u8]) {
+        if self.blob_is_complete() {
+            // The one before is opened first: the next needs its place.
+            self.step();
+        }
         let Job::Inject(injecting) = &self.job else {
             self.refuse(Refusal::Sequence);
             return;
@@ -194,6 +198,15 @@ impl<P: Platform> Device<P> {
         }
     }
 
+    fn blob_is_complete(&self) -> bool {
+        match &self.job {
+            Job::Inject(injecting) => injecting
+                .due_blob()
+                .is_some_and(|(_, blob)| self.blob_length >= usize::from(blob.length)),
+            Job::Idle | Job::Enroll(_) => false,
+        }
+    }
+
     /// Opens the blob that is complete, or makes the next proof, or concludes.
     pub(super) fn step_inject(&mut self) -> bool {
         let Job::Inject(injecting) = &self.job else {
@@ -201,7 +214,7 @@ impl<P: Platform> Device<P> {
         };
         let order = injecting.order;
         let step = match injecting.due_blob() {
-            Some((_, blob)) if self.blob_length < usize::from(blob.length) => return false,
+            Some(_) if !self.blob_is_complete() => return false,
             Some((role, blob)) => self.open_blob(role, &blob.digest),
             None if injecting.failed => Err(Refusal::Unwrap),
             None if injecting.proved < injecting.proofs.len() => self.prove_next(),

@@ -46,6 +46,10 @@ pub enum Work {
 }
 
 /// What the device is in the middle of.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, and no heap to put the larger into"
+)]
 enum Job {
     /// Nothing.
     Idle,
@@ -149,8 +153,6 @@ impl<P: Platform> Device<P> {
         let _ = now;
         let mut rest = bytes;
         while !rest.is_empty() {
-            // A step that is due comes before the next message: it may need the buffer the message would use.
-            while self.step() {}
             let (used, event) = self.link.receive(rest);
             rest = rest.get(used..).unwrap_or(&[]);
             match event {
@@ -171,9 +173,8 @@ impl<P: Platform> Device<P> {
     pub fn work(&mut self, now: Millis) -> Work {
         let more = self.step();
         self.flush();
-        if more {
-            Work::More
-        } else if self.link.transmit(now).is_ok_and(|bytes| !bytes.is_empty()) {
+        let sending = self.link.transmit(now).is_ok_and(|bytes| !bytes.is_empty());
+        if more || sending {
             Work::More
         } else {
             Work::Idle(self.link.deadline())
@@ -269,15 +270,18 @@ impl<P: Platform> Device<P> {
     }
 
     fn greet(&mut self, min: u8, max: u8) {
-        if min > VERSION || max < VERSION_MIN {
+        let shared = (VERSION_MIN..=VERSION)
+            .rev()
+            .find(|version| (min..=max).contains(version));
+        let Some(version) = shared else {
             self.refuse(Refusal::UnknownVersion);
             return;
-        }
+        };
         debug!("greeted");
         self.greeted = true;
         let description = self.platform.description();
         let hello = Hello {
-            version: max.min(VERSION),
+            version,
             device: self.platform.device_id(),
             identity: self.memory.identity,
             unwrap: self.memory.unwrap,

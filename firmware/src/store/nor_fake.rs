@@ -174,6 +174,12 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         self.failing = Some(self.operations + operations);
     }
 
+    /// Whether the operation that was to fail has been reached.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failing.is_some_and(|at| self.operations > at)
+    }
+
     /// Whether power is off.
     #[must_use]
     pub const fn is_off(&self) -> bool {

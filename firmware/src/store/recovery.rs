@@ -159,7 +159,8 @@ pub(super) fn inspect<F: NorFlash>(
     let (fields, crc) = first.split_first_chunk().ok_or(Rejected::Nothing)?;
     let crc = crc.first_chunk().ok_or(Rejected::Nothing)?;
     let (crc_fits, mac_fits) = checks.fits(fields, crc, &mac);
-    if !ring.has(Defect::CommitFirst) {
+    let trusted = ring.has(Defect::CommitFirst) && commit.sequence != FIRST;
+    if !trusted {
         if !crc_fits {
             return Err(Rejected::Nothing);
         }
@@ -176,7 +177,7 @@ pub(super) fn inspect<F: NorFlash>(
         body: commit.body,
         base: commit.base,
         ticks_used: 0,
-        committed: ring.has(Defect::CommitUnsettled) || ring.has(Defect::CommitFirst),
+        committed: trusted || ring.has(Defect::CommitUnsettled),
         directory: directory(ring, page, &commit)?,
     };
     for tick in 0..snapshot.ticks(Ring::<F>::PAGE) {

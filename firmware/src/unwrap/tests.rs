@@ -288,6 +288,7 @@ fn hostile_der_never_panics() {
     }
 }
 
+// SPEC: M-22
 #[test]
 fn secrets_are_cut_at_their_signed_length_and_nowhere_else() {
     let key: Vec<u8> = (1..=45).collect();

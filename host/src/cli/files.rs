@@ -18,7 +18,7 @@ pub fn write_new(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> 
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),
     };
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    let mut file = temporary(folder).map_err(failed)?;
     file.write_all(bytes)
         .and_then(|()| file.as_file().sync_all())
         .map_err(failed)?;
@@ -33,6 +33,17 @@ pub fn write_new(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> 
         }
         Err(error) => Err(failed(error.error)),
     }
+}
+
+/// A temporary file with the permissions of any new file: what is written here is wrapped or public.
+fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
 }
 
 /// Refuses early what [`write_new`] would refuse in the end, before the token has done its work for nothing.

@@ -312,16 +312,16 @@ fn export(context: &Context, arguments: &Export) -> Outcome {
 
 /// The strongest suite that the token does and the recipient's key allows.
 fn strongest_suite(token: &Token, recipient: &PublicKey) -> Result<Suite, Failure> {
-    let supported = token.supported_suites()?;
-    supported
-        .iter()
-        .copied()
-        .find(|suite| recipient.key_type().fits(*suite))
-        .ok_or_else(|| Failure::NoCommonSuite {
-            token: token.label().into(),
-            recipient: recipient.key_type().to_string(),
-            supported,
-        })
+    for suite in Suite::ALL {
+        if recipient.key_type().fits(suite) && token.supports(suite)? {
+            return Ok(suite);
+        }
+    }
+    Err(Failure::NoCommonSuite {
+        token: token.label().into(),
+        recipient: recipient.key_type().to_string(),
+        supported: token.supported_suites()?,
+    })
 }
 
 /// The recipient's key if its name is that of a file.

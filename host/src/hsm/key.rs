@@ -216,11 +216,11 @@ pub enum Flag {
 }
 
 impl Flag {
-    /// All boolean attributes.
+    /// All boolean attributes. `CKA_MODIFIABLE` is the last: `C_DeriveKey` of SoftHSM 2.6.1 takes a template in order, and refuses
+    /// every attribute that follows this one if it is false.
     pub const ALL: [Self; 19] = [
         Self::Token,
         Self::Private,
-        Self::Modifiable,
         Self::Copyable,
         Self::Destroyable,
         Self::Sensitive,
@@ -237,6 +237,7 @@ impl Flag {
         Self::Wrap,
         Self::Unwrap,
         Self::Derive,
+        Self::Modifiable,
     ];
 
     /// The name used in output: the attribute's, in lower case with hyphens.

@@ -84,29 +84,38 @@ impl Token {
         })
     }
 
-    /// The suites under which this token wraps, strongest first, found out by making a throw-away KEK for a throw-away
-    /// recipient under each. That the token accepts a suite is not yet a proof that it does it right: the blobs are not
-    /// opened here.
+    /// The suites under which this token wraps, strongest first; each found out as in [`Token::supports`].
     ///
     /// # Errors
-    /// [`HsmError::Token`] if the token fails for another reason than not knowing the suite.
+    /// As [`Token::supports`].
     pub fn supported_suites(&self) -> Result<Vec<Suite>, HsmError> {
         let mut supported = Vec::new();
         for suite in Suite::ALL {
-            let attempt = self
-                .trial_recipient(suite)
-                .and_then(|recipient| self.make_kek(&recipient, suite));
-            match attempt {
-                Ok(_) => supported.push(suite),
-                Err(
-                    HsmError::SuiteRefused { .. }
-                    | HsmError::SuiteUnavailable { .. }
-                    | HsmError::UnexpectedLength { .. },
-                ) => {}
-                Err(error) => return Err(error),
+            if self.supports(suite)? {
+                supported.push(suite);
             }
         }
         Ok(supported)
+    }
+
+    /// Whether this token wraps under the suite, found out by making a throw-away KEK for a throw-away recipient. That the
+    /// token accepts the suite is not yet a proof that it does it right: the blob is not opened.
+    ///
+    /// # Errors
+    /// [`HsmError::Token`] if the token fails for another reason than not knowing the suite.
+    pub fn supports(&self, suite: Suite) -> Result<bool, HsmError> {
+        let attempt = self
+            .trial_recipient(suite)
+            .and_then(|recipient| self.make_kek(&recipient, suite));
+        match attempt {
+            Ok(_) => Ok(true),
+            Err(
+                HsmError::SuiteRefused { .. }
+                | HsmError::SuiteUnavailable { .. }
+                | HsmError::UnexpectedLength { .. },
+            ) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// A recipient that nobody is: a modulus whose factors nobody knows, or the generator of the curve.
@@ -214,7 +223,6 @@ impl Token {
             .connection
             .derive_ecdh_null(private.handle(), point, SESSION_LABEL, &flags)
             .map_err(|error| self.refusal(suite, error))?;
-        let kek = self.connection.guard(kek);
         match public.numbers() {
             PublicNumbers::P256(point) => Ok((kek, point.to_vec())),
             PublicNumbers::Rsa { .. } | PublicNumbers::P384(_) => Err(HsmError::UnexpectedLength {

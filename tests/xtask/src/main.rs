@@ -1,9 +1,11 @@
-//! The developer's doors: `cargo xtask setup`, `cargo xtask test`.
+//! The developer's doors: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask test`.
 //!
 //! What CI runs is what a person runs. Everything here goes through `std::process` without a shell, so that it works the
 //! same wherever the prerequisites do. A door never skips a step without saying so.
 
 mod checks;
+mod demo;
+mod firmware;
 mod process;
 mod screen;
 mod setup;
@@ -35,6 +37,12 @@ enum Door {
         #[arg(long)]
         check: bool,
     },
+    /// The main job from nothing: a token, an emulated board, five keys injected, proved, and proved again after a power cut.
+    Demo {
+        /// Kind of the device's unwrap key.
+        #[arg(long, default_value = "rsa-2048", value_parser = ["rsa-2048", "p-256"])]
+        unwrap: String,
+    },
     /// Everything that CI checks: setup, formatting, lints, documentation, no_std builds, tests.
     Test {
         /// Add the slow campaigns.
@@ -56,6 +64,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.door {
         Door::Setup { check: true } => setup::check(&screen),
         Door::Setup { check: false } => setup::run(&screen),
+        Door::Demo { unwrap } => demo::run(&screen, &unwrap),
         Door::Test { long } => checks::run(&screen, long),
     };
     let outcome = outcome.unwrap_or_else(|error| {

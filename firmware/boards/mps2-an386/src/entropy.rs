@@ -10,6 +10,10 @@ use semihosting::io::Read;
 use crate::arguments::EntropySource;
 
 /// An entropy source, as the command line chose it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one value, and it never moves after the start"
+)]
 pub enum Entropy {
     /// The host's random device, opened for every request.
     Host,

@@ -42,11 +42,11 @@ fn put_one<F: NorFlash>(
     store.commit()
 }
 
+/// Public and secret part of an item.
+type Parts = (Vec<u8>, Vec<u8>);
+
 /// Both parts of an item, `None` if it is not there.
-fn get<F: NorFlash>(
-    store: &mut Store<F>,
-    id: ItemId,
-) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+fn get<F: NorFlash>(store: &mut Store<F>, id: ItemId) -> Result<Option<Parts>, StoreError> {
     let mut buf = [0; MAX_PUBLIC];
     let Some(public) = store.public(id, &mut buf)?.map(<[u8]>::to_vec) else {
         return Ok(None);

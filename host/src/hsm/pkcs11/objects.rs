@@ -214,12 +214,13 @@ pub(super) const P256_PARAMETERS: &[u8] =
 /// `namedCurve secp384r1` in DER (RFC 5480 §2.1.1).
 pub(super) const P384_PARAMETERS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 
-/// What every new object has: class, type, label, id and all its boolean attributes.
+/// What a new object is made from: class, type, label, id, the attributes of its own type, and all its boolean attributes.
 pub(super) fn template(
     class: KeyClass,
     key_type: KeyType,
     label: &str,
     id: &[u8],
+    own: Vec<Attribute>,
     flags: &Flags,
 ) -> Vec<Attribute> {
     let mut template = vec![
@@ -238,6 +239,7 @@ pub(super) fn template(
     if !id.is_empty() {
         template.push(Attribute::Id(id.into()));
     }
+    template.extend(own);
     template.extend(
         flags
             .known()

@@ -96,8 +96,8 @@ impl Connection {
                 return Err(failure(&Error::NotSupported));
             }
         };
-        let mut attributes = template(KeyClass::Secret, key_type, label, id, flags);
-        attributes.push(value_length(bits));
+        let own = vec![value_length(bits)];
+        let attributes = template(KeyClass::Secret, key_type, label, id, own, flags);
         self.session()
             .generate_key(&mechanism, &attributes)
             .map(KeyHandle)
@@ -113,26 +113,35 @@ impl Connection {
         public_flags: &Flags,
         private_flags: &Flags,
     ) -> Result<(KeyHandle, KeyHandle), HsmError> {
-        let mut public = template(KeyClass::Public, key_type, label, id, public_flags);
-        let private = template(KeyClass::Private, key_type, label, id, private_flags);
-        let mechanism = match key_type {
-            KeyType::Rsa { bits } => {
-                public.push(modulus_bits(bits));
-                public.push(Attribute::PublicExponent(RSA_EXPONENT.into()));
-                CkMechanism::RsaPkcsKeyPairGen
-            }
-            KeyType::P256 => {
-                public.push(Attribute::EcParams(P256_PARAMETERS.into()));
-                CkMechanism::EccKeyPairGen
-            }
-            KeyType::P384 => {
-                public.push(Attribute::EcParams(P384_PARAMETERS.into()));
-                CkMechanism::EccKeyPairGen
-            }
+        let (mechanism, own) = match key_type {
+            KeyType::Rsa { bits } => (
+                CkMechanism::RsaPkcsKeyPairGen,
+                vec![
+                    modulus_bits(bits),
+                    Attribute::PublicExponent(RSA_EXPONENT.into()),
+                ],
+            ),
+            KeyType::P256 => (
+                CkMechanism::EccKeyPairGen,
+                vec![Attribute::EcParams(P256_PARAMETERS.into())],
+            ),
+            KeyType::P384 => (
+                CkMechanism::EccKeyPairGen,
+                vec![Attribute::EcParams(P384_PARAMETERS.into())],
+            ),
             KeyType::Aes { .. } | KeyType::Secret { .. } | KeyType::Other => {
                 return Err(failure(&Error::NotSupported));
             }
         };
+        let public = template(KeyClass::Public, key_type, label, id, own, public_flags);
+        let private = template(
+            KeyClass::Private,
+            key_type,
+            label,
+            id,
+            Vec::new(),
+            private_flags,
+        );
         self.session()
             .generate_key_pair(&mechanism, &public, &private)
             .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
@@ -147,8 +156,8 @@ impl Connection {
         id: &[u8],
         flags: &Flags,
     ) -> Result<KeyHandle, HsmError> {
-        let mut attributes = template(KeyClass::Public, key.key_type(), label, id, flags);
-        attributes.extend(public_numbers(key)?);
+        let own = public_numbers(key)?;
+        let attributes = template(KeyClass::Public, key.key_type(), label, id, own, flags);
         self.session()
             .create_object(&attributes)
             .map(KeyHandle)
@@ -163,15 +172,28 @@ impl Connection {
         point: &[u8],
         label: &str,
         flags: &Flags,
-    ) -> Result<KeyHandle, HsmError> {
+    ) -> Result<SessionObject<'_>, HsmError> {
         let bits = 256;
-        let mut attributes = template(KeyClass::Secret, KeyType::Aes { bits }, label, &[], flags);
-        attributes.push(value_length(bits));
         let mechanism = CkMechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), point));
-        self.session()
+        let key_type = KeyType::Aes { bits };
+        let own = vec![value_length(bits)];
+        let attributes = template(KeyClass::Secret, key_type, label, &[], own, flags);
+        let handle = self
+            .session()
             .derive_key(&mechanism, private.0, &attributes)
             .map(KeyHandle)
-            .map_err(|error| failure(&error))
+            .map_err(|error| failure(&error))?;
+        let guard = self.guard(handle);
+        let found = self.read(handle, KeyClass::Secret)?.key_type;
+        // The length comes from the shared secret, and a shorter key would be a weaker one.
+        if found != key_type {
+            return Err(HsmError::WrongKeyType {
+                label: label.into(),
+                found,
+                wanted: "aes-256",
+            });
+        }
+        Ok(guard)
     }
 
     /// Ties a session object to the life of a guard.

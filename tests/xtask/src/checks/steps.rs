@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 
+use crate::firmware::{self, Variant};
 use crate::screen::Screen;
 use crate::setup;
 
@@ -180,6 +181,21 @@ pub(crate) const STEPS: &[Step] = &[
             ]),
             "feature `rsa` does not build for targets without atomic compare-and-swap",
         ),
+    },
+    Step {
+        name: "firmware images",
+        action: Action::Call {
+            run: |_, environment| {
+                for variant in Variant::ALL {
+                    let image = firmware::build(variant)?;
+                    if let Some(folder) = image.parent() {
+                        environment.push(("KEYFERRY_FIRMWARE_DIR", folder.into()));
+                    }
+                }
+                Ok(())
+            },
+            by_hand: "cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware",
+        },
     },
     Step {
         name: "tests",

@@ -8,6 +8,7 @@ use serde_json::{Map, json};
 use crate::Outcome;
 use crate::screen::{self, BAD, GOOD, NOTE, Screen};
 use install::Access;
+pub(crate) use prerequisites::softhsm_module;
 use prerequisites::{PREREQUISITES, Prerequisite};
 
 /// What a prerequisite's line says.
@@ -25,10 +26,15 @@ enum State {
 pub(crate) fn run(screen: &Screen) -> anyhow::Result<Outcome> {
     let missing = survey(screen, PREREQUISITES.iter(), State::Present)?;
     let present = PREREQUISITES.len() - missing.len();
-    if missing.is_empty() {
+    let installers = if missing.is_empty() {
+        Vec::new()
+    } else {
+        install::installers(&missing, Access::find())
+    };
+    if installers.is_empty() {
         return finish(screen, present, 0, &missing);
     }
-    for installer in install::installers(&missing, Access::find()) {
+    for installer in installers {
         installer.run(screen);
     }
     let still_missing = survey(screen, missing.iter().copied(), State::Installed)?;

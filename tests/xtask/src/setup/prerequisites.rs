@@ -163,6 +163,14 @@ const SOFTHSM_MODULES: &[&str] = &[
     "/opt/homebrew/lib/softhsm/libsofthsm2.so",
 ];
 
+/// SoftHSM's PKCS#11 library on this machine.
+pub(crate) fn softhsm_module() -> Option<&'static std::path::Path> {
+    SOFTHSM_MODULES
+        .iter()
+        .map(std::path::Path::new)
+        .find(|path| path.is_file())
+}
+
 impl Prerequisite {
     /// What the thing says of itself, or `None` where it is missing or unfit.
     pub(crate) fn find(&self) -> Option<String> {

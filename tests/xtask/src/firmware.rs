@@ -1,0 +1,197 @@
+//! Builds the firmware of the emulated board.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use serde_json::Value;
+
+/// The board's package.
+const PACKAGE: &str = "keyferry-mps2-an386";
+/// Its target.
+const TARGET: &str = "thumbv7em-none-eabi";
+/// Its build profile, from the workspace manifest.
+const PROFILE: &str = "firmware";
+
+/// Which firmware to build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// The real one.
+    Default,
+    /// Keys rest unencrypted in flash: a defect that the leak tests must find.
+    SabotagePlainStorage,
+    /// Nothing is wiped: a defect that the leak tests must find.
+    SabotageNoWipe,
+}
+
+impl Variant {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [
+        Self::Default,
+        Self::SabotagePlainStorage,
+        Self::SabotageNoWipe,
+    ];
+
+    /// The name in output and in the file's name.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::SabotagePlainStorage => "sabotage-plain-storage",
+            Self::SabotageNoWipe => "sabotage-no-wipe",
+        }
+    }
+
+    /// The cargo feature that makes it, on top of the default ones.
+    const fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::Default => None,
+            Self::SabotagePlainStorage | Self::SabotageNoWipe => Some(self.name()),
+        }
+    }
+}
+
+/// Why there is no firmware.
+#[derive(Debug)]
+pub(crate) enum BuildError {
+    /// Cargo could not be started, or a file not be copied.
+    Io(io::Error),
+    /// Cargo failed; it has said why on standard error.
+    Cargo {
+        /// Which firmware it was to build.
+        variant: Variant,
+    },
+    /// Cargo said nothing about an executable or its target folder.
+    NoExecutable {
+        /// Which firmware it built.
+        variant: Variant,
+    },
+}
+
+impl std::fmt::Display for BuildError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(_) => write!(f, "cannot build the firmware"),
+            Self::Cargo { variant } => {
+                write!(f, "the `{}` firmware does not build", variant.name())
+            }
+            Self::NoExecutable { variant } => {
+                write!(f, "cargo built no `{}` firmware", variant.name())
+            }
+        }
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(source) => Some(source),
+            Self::Cargo { .. } | Self::NoExecutable { .. } => None,
+        }
+    }
+}
+
+impl From<io::Error> for BuildError {
+    fn from(source: io::Error) -> Self {
+        Self::Io(source)
+    }
+}
+
+/// Builds a firmware and gives the path of its ELF file, `firmware/<variant>.elf` in cargo's target folder. Cargo's warnings
+/// and errors go to standard error.
+///
+/// # Errors
+/// [`BuildError`].
+pub(crate) fn build(variant: Variant) -> Result<PathBuf, BuildError> {
+    let mut cargo = Command::new(cargo());
+    cargo
+        .current_dir(workspace())
+        .args(["build", "--package", PACKAGE, "--target", TARGET])
+        .args(["--profile", PROFILE])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit());
+    if let Some(feature) = variant.feature() {
+        cargo.args(["--features", feature]);
+    }
+    // Without it defmt builds errors in and nothing else.
+    if env::var_os("DEFMT_LOG").is_none() {
+        cargo.env("DEFMT_LOG", "info");
+    }
+    let output = cargo.output()?;
+    if !output.status.success() {
+        return Err(BuildError::Cargo { variant });
+    }
+    let executable = executable(&output.stdout).ok_or(BuildError::NoExecutable { variant })?;
+
+    let folder = target_folder()
+        .ok_or(BuildError::NoExecutable { variant })?
+        .join("firmware");
+    fs::create_dir_all(&folder)?;
+    let destination = folder.join(format!("{}.elf", variant.name()));
+    // Every variant has the same name in cargo's own folder. A device that starts while this runs must find one or the
+    // other file, not half of one.
+    let unfinished = tempfile::NamedTempFile::new_in(&folder)?;
+    fs::copy(&executable, unfinished.path())?;
+    unfinished
+        .persist(&destination)
+        .map_err(|error| error.error)?;
+    Ok(destination)
+}
+
+/// Cargo, the one that runs this if there is one.
+fn cargo() -> std::ffi::OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The workspace's folder.
+fn workspace() -> PathBuf {
+    // This package lies two folders below it.
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Cargo's target folder, wherever environment and configuration put it.
+fn target_folder() -> Option<PathBuf> {
+    let output = Command::new(cargo())
+        .current_dir(workspace())
+        .args(["metadata", "--format-version", "1", "--no-deps"])
+        .stderr(Stdio::inherit())
+        .output()
+        .ok()?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).ok()?;
+    metadata["target_directory"].as_str().map(PathBuf::from)
+}
+
+/// The executable of the board's package, from cargo's messages.
+fn executable(messages: &[u8]) -> Option<PathBuf> {
+    messages
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
+        .filter(|message| {
+            message["reason"] == "compiler-artifact" && message["target"]["name"] == PACKAGE
+        })
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_the_boards_own() {
+        let messages = concat!(
+            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"serde\"},\"executable\":null}\n",
+            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"build-script-build\"},\"executable\":\"/t/build\"}\n",
+            "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"keyferry-mps2-an386\"},\"executable\":\"/t/fw\"}\n",
+            "{\"reason\":\"build-finished\",\"success\":true}\n",
+        );
+        assert_eq!(executable(messages.as_bytes()), Some("/t/fw".into()));
+        assert_eq!(executable(b"not json\n"), None);
+    }
+
+    #[test]
+    fn variants_have_names_of_their_own() {
+        let mut names = Variant::ALL.map(Variant::name);
+        names.sort_unstable();
+        assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}
