@@ -167,6 +167,8 @@ impl<P: Platform> Device<P> {
         }
     }
 
+    // Not part of its caller's frame, which the scrubbing afterwards does not reach.
+    #[inline(never)]
     pub(super) fn answer_status(&mut self, order: Digest, nonce: Challenge) {
         if self.no_keys() || self.memory.state == State::Quarantined {
             self.refuse(Refusal::State);

@@ -43,6 +43,8 @@ const fn allowed(kind: Kind, state: State) -> bool {
 }
 
 impl<P: Platform> Device<P> {
+    // Not part of its caller's frame, which the scrubbing afterwards does not reach.
+    #[inline(never)]
     pub(super) fn take_order(
         &mut self,
         bytes: &[u8],
