@@ -40,6 +40,9 @@ enum Door {
         /// Add the slow campaigns.
         #[arg(long)]
         long: bool,
+        /// Go on after a step that failed, to see everything that is wrong at once.
+        #[arg(long)]
+        keep_going: bool,
     },
 }
 
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.door {
         Door::Setup { check: true } => setup::check(&screen),
         Door::Setup { check: false } => setup::run(&screen),
-        Door::Test { long } => checks::run(&screen, long),
+        Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
     };
     let outcome = outcome.unwrap_or_else(|error| {
         screen.mark(BAD, "error", format!("{error:#}"));
