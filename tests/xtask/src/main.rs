@@ -48,6 +48,9 @@ enum Door {
         /// Add the slow campaigns.
         #[arg(long)]
         long: bool,
+        /// Go on after a step that failed, to see everything that is wrong at once.
+        #[arg(long)]
+        keep_going: bool,
     },
 }
 
@@ -64,8 +67,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.door {
         Door::Setup { check: true } => setup::check(&screen),
         Door::Setup { check: false } => setup::run(&screen),
-        Door::Demo { unwrap } => demo::run(&screen, &unwrap),
-        Door::Test { long } => checks::run(&screen, long),
+        Door::Demo { unwrap } => demo::run(\&screen, \&unwrap),
+        Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
     };
     let outcome = outcome.unwrap_or_else(|error| {
         screen.mark(BAD, "error", format!("{error:#}"));

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: runs the list of steps, times each, stops at the first that fails, and ends in a table that also
-//! names what did not run.
+//! `cargo xtask test`: runs the list of steps, times each, stops at the first that fails unless told to go on, and ends in
+//! a table that also names what did not run.
 
 mod steps;
 mod tally;
@@ -38,13 +38,13 @@ enum Verdict {
 ///
 /// # Errors
 /// If stdout cannot be written. That a step failed is in the outcome.
-pub(crate) fn run(screen: &Screen, long: bool) -> anyhow::Result<Outcome> {
+pub(crate) fn run(screen: &Screen, long: bool, keep_going: bool) -> anyhow::Result<Outcome> {
     let campaigns: &[Step] = if long { CAMPAIGNS } else { &[] };
     let mut environment = Environment::new();
     let mut reports: Vec<Report> = Vec::new();
     let mut failed = false;
     for step in STEPS.iter().chain(campaigns) {
-        let report = if failed {
+        let report = if failed && !keep_going {
             Report::not_run(step)
         } else {
             attempt(step, screen, &mut environment)
@@ -207,7 +207,7 @@ impl Report {
 
 /// Prints the closing table and sums up.
 fn close(screen: &Screen, reports: &[Report]) -> Outcome {
-    let (mut tests, mut time, mut failed) = (Tally::default(), Duration::ZERO, None);
+    let (mut tests, mut time, mut failed) = (Tally::default(), Duration::ZERO, Vec::new());
     screen.say("");
     for report in reports {
         let (style, word) = match &report.verdict {
@@ -227,14 +227,14 @@ fn close(screen: &Screen, reports: &[Report]) -> Outcome {
         time += report.time;
         tests += report.tally.unwrap_or_default();
         if matches!(report.verdict, Verdict::Failed(_)) {
-            failed = Some(report.name);
+            failed.push(report.name);
         }
     }
     let run = reports
         .iter()
         .filter(|report| !matches!(report.verdict, Verdict::NotRun));
     let run = run.count();
-    let (style, word) = if failed.is_none() {
+    let (style, word) = if failed.is_empty() {
         (GOOD, "ok")
     } else {
         (BAD, "failed")
@@ -253,12 +253,12 @@ fn close(screen: &Screen, reports: &[Report]) -> Outcome {
     let summary = Map::from_iter([
         ("steps".to_owned(), json!(reports.len())),
         ("steps_run".to_owned(), json!(run)),
-        ("failed_step".to_owned(), json!(failed)),
+        ("failed_steps".to_owned(), json!(failed)),
         ("tests_passed".to_owned(), json!(tests.passed)),
         ("seconds".to_owned(), json!(time.as_secs_f64())),
     ]);
     Outcome {
-        ok: failed.is_none(),
+        ok: failed.is_empty(),
         summary,
     }
 }

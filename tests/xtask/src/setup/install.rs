@@ -188,7 +188,7 @@ mod tests {
             [
                 "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 update",
                 "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install --yes \
-                 --no-install-recommends qemu-system-arm softhsm2 openssl",
+                 --no-install-recommends qemu-system-arm softhsm2 openssl opensc-pkcs11",
             ]
         );
     }
@@ -209,9 +209,9 @@ mod tests {
             [
                 "any system     rustup component add rustfmt clippy",
                 "any system     rustup target add thumbv6m-none-eabi thumbv7em-none-eabi riscv32imac-unknown-none-elf",
-                "Debian, Ubuntu sudo apt-get install qemu-system-arm softhsm2 openssl",
-                "Fedora         sudo dnf install qemu-system-arm softhsm openssl",
-                "macOS          brew install qemu softhsm openssl@3",
+                "Debian, Ubuntu sudo apt-get install qemu-system-arm softhsm2 openssl opensc-pkcs11",
+                "Fedora         sudo dnf install qemu-system-arm softhsm openssl opensc",
+                "macOS          brew install qemu softhsm openssl@3 opensc",
             ]
         );
     }
