@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.door {
         Door::Setup { check: true } => setup::check(&screen),
         Door::Setup { check: false } => setup::run(&screen),
-        Door::Demo { unwrap } => demo::run(\&screen, \&unwrap),
+        Door::Demo { unwrap } => demo::run(&screen, &unwrap),
         Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
     };
     let outcome = outcome.unwrap_or_else(|error| {
