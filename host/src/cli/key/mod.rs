@@ -1,0 +1,35 @@
+//! `keyferry key`: the keys of a token, one file for each command.
+
+mod arguments;
+mod create;
+mod export;
+mod list;
+mod public;
+
+use clap::Subcommand;
+
+use super::{Context, Outcome, TokenArgs};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Create a key inside the token.
+    Create(create::Create),
+    /// List the keys of a token: attributes, check values and fingerprints, never values.
+    List {
+        #[command(flatten)]
+        token: TokenArgs,
+    },
+    /// Write the public key of a pair to a file, or to stdout.
+    Public(public::Public),
+    /// Wrap a key for a recipient and write the blob to a file.
+    Export(export::Export),
+}
+
+pub(super) fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Create(arguments) => create::create(context, arguments),
+        Command::List { token } => list::list(context, &token),
+        Command::Public(arguments) => public::public(context, &arguments),
+        Command::Export(arguments) => export::export(context, &arguments),
+    }
+}
