@@ -1,5 +1,6 @@
 //! Objects on a token: finding them, reading their attributes, and the templates new ones are made from.
 
+use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, KeyType as CkKeyType, ObjectClass, ObjectHandle};
 use cryptoki::types::Ulong;
 use der::asn1::OctetStringRef;
@@ -214,7 +215,33 @@ pub(super) const P256_PARAMETERS: &[u8] =
 /// `namedCurve secp384r1` in DER (RFC 5480 §2.1.1).
 pub(super) const P384_PARAMETERS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 
-/// What a new object is made from: class, type, label, id, the attributes of its own type, and all its boolean attributes.
+/// How much a template says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wording {
+    /// Every boolean attribute.
+    Full,
+    /// Without `CKA_COPYABLE` and `CKA_DESTROYABLE`, which came with PKCS#11 v2.40 and older tokens do not know.
+    Lean,
+}
+
+/// Makes an object from a full template, or from a lean one if the token takes offence at the full one. Which return value
+/// says so differs: the database of NSS 3.87, for one, answers `CKR_GENERAL_ERROR` to attributes that it has no column for.
+pub(super) fn create<T>(
+    make: impl Fn(Wording) -> cryptoki::error::Result<T>,
+) -> cryptoki::error::Result<T> {
+    match make(Wording::Full) {
+        Err(Error::Pkcs11(
+            RvError::GeneralError
+            | RvError::AttributeTypeInvalid
+            | RvError::AttributeValueInvalid
+            | RvError::TemplateInconsistent,
+            _,
+        )) => make(Wording::Lean),
+        result => result,
+    }
+}
+
+/// What a new object is made from: class, type, label, id, the attributes of its own type, and its boolean attributes.
 pub(super) fn template(
     class: KeyClass,
     key_type: KeyType,
@@ -222,6 +249,7 @@ pub(super) fn template(
     id: &[u8],
     own: Vec<Attribute>,
     flags: &Flags,
+    wording: Wording,
 ) -> Vec<Attribute> {
     let mut template = vec![
         Attribute::Class(object_class(class)),
@@ -243,6 +271,9 @@ pub(super) fn template(
     template.extend(
         flags
             .known()
+            .filter(|(flag, _)| {
+                wording == Wording::Full || !matches!(flag, Flag::Copyable | Flag::Destroyable)
+            })
             .map(|(flag, value)| flag_attribute(flag, value)),
     );
     template
@@ -254,7 +285,7 @@ pub(super) fn public_numbers(key: &PublicKey) -> Result<Vec<Attribute>, HsmError
         OctetStringRef::new(bytes)
             .and_then(|string| string.to_der())
             .map(Attribute::EcPoint)
-            .map_err(|_| failure(&cryptoki::error::Error::InvalidValue))
+            .map_err(|_| failure(&Error::InvalidValue))
     };
     Ok(match key.numbers() {
         PublicNumbers::Rsa { modulus, exponent } => vec![

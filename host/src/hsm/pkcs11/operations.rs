@@ -13,7 +13,7 @@ use cryptoki_sys::{
 
 use super::failure;
 use super::objects::{KeyHandle, P256_PARAMETERS, P384_PARAMETERS};
-use super::objects::{modulus_bits, public_numbers, template, value_length};
+use super::objects::{create, modulus_bits, public_numbers, template, value_length};
 use super::session::Connection;
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flags, KeyClass, KeyType};
@@ -97,11 +97,13 @@ impl Connection {
             }
         };
         let own = vec![value_length(bits)];
-        let attributes = template(KeyClass::Secret, key_type, label, id, own, flags);
-        self.session()
-            .generate_key(&mechanism, &attributes)
-            .map(KeyHandle)
-            .map_err(|error| failure(&error))
+        create(|wording| {
+            let own = own.clone();
+            let attributes = template(KeyClass::Secret, key_type, label, id, own, flags, wording);
+            self.session().generate_key(&mechanism, &attributes)
+        })
+        .map(KeyHandle)
+        .map_err(|error| failure(&error))
     }
 
     /// Generates a key pair; gives its public and its private half.
@@ -133,19 +135,16 @@ impl Connection {
                 return Err(failure(&Error::NotSupported));
             }
         };
-        let public = template(KeyClass::Public, key_type, label, id, own, public_flags);
-        let private = template(
-            KeyClass::Private,
-            key_type,
-            label,
-            id,
-            Vec::new(),
-            private_flags,
-        );
-        self.session()
-            .generate_key_pair(&mechanism, &public, &private)
-            .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
-            .map_err(|error| failure(&error))
+        create(|wording| {
+            let half =
+                |class, own, flags| template(class, key_type, label, id, own, flags, wording);
+            let public = half(KeyClass::Public, own.clone(), public_flags);
+            let private = half(KeyClass::Private, Vec::new(), private_flags);
+            self.session()
+                .generate_key_pair(&mechanism, &public, &private)
+        })
+        .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
+        .map_err(|error| failure(&error))
     }
 
     /// Makes an object of a public key.
@@ -157,11 +156,14 @@ impl Connection {
         flags: &Flags,
     ) -> Result<KeyHandle, HsmError> {
         let own = public_numbers(key)?;
-        let attributes = template(KeyClass::Public, key.key_type(), label, id, own, flags);
-        self.session()
-            .create_object(&attributes)
-            .map(KeyHandle)
-            .map_err(|error| failure(&error))
+        let key_type = key.key_type();
+        create(|wording| {
+            let own = own.clone();
+            let attributes = template(KeyClass::Public, key_type, label, id, own, flags, wording);
+            self.session().create_object(&attributes)
+        })
+        .map(KeyHandle)
+        .map_err(|error| failure(&error))
     }
 
     /// Derives an AES-256 key from a private EC key and a peer's uncompressed point: the shared x coordinate itself
@@ -177,12 +179,14 @@ impl Connection {
         let mechanism = CkMechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), point));
         let key_type = KeyType::Aes { bits };
         let own = vec![value_length(bits)];
-        let attributes = template(KeyClass::Secret, key_type, label, &[], own, flags);
-        let handle = self
-            .session()
-            .derive_key(&mechanism, private.0, &attributes)
-            .map(KeyHandle)
-            .map_err(|error| failure(&error))?;
+        let handle = create(|wording| {
+            let own = own.clone();
+            let attributes = template(KeyClass::Secret, key_type, label, &[], own, flags, wording);
+            self.session()
+                .derive_key(&mechanism, private.0, &attributes)
+        })
+        .map(KeyHandle)
+        .map_err(|error| failure(&error))?;
         let guard = self.guard(handle);
         let found = self.read(handle, KeyClass::Secret)?.key_type;
         // The length comes from the shared secret, and a shorter key would be a weaker one.
