@@ -231,6 +231,8 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::TrustedOnly { .. }
         | HsmError::NotPermitted { .. }
         | HsmError::WrongKeyType { .. }
+        | HsmError::BlobRejected { .. }
+        | HsmError::Widened { .. }
         | HsmError::NoPublicKey { .. }
         | HsmError::SuiteRefused { .. }
         | HsmError::MechanismMissing { .. }

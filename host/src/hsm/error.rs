@@ -129,6 +129,26 @@ pub enum HsmError {
         /// The key's label.
         label: String,
     },
+    /// The token does not open what was wrapped.
+    #[error("token '{token}' does not open {what} in the blob ({function}: {code})")]
+    BlobRejected {
+        /// The token's label.
+        token: String,
+        /// What should have come out.
+        what: &'static str,
+        /// The function that failed.
+        function: String,
+        /// Its return value.
+        code: String,
+    },
+    /// The token gave a key more rights than it was told to.
+    #[error("the token did not keep {} of key '{label}' as it was told", flag.attribute())]
+    Widened {
+        /// The key's label.
+        label: String,
+        /// The attribute that differs.
+        flag: Flag,
+    },
     /// The recipient's key is not one to wrap for.
     #[error(transparent)]
     Recipient(#[from] PublicKeyError),
@@ -230,6 +250,12 @@ impl HsmError {
                 None => return None,
             },
             Self::WrongKeyType { .. } => return None,
+            Self::BlobRejected { .. } => {
+                "the blob is damaged, or was wrapped for another key or under another suite".into()
+            }
+            Self::Widened { .. } => {
+                "the key was taken off the token again; such a token cannot keep this key".into()
+            }
             Self::Recipient(error) => return error.hint(),
             Self::NoPublicKey { .. } => {
                 "put the public key on the token beside it, with the same CKA_ID".into()

@@ -57,6 +57,19 @@ impl KeyType {
         }
     }
 
+    /// Whether a key that the token calls this can be of the other type. SoftHSM 2.6.1 does not tell the length of a secret key
+    /// that it unwrapped (`CKA_VALUE_LEN` is 0).
+    #[must_use]
+    pub const fn may_be(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Aes { bits }, Self::Aes { bits: wanted })
+            | (Self::Secret { bits }, Self::Secret { bits: wanted })
+            | (Self::Rsa { bits }, Self::Rsa { bits: wanted }) => bits == wanted || bits == 0,
+            (Self::P256, Self::P256) | (Self::P384, Self::P384) => true,
+            _ => false,
+        }
+    }
+
     /// Whether such a key is a pair of private and public key.
     #[must_use]
     pub const fn is_pair(self) -> bool {
@@ -67,10 +80,13 @@ impl KeyType {
     }
 }
 
-/// The name used on command lines and in output: `aes-256`, `hmac-256`, `rsa-2048`, `p-256`, `p-384`, `other`.
+/// The name used on command lines and in output: `aes-256`, `hmac-256`, `rsa-2048`, `p-256`, `p-384`, `other`; `aes` and `hmac` where
+/// the token does not tell the length.
 impl std::fmt::Display for KeyType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Aes { bits: 0 } => f.write_str("aes"),
+            Self::Secret { bits: 0 } => f.write_str("hmac"),
             Self::Aes { bits } => write!(f, "aes-{bits}"),
             Self::Secret { bits } => write!(f, "hmac-{bits}"),
             Self::Rsa { bits } => write!(f, "rsa-{bits}"),
@@ -266,6 +282,27 @@ impl Flag {
         }
     }
 
+    /// Whether true means that more can be done with the key, or less.
+    const fn kind(self) -> FlagKind {
+        match self {
+            Self::Extractable
+            | Self::Encrypt
+            | Self::Decrypt
+            | Self::Sign
+            | Self::Verify
+            | Self::SignRecover
+            | Self::VerifyRecover
+            | Self::Wrap
+            | Self::Unwrap
+            | Self::Derive
+            | Self::Trusted => FlagKind::Right,
+            Self::Private | Self::Sensitive | Self::WrapWithTrusted | Self::AlwaysAuthenticate => {
+                FlagKind::Protection
+            }
+            Self::Token | Self::Modifiable | Self::Copyable | Self::Destroyable => FlagKind::Other,
+        }
+    }
+
     /// The attribute's name in PKCS#11, for example `CKA_WRAP_WITH_TRUSTED`.
     #[must_use]
     pub fn attribute(self) -> String {
@@ -284,6 +321,16 @@ impl Flag {
     const fn bit(self) -> u32 {
         1 << self as u32
     }
+}
+
+/// What it means that a boolean attribute is true.
+enum FlagKind {
+    /// More can be done with the key.
+    Right,
+    /// Less can be done with it.
+    Protection,
+    /// Neither.
+    Other,
 }
 
 /// Boolean attributes of one object: each true, false, or unknown because the token does not have it.
@@ -328,6 +375,17 @@ impl Flags {
     #[must_use]
     pub const fn has(&self, flag: Flag) -> bool {
         self.set & flag.bit() != 0
+    }
+
+    /// The first right that these attributes give and the others do not: a usage, leaving the token, or being free of a
+    /// protection.
+    #[must_use]
+    pub fn widened_from(&self, other: &Self) -> Option<Flag> {
+        Flag::ALL.into_iter().find(|flag| match flag.kind() {
+            FlagKind::Right => self.has(*flag) && !other.has(*flag),
+            FlagKind::Protection => self.get(*flag) == Some(false) && other.has(*flag),
+            FlagKind::Other => false,
+        })
     }
 
     /// Those whose value is known, in the order of [`Flag::ALL`].
@@ -484,6 +542,8 @@ pub struct KeyInfo {
     pub check_value: Option<Vec<u8>>,
     /// The public key of a pair, if the token has it.
     pub public_key: Option<PublicKey>,
+    /// The boolean attributes of the public half of a pair, if that is an object of its own on the token.
+    pub public_flags: Option<Flags>,
 }
 
 impl KeyInfo {

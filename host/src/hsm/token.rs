@@ -385,7 +385,7 @@ fn are_pair(private: &Object, public: &Object) -> bool {
         && (!private.id.is_empty() || private.label == public.label)
 }
 
-fn key_info(class: KeyClass, object: Object, public_half: Option<Object>) -> KeyInfo {
+pub(super) fn key_info(class: KeyClass, object: Object, public_half: Option<Object>) -> KeyInfo {
     KeyInfo {
         handle: object.handle,
         class,
@@ -394,6 +394,7 @@ fn key_info(class: KeyClass, object: Object, public_half: Option<Object>) -> Key
         id: object.id,
         flags: object.flags,
         check_value: object.check_value,
+        public_flags: public_half.as_ref().map(|half| half.flags),
         public_key: public_half
             .and_then(|half| half.public_key)
             .or(object.public_key),

@@ -14,13 +14,13 @@ use super::public_key::{PublicKey, PublicNumbers};
 use super::token::Token;
 
 /// Size of the KEK of every suite, in bits.
-const KEK_BITS: u16 = 256;
+pub(super) const KEK_BITS: u16 = 256;
 
 /// Room beyond a right answer, so that a wrong one is seen by its length and not as a full buffer.
 const SLACK: usize = 64;
 
 /// Label of everything that lives in a session only.
-const SESSION_LABEL: &str = "keyferry session object";
+pub(super) const SESSION_LABEL: &str = "keyferry session object";
 
 /// Keys wrapped under one KEK for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,7 +279,7 @@ impl Token {
         }
     }
 
-    fn suite_refused(&self, suite: Suite, function: String, code: String) -> HsmError {
+    pub(super) fn suite_refused(&self, suite: Suite, function: String, code: String) -> HsmError {
         HsmError::SuiteRefused {
             token: self.label().into(),
             suite,
@@ -311,7 +311,7 @@ impl Token {
 
     /// How this token wraps with AES as RFC 5649 has it, tried out once: `CKM_AES_KEY_WRAP_PAD` is RFC 5649 on some tokens and
     /// PKCS#7 padding on others, which shows in the length of a wrapped AES-256 key (40 or 48 bytes).
-    fn key_wrap_mechanism(&self) -> Result<WrapMechanism, HsmError> {
+    pub(super) fn key_wrap_mechanism(&self) -> Result<WrapMechanism, HsmError> {
         if let Some(mechanism) = self.key_wrap.get() {
             return Ok(*mechanism);
         }
@@ -338,7 +338,7 @@ impl Token {
         Err(self.no_key_wrap())
     }
 
-    fn no_key_wrap(&self) -> HsmError {
+    pub(super) fn no_key_wrap(&self) -> HsmError {
         HsmError::MechanismMissing {
             token: self.label().into(),
             purpose: "AES key wrapping with padding as in RFC 5649",

@@ -2,8 +2,9 @@
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Rv, RvError};
-use cryptoki::mechanism::Mechanism as CkMechanism;
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
+use cryptoki::mechanism::{Mechanism as CkMechanism, MechanismType};
 use cryptoki::object::Attribute;
 use cryptoki_sys::{
     CK_BYTE, CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_ULONG, CKG_MGF1_SHA1,
@@ -234,10 +235,11 @@ impl Connection {
         };
         if let Some(parameters) = &mut oaep {
             ck_mechanism.pParameter = std::ptr::from_mut(parameters).cast();
-            ck_mechanism.ulParameterLen = ulong(size_of::<CK_RSA_PKCS_OAEP_PARAMS>())?;
+            ck_mechanism.ulParameterLen =
+                ulong(size_of::<CK_RSA_PKCS_OAEP_PARAMS>()).map_err(|error| failure(&error))?;
         }
         let mut blob: Vec<CK_BYTE> = vec![0; capacity];
-        let mut length = ulong(capacity)?;
+        let mut length = ulong(capacity).map_err(|error| failure(&error))?;
         // SAFETY: the function comes from the initialised module the session belongs to; the mechanism and its parameters
         // live until the call returns; `blob` has `length` bytes, and the module writes at most that many
         // (PKCS#11 v3.1 §5.2).
@@ -309,8 +311,71 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Encrypts or decrypts one block with AES in ECB mode (`CKM_AES_ECB`): good for comparing two copies of a key, and used for
+    /// nothing else.
+    pub(in crate::hsm) fn aes_block(
+        &self,
+        key: KeyHandle,
+        direction: Direction,
+        block: &[u8; 16],
+    ) -> Result<Vec<u8>, HsmError> {
+        let mechanism = CkMechanism::AesEcb;
+        match direction {
+            Direction::Encrypt => self.session().encrypt(&mechanism, key.0, block),
+            Direction::Decrypt => self.session().decrypt(&mechanism, key.0, block),
+        }
+        .map_err(|error| failure(&error))
+    }
+
+    /// Decrypts what was encrypted with the public half of an RSA key (`CKM_RSA_PKCS_OAEP` with SHA-1, which every token
+    /// has).
+    pub(in crate::hsm) fn rsa_decrypt(
+        &self,
+        key: KeyHandle,
+        ciphertext: &[u8],
+    ) -> Result<Vec<u8>, HsmError> {
+        self.session()
+            .decrypt(&oaep_sha1(), key.0, ciphertext)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Encrypts with an RSA public key (`CKM_RSA_PKCS_OAEP` with SHA-1).
+    pub(in crate::hsm) fn rsa_encrypt(
+        &self,
+        key: KeyHandle,
+        clear: &[u8],
+    ) -> Result<Vec<u8>, HsmError> {
+        self.session()
+            .encrypt(&oaep_sha1(), key.0, clear)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Destroys an object.
+    pub(in crate::hsm) fn destroy(&self, key: KeyHandle) -> Result<(), HsmError> {
+        self.session()
+            .destroy_object(key.0)
+            .map_err(|error| failure(&error))
+    }
+}
+
+/// One of the two ways through a cipher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hsm) enum Direction {
+    Encrypt,
+    Decrypt,
+}
+
+fn oaep_sha1() -> CkMechanism<'static> {
+    CkMechanism::RsaPkcsOaep(PkcsOaepParams::new(
+        MechanismType::SHA1,
+        PkcsMgfType::MGF1_SHA1,
+        PkcsOaepSource::empty(),
+    ))
+}
+
 /// The id of a wrapping mechanism.
-fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
+pub(super) fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
     match mechanism {
         WrapMechanism::Kwp => CKM_AES_KEY_WRAP_KWP,
         WrapMechanism::Pad => CKM_AES_KEY_WRAP_PAD,
@@ -319,7 +384,7 @@ fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
 }
 
 /// The parameters of RSA-OAEP, if that is the mechanism.
-fn oaep_parameters(mechanism: WrapMechanism) -> Option<CK_RSA_PKCS_OAEP_PARAMS> {
+pub(super) fn oaep_parameters(mechanism: WrapMechanism) -> Option<CK_RSA_PKCS_OAEP_PARAMS> {
     let (hash, mgf) = match mechanism {
         WrapMechanism::OaepSha1 => (CKM_SHA_1, CKG_MGF1_SHA1),
         WrapMechanism::OaepSha256 => (CKM_SHA256, CKG_MGF1_SHA256),
@@ -344,6 +409,6 @@ fn sign_mechanism(mechanism: SignMechanism) -> CkMechanism<'static> {
 }
 
 /// A length in the module's own integer type.
-fn ulong(length: usize) -> Result<CK_ULONG, HsmError> {
-    CK_ULONG::try_from(length).map_err(|error| failure(&Error::TryFromInt(error)))
+pub(super) fn ulong(length: usize) -> cryptoki::error::Result<CK_ULONG> {
+    Ok(CK_ULONG::try_from(length)?)
 }
