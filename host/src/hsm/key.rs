@@ -282,6 +282,32 @@ impl Flag {
         }
     }
 
+    /// Whether the attribute says what a key may be used for.
+    #[must_use]
+    pub const fn is_usage(self) -> bool {
+        match self {
+            Self::Encrypt
+            | Self::Decrypt
+            | Self::Sign
+            | Self::Verify
+            | Self::SignRecover
+            | Self::VerifyRecover
+            | Self::Wrap
+            | Self::Unwrap
+            | Self::Derive => true,
+            Self::Token
+            | Self::Private
+            | Self::Modifiable
+            | Self::Copyable
+            | Self::Destroyable
+            | Self::Sensitive
+            | Self::Extractable
+            | Self::WrapWithTrusted
+            | Self::AlwaysAuthenticate
+            | Self::Trusted => false,
+        }
+    }
+
     /// Whether true means that more can be done with the key, or less.
     const fn kind(self) -> FlagKind {
         match self {
