@@ -3,6 +3,7 @@
 //!
 //! [`Token`] is the door. Only the folder `pkcs11` behind it speaks PKCS#11.
 
+mod check;
 mod error;
 mod key;
 mod pin;
@@ -12,6 +13,7 @@ mod token;
 mod uri;
 mod wrap;
 
+pub use check::CheckAlgorithm;
 pub use error::HsmError;
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};
 pub use pin::{PIN_VARIABLE, PinError, PinSource};
