@@ -1,13 +1,13 @@
 //! Whether two key objects, on the same token or on two, hold the same key. Nothing secret is compared: one makes a MAC, a
 //! signature or a ciphertext over something random, and the other verifies it, makes it too, or opens it.
 
+use super::check::CheckAlgorithm;
 use super::error::HsmError;
 use super::key::{Flag, Flags, KeyClass, KeyInfo, KeyType};
-use super::pkcs11::{Direction, SignMechanism};
+use super::pkcs11::Direction;
 use super::public_key::PublicKey;
 use super::token::{Token, random};
 use super::wrap::SESSION_LABEL;
-use sha2::{Digest, Sha256};
 
 /// What every random input begins with, so that no answer can be mistaken for one to a question of another kind.
 const TAG: &[u8; 16] = b"keyferry compare";
@@ -87,20 +87,6 @@ const fn outcome(same: bool, evidence: Evidence) -> Comparison {
     } else {
         Comparison::Different
     }
-}
-
-/// The mechanism in which keys of this type make MACs or signatures, and what it wants to be given.
-fn signing(key_type: KeyType, input: &[u8]) -> Option<(SignMechanism, Vec<u8>)> {
-    let mechanism = match key_type {
-        KeyType::Aes { .. } => SignMechanism::Cmac,
-        KeyType::Secret { .. } => SignMechanism::HmacSha256,
-        KeyType::Rsa { .. } => SignMechanism::RsaPkcs1Sha256,
-        KeyType::P256 | KeyType::P384 => {
-            return Some((SignMechanism::Ecdsa, Sha256::digest(input).to_vec()));
-        }
-        KeyType::Other => return None,
-    };
-    Some((mechanism, input.to_vec()))
 }
 
 fn question() -> Result<Vec<u8>, HsmError> {
@@ -203,27 +189,22 @@ fn by_public_key(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError>
 impl Held<'_> {
     /// A MAC or signature, if the key's attributes and the token's mechanisms allow it.
     fn sign(self, input: &[u8]) -> Result<Option<Vec<u8>>, HsmError> {
-        let Some((mechanism, data)) =
-            signing(self.key.key_type, input).filter(|_| self.key.flags.has(Flag::Sign))
-        else {
-            return Ok(None);
-        };
-        possible(
-            self.token
-                .connection
-                .sign(mechanism, self.key.handle, &data),
-        )
+        match CheckAlgorithm::of(self.key.key_type) {
+            Some(algorithm) if self.key.flags.has(Flag::Sign) => {
+                possible(self.token.make_check(self.key, algorithm, input))
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// Whether a MAC is right, if the key's attributes and the token's mechanisms allow to say.
     fn verify(self, input: &[u8], value: &[u8]) -> Result<Option<bool>, HsmError> {
-        let Some((mechanism, data)) =
-            signing(self.key.key_type, input).filter(|_| self.key.flags.has(Flag::Verify))
-        else {
-            return Ok(None);
-        };
-        let connection = &self.token.connection;
-        possible(connection.verify(mechanism, self.key.handle, &data, value))
+        match CheckAlgorithm::of(self.key.key_type) {
+            Some(algorithm) if self.key.flags.has(Flag::Verify) => {
+                possible(self.token.verify_check(self.key, algorithm, input, value))
+            }
+            Some(_) | None => Ok(None),
+        }
     }
 
     /// One block through the cipher, if the key's attributes and the token's mechanisms allow it.
@@ -249,7 +230,7 @@ impl Token {
         input: &[u8],
         signature: &[u8],
     ) -> Result<Option<bool>, HsmError> {
-        let Some((mechanism, data)) = signing(public.key_type(), input) else {
+        let Some(algorithm) = CheckAlgorithm::of(public.key_type()) else {
             return Ok(None);
         };
         let flags = Flags::of(KeyClass::Public, &[Flag::Destroyable, Flag::Verify]);
@@ -259,6 +240,7 @@ impl Token {
             return Ok(None);
         };
         let public = connection.guard(handle);
+        let (mechanism, data) = algorithm.question(input);
         possible(connection.verify(mechanism, public.handle(), &data, signature))
     }
 

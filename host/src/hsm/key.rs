@@ -30,13 +30,16 @@ pub enum KeyType {
     P256,
     /// Elliptic curve P-384 (`secp384r1`).
     P384,
+    /// Ed25519 (RFC 8032).
+    Ed25519,
     /// Anything else; listed, but not usable here.
     Other,
 }
 
 impl KeyType {
-    /// The types that a key can be created with.
-    pub const CREATABLE: [Self; 9] = [
+    /// The types that a key can be created with. Beside these, an HMAC key can have any length that
+    /// [`KeyType::is_creatable`] allows.
+    pub const CREATABLE: [Self; 10] = [
         Self::Aes { bits: 128 },
         Self::Aes { bits: 192 },
         Self::Aes { bits: 256 },
@@ -46,7 +49,23 @@ impl KeyType {
         Self::Rsa { bits: 4096 },
         Self::P256,
         Self::P384,
+        Self::Ed25519,
     ];
+
+    /// Whether a key of this type can be created: one of [`KeyType::CREATABLE`], or an HMAC key of whole bytes from 128 to
+    /// 512 bits.
+    #[must_use]
+    pub fn is_creatable(self) -> bool {
+        match self {
+            Self::Secret { bits } => (128..=512).contains(&bits) && bits.is_multiple_of(8),
+            Self::Aes { .. }
+            | Self::Rsa { .. }
+            | Self::P256
+            | Self::P384
+            | Self::Ed25519
+            | Self::Other => Self::CREATABLE.contains(&self),
+        }
+    }
 
     /// Whether keys can be wrapped for a recipient key of this type under the suite.
     #[must_use]
@@ -65,7 +84,9 @@ impl KeyType {
             (Self::Aes { bits }, Self::Aes { bits: wanted })
             | (Self::Secret { bits }, Self::Secret { bits: wanted })
             | (Self::Rsa { bits }, Self::Rsa { bits: wanted }) => bits == wanted || bits == 0,
-            (Self::P256, Self::P256) | (Self::P384, Self::P384) => true,
+            (Self::P256, Self::P256)
+            | (Self::P384, Self::P384)
+            | (Self::Ed25519, Self::Ed25519) => true,
             _ => false,
         }
     }
@@ -74,14 +95,14 @@ impl KeyType {
     #[must_use]
     pub const fn is_pair(self) -> bool {
         match self {
-            Self::Rsa { .. } | Self::P256 | Self::P384 => true,
+            Self::Rsa { .. } | Self::P256 | Self::P384 | Self::Ed25519 => true,
             Self::Aes { .. } | Self::Secret { .. } | Self::Other => false,
         }
     }
 }
 
-/// The name used on command lines and in output: `aes-256`, `hmac-256`, `rsa-2048`, `p-256`, `p-384`, `other`; `aes` and `hmac` where
-/// the token does not tell the length.
+/// The name used on command lines and in output: `aes-256`, `hmac-256`, `rsa-2048`, `p-256`, `p-384`, `ed25519`, `other`; `aes` and
+/// `hmac` where the token does not tell the length.
 impl std::fmt::Display for KeyType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -92,6 +113,7 @@ impl std::fmt::Display for KeyType {
             Self::Rsa { bits } => write!(f, "rsa-{bits}"),
             Self::P256 => f.write_str("p-256"),
             Self::P384 => f.write_str("p-384"),
+            Self::Ed25519 => f.write_str("ed25519"),
             Self::Other => f.write_str("other"),
         }
     }
@@ -100,11 +122,17 @@ impl std::fmt::Display for KeyType {
 impl std::str::FromStr for KeyType {
     type Err = keyferry_protocol::suite::UnknownName;
 
-    /// Takes the name of one of [`KeyType::CREATABLE`].
+    /// Takes the name of a type that [can be created](KeyType::is_creatable).
     fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let hmac = name
+            .strip_prefix("hmac-")
+            .and_then(|bits| bits.parse().ok())
+            .map(|bits| Self::Secret { bits });
         Self::CREATABLE
             .into_iter()
-            .find(|key_type| key_type.to_string() == name)
+            .chain(hmac)
+            // Compared by name, so that "hmac-0256" is not one.
+            .find(|key_type| key_type.is_creatable() && key_type.to_string() == name)
             .ok_or(keyferry_protocol::suite::UnknownName)
     }
 }
@@ -489,7 +517,7 @@ impl std::str::FromStr for KeyUsage {
 pub struct NewKey {
     /// Its label.
     pub label: String,
-    /// Its type; one of [`KeyType::CREATABLE`].
+    /// Its type; one that [can be created](KeyType::is_creatable).
     pub key_type: KeyType,
     /// Whether it can leave the token wrapped.
     pub extractable: bool,
@@ -636,7 +664,7 @@ impl KeyInfo {
             KeyType::Secret { bits } => (key_type::HMAC, bits, algorithm::HMAC_SHA256),
             KeyType::P256 => (key_type::ECC_SECP_R1_KEY_PAIR, 256, algorithm::ECDSA_SHA256),
             KeyType::Rsa { bits } => (key_type::RSA_KEY_PAIR, bits, algorithm::RSA_PKCS1V15_SHA256),
-            KeyType::P384 | KeyType::Other => return Err(unsupported()),
+            KeyType::P384 | KeyType::Ed25519 | KeyType::Other => return Err(unsupported()),
         };
         let attributes = Attributes {
             key_type,

@@ -3,6 +3,7 @@
 //!
 //! [`Token`] is the door. Only the folder `pkcs11` behind it speaks PKCS#11.
 
+mod check;
 mod error;
 mod evidence;
 mod key;
@@ -14,6 +15,7 @@ mod unwrap;
 mod uri;
 mod wrap;
 
+pub use check::CheckAlgorithm;
 pub use error::HsmError;
 pub use evidence::{Comparison, Evidence, Held, compare};
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};

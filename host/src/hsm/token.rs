@@ -3,7 +3,6 @@
 use std::cell::OnceCell;
 use std::path::Path;
 
-use keyferry_protocol::proof::Proof;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -202,10 +201,10 @@ impl Token {
     /// Creates a key on the token, with every boolean attribute set explicitly.
     ///
     /// # Errors
-    /// [`HsmError::LabelTaken`]; [`HsmError::WrongKeyType`] if the type is not one of [`KeyType::CREATABLE`];
+    /// [`HsmError::LabelTaken`]; [`HsmError::WrongKeyType`] unless the type [can be created](KeyType::is_creatable);
     /// [`HsmError::Token`].
     pub fn create_key(&self, key: &NewKey) -> Result<KeyInfo, HsmError> {
-        if !KeyType::CREATABLE.contains(&key.key_type) {
+        if !key.key_type.is_creatable() {
             return Err(HsmError::WrongKeyType {
                 label: key.label.clone(),
                 found: key.key_type,
@@ -273,50 +272,8 @@ impl Token {
             })
     }
 
-    /// Whether a device's proof is the one that this key makes over `input`: MACs by the token's own copy of the key,
-    /// signatures by the public key on the token. [`Proof::None`] proves nothing and is never true.
-    ///
-    /// # Errors
-    /// [`HsmError::WrongKeyType`] if the key cannot make such a proof; [`HsmError::NotPermitted`] without `CKA_VERIFY`;
-    /// [`HsmError::NoPublicKey`]; [`HsmError::Token`].
-    pub fn verify_proof(
-        &self,
-        key: &KeyInfo,
-        proof: Proof,
-        input: &[u8],
-        value: &[u8],
-    ) -> Result<bool, HsmError> {
-        let wrong_type = |wanted| HsmError::WrongKeyType {
-            label: key.name(),
-            found: key.key_type,
-            wanted,
-        };
-        let digest;
-        let (mechanism, input) = match (proof, key.key_type) {
-            (Proof::None, _) => return Ok(false),
-            (Proof::Cmac, KeyType::Aes { .. }) => (SignMechanism::Cmac, input),
-            (Proof::HmacSha256, KeyType::Secret { .. }) => (SignMechanism::HmacSha256, input),
-            (Proof::EcdsaP256Sha256, KeyType::P256) => {
-                digest = Sha256::digest(input);
-                (SignMechanism::Ecdsa, digest.as_slice())
-            }
-            (Proof::RsaPkcs1Sha256, KeyType::Rsa { .. }) => (SignMechanism::RsaPkcs1Sha256, input),
-            (Proof::Cmac, _) => return Err(wrong_type("an aes key")),
-            (Proof::HmacSha256, _) => return Err(wrong_type("an hmac key")),
-            (Proof::EcdsaP256Sha256, _) => return Err(wrong_type("a p-256 key")),
-            (Proof::RsaPkcs1Sha256, _) => return Err(wrong_type("an rsa key")),
-        };
-        let handle = if key.class == KeyClass::Private {
-            self.verifying_half(key)?
-        } else {
-            key.check_flag(Flag::Verify)?;
-            key.handle
-        };
-        self.connection.verify(mechanism, handle, input, value)
-    }
-
     /// The public object of a pair, if it may verify.
-    fn verifying_half(&self, key: &KeyInfo) -> Result<KeyHandle, HsmError> {
+    pub(super) fn verifying_half(&self, key: &KeyInfo) -> Result<KeyHandle, HsmError> {
         let private = self.connection.read(key.handle, KeyClass::Private)?;
         let half = self
             .public_half(&private)?

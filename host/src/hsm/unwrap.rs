@@ -343,7 +343,11 @@ const fn opening_flag(key_type: KeyType) -> Option<Flag> {
     match key_type {
         KeyType::Rsa { .. } => Some(Flag::Unwrap),
         KeyType::P256 => Some(Flag::Derive),
-        KeyType::Aes { .. } | KeyType::Secret { .. } | KeyType::P384 | KeyType::Other => None,
+        KeyType::Aes { .. }
+        | KeyType::Secret { .. }
+        | KeyType::P384
+        | KeyType::Ed25519
+        | KeyType::Other => None,
     }
 }
 
@@ -352,7 +356,11 @@ fn kek_length(key_type: KeyType) -> Option<usize> {
     match key_type {
         KeyType::Rsa { bits } => Some(usize::from(bits).div_ceil(8)),
         KeyType::P256 => Some(65),
-        KeyType::Aes { .. } | KeyType::Secret { .. } | KeyType::P384 | KeyType::Other => None,
+        KeyType::Aes { .. }
+        | KeyType::Secret { .. }
+        | KeyType::P384
+        | KeyType::Ed25519
+        | KeyType::Other => None,
     }
 }
 

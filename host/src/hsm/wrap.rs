@@ -225,11 +225,13 @@ impl Token {
             .map_err(|error| self.refusal(suite, error))?;
         match public.numbers() {
             PublicNumbers::P256(point) => Ok((kek, point.to_vec())),
-            PublicNumbers::Rsa { .. } | PublicNumbers::P384(_) => Err(HsmError::UnexpectedLength {
-                what: "an ephemeral P-256 key".into(),
-                expected: "65".into(),
-                actual: public.spki_der().len(),
-            }),
+            PublicNumbers::Rsa { .. } | PublicNumbers::P384(_) | PublicNumbers::Ed25519(_) => {
+                Err(HsmError::UnexpectedLength {
+                    what: "an ephemeral P-256 key".into(),
+                    expected: "65".into(),
+                    actual: public.spki_der().len(),
+                })
+            }
         }
     }
 
@@ -372,6 +374,8 @@ fn clear_length(key: &KeyInfo) -> Result<RangeInclusive<usize>, HsmError> {
         (KeyClass::Secret, KeyType::Aes { bits } | KeyType::Secret { bits }) => Ok(exact(bits)),
         (KeyClass::Private, KeyType::P256) => Ok(60..=160),
         (KeyClass::Private, KeyType::P384) => Ok(76..=208),
+        // RFC 8410 §7: 48 bytes, or 83 and more with the public key.
+        (KeyClass::Private, KeyType::Ed25519) => Ok(48..=96),
         // Modulus, private exponent and five numbers of half the length, and at most 80 bytes around them.
         (KeyClass::Private, KeyType::Rsa { bits }) => {
             let modulus = usize::from(bits / 8);

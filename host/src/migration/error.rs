@@ -39,7 +39,7 @@ pub enum MigrationError {
         /// The target's label.
         to: String,
         /// What it said.
-        reason: HsmError,
+        reason: Box<HsmError>,
     },
     /// The target has another key of this label.
     #[error("token '{to}' has another key '{label}'")]

@@ -166,7 +166,7 @@ impl<'t> Migration<'t> {
             | HsmError::Token { .. }) => MigrationError::NotTaken {
                 label: plan.key.name(),
                 to: self.to.label().into(),
-                reason,
+                reason: Box::new(reason),
             },
             other => other.into(),
         };

@@ -43,7 +43,10 @@ pub(super) fn recipient_on_token(token: &Token, label: &str) -> Result<PublicKey
 pub(super) fn parse_key_type(name: &str) -> Result<KeyType, String> {
     name.parse().map_err(|_| {
         let names: Vec<_> = KeyType::CREATABLE.iter().map(KeyType::to_string).collect();
-        format!("one of: {}", names.join(", "))
+        format!(
+            "one of: {}; or hmac-N with N from 128 to 512, a multiple of 8",
+            names.join(", ")
+        )
     })
 }
 

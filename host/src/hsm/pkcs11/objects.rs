@@ -186,6 +186,11 @@ impl Attributes {
                 P384_PARAMETERS => KeyType::P384,
                 _ => KeyType::Other,
             },
+            (Some(CkKeyType::EC_EDWARDS), _)
+                if ED25519_PARAMETERS.contains(&self.bytes(AttributeType::EcParams)) =>
+            {
+                KeyType::Ed25519
+            }
             _ => public_key.map_or(KeyType::Other, PublicKey::key_type),
         }
     }
@@ -198,14 +203,21 @@ impl Attributes {
             )
             .ok(),
             CkKeyType::EC => {
-                // A DER OCTET STRING by the specification; some tokens give the bare point.
-                let value = self.bytes(AttributeType::EcPoint);
-                let point =
-                    <&OctetStringRef>::from_der(value).map_or(value, |point| point.as_bytes());
-                PublicKey::from_ec(self.bytes(AttributeType::EcParams), point).ok()
+                PublicKey::from_ec(self.bytes(AttributeType::EcParams), self.point()).ok()
+            }
+            CkKeyType::EC_EDWARDS
+                if ED25519_PARAMETERS.contains(&self.bytes(AttributeType::EcParams)) =>
+            {
+                PublicKey::from_ed25519(self.point()).ok()
             }
             _ => None,
         }
+    }
+
+    /// The point of an elliptic curve: a DER OCTET STRING by the specification; some tokens give the bare point.
+    fn point(&self) -> &[u8] {
+        let value = self.bytes(AttributeType::EcPoint);
+        <&OctetStringRef>::from_der(value).map_or(value, OctetStringRef::as_bytes)
     }
 }
 
@@ -214,6 +226,20 @@ pub(super) const P256_PARAMETERS: &[u8] =
     &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 /// `namedCurve secp384r1` in DER (RFC 5480 §2.1.1).
 pub(super) const P384_PARAMETERS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+/// Ed25519 in DER, both ways that PKCS#11 v3.1 §6.3.3 knows: the object identifier of RFC 8410, and the `curveName`
+/// "edwards25519" as a `PrintableString`. Some tokens take only one of them.
+pub(super) const ED25519_PARAMETERS: [&[u8]; 2] =
+    [&[0x06, 0x03, 0x2b, 0x65, 0x70], b"\x13\x0cedwards25519"];
+
+/// The values of `CKA_EC_PARAMS` that name the curve of this key type, best first; none if it has no curve.
+pub(super) const fn curve_names(key_type: KeyType) -> &'static [&'static [u8]] {
+    match key_type {
+        KeyType::P256 => &[P256_PARAMETERS],
+        KeyType::P384 => &[P384_PARAMETERS],
+        KeyType::Ed25519 => &ED25519_PARAMETERS,
+        KeyType::Aes { .. } | KeyType::Secret { .. } | KeyType::Rsa { .. } | KeyType::Other => &[],
+    }
+}
 
 /// How much a template says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +286,7 @@ pub(super) fn template(
         KeyType::Secret { .. } => Some(CkKeyType::GENERIC_SECRET),
         KeyType::Rsa { .. } => Some(CkKeyType::RSA),
         KeyType::P256 | KeyType::P384 => Some(CkKeyType::EC),
+        KeyType::Ed25519 => Some(CkKeyType::EC_EDWARDS),
         KeyType::Other => None,
     } {
         template.push(Attribute::KeyType(key_type));
@@ -279,26 +306,31 @@ pub(super) fn template(
     template
 }
 
-/// The attributes that hold the numbers of a public key.
-pub(super) fn public_numbers(key: &PublicKey) -> Result<Vec<Attribute>, HsmError> {
-    let point = |bytes: &[u8]| {
-        OctetStringRef::new(bytes)
-            .and_then(|string| string.to_der())
-            .map(Attribute::EcPoint)
-            .map_err(|_| failure(&Error::InvalidValue))
+/// The attributes that hold the numbers of a public key, in each way that tokens know, best first.
+pub(super) fn public_numbers(key: &PublicKey) -> Result<Vec<Vec<Attribute>>, HsmError> {
+    let point: &[u8] = match key.numbers() {
+        PublicNumbers::Rsa { modulus, exponent } => {
+            return Ok(vec![vec![
+                Attribute::Modulus(modulus.clone()),
+                Attribute::PublicExponent(exponent.clone()),
+            ]]);
+        }
+        PublicNumbers::P256(point) => point,
+        PublicNumbers::P384(point) => point,
+        PublicNumbers::Ed25519(point) => point,
     };
-    Ok(match key.numbers() {
-        PublicNumbers::Rsa { modulus, exponent } => vec![
-            Attribute::Modulus(modulus.clone()),
-            Attribute::PublicExponent(exponent.clone()),
-        ],
-        PublicNumbers::P256(bytes) => {
-            vec![Attribute::EcParams(P256_PARAMETERS.into()), point(bytes)?]
-        }
-        PublicNumbers::P384(bytes) => {
-            vec![Attribute::EcParams(P384_PARAMETERS.into()), point(bytes)?]
-        }
-    })
+    let point = OctetStringRef::new(point)
+        .and_then(|string| string.to_der())
+        .map_err(|_| failure(&Error::InvalidValue))?;
+    Ok(curve_names(key.key_type())
+        .iter()
+        .map(|name| {
+            vec![
+                Attribute::EcParams(name.to_vec()),
+                Attribute::EcPoint(point.clone()),
+            ]
+        })
+        .collect())
 }
 
 /// `CKA_VALUE_LEN` of a secret key of so many bits.

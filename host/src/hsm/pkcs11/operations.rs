@@ -2,6 +2,7 @@
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Rv, RvError};
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
 use cryptoki::mechanism::{Mechanism as CkMechanism, MechanismType};
@@ -13,8 +14,9 @@ use cryptoki_sys::{
 };
 
 use super::failure;
-use super::objects::{KeyHandle, P256_PARAMETERS, P384_PARAMETERS};
-use super::objects::{create, modulus_bits, public_numbers, template, value_length};
+use super::objects::{
+    KeyHandle, create, curve_names, modulus_bits, public_numbers, template, value_length,
+};
 use super::session::Connection;
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flags, KeyClass, KeyType};
@@ -43,6 +45,8 @@ pub(in crate::hsm) enum SignMechanism {
     Ecdsa,
     /// RSASSA-PKCS1-v1_5 with SHA-256 over a message.
     RsaPkcs1Sha256,
+    /// Ed25519 over a message.
+    Ed25519,
     /// AES-CMAC.
     Cmac,
     /// HMAC with SHA-256.
@@ -93,7 +97,11 @@ impl Connection {
         let (mechanism, bits) = match key_type {
             KeyType::Aes { bits } => (CkMechanism::AesKeyGen, bits),
             KeyType::Secret { bits } => (CkMechanism::GenericSecretKeyGen, bits),
-            KeyType::Rsa { .. } | KeyType::P256 | KeyType::P384 | KeyType::Other => {
+            KeyType::Rsa { .. }
+            | KeyType::P256
+            | KeyType::P384
+            | KeyType::Ed25519
+            | KeyType::Other => {
                 return Err(failure(&Error::NotSupported));
             }
         };
@@ -116,36 +124,40 @@ impl Connection {
         public_flags: &Flags,
         private_flags: &Flags,
     ) -> Result<(KeyHandle, KeyHandle), HsmError> {
-        let (mechanism, own) = match key_type {
-            KeyType::Rsa { bits } => (
-                CkMechanism::RsaPkcsKeyPairGen,
-                vec![
-                    modulus_bits(bits),
-                    Attribute::PublicExponent(RSA_EXPONENT.into()),
-                ],
-            ),
-            KeyType::P256 => (
-                CkMechanism::EccKeyPairGen,
-                vec![Attribute::EcParams(P256_PARAMETERS.into())],
-            ),
-            KeyType::P384 => (
-                CkMechanism::EccKeyPairGen,
-                vec![Attribute::EcParams(P384_PARAMETERS.into())],
-            ),
+        let mechanism = match key_type {
+            KeyType::Rsa { .. } => CkMechanism::RsaPkcsKeyPairGen,
+            KeyType::P256 | KeyType::P384 => CkMechanism::EccKeyPairGen,
+            KeyType::Ed25519 => CkMechanism::EccEdwardsKeyPairGen,
             KeyType::Aes { .. } | KeyType::Secret { .. } | KeyType::Other => {
                 return Err(failure(&Error::NotSupported));
             }
         };
-        create(|wording| {
-            let half =
-                |class, own, flags| template(class, key_type, label, id, own, flags, wording);
-            let public = half(KeyClass::Public, own.clone(), public_flags);
-            let private = half(KeyClass::Private, Vec::new(), private_flags);
-            self.session()
-                .generate_key_pair(&mechanism, &public, &private)
+        let own = match key_type {
+            KeyType::Rsa { bits } => vec![vec![
+                modulus_bits(bits),
+                Attribute::PublicExponent(RSA_EXPONENT.into()),
+            ]],
+            KeyType::P256
+            | KeyType::P384
+            | KeyType::Ed25519
+            | KeyType::Aes { .. }
+            | KeyType::Secret { .. }
+            | KeyType::Other => curve_names(key_type)
+                .iter()
+                .map(|name| vec![Attribute::EcParams(name.to_vec())])
+                .collect(),
+        };
+        first_understood(own, |own| {
+            create(|wording| {
+                let half =
+                    |class, own, flags| template(class, key_type, label, id, own, flags, wording);
+                let public = half(KeyClass::Public, own.clone(), public_flags);
+                let private = half(KeyClass::Private, Vec::new(), private_flags);
+                self.session()
+                    .generate_key_pair(&mechanism, &public, &private)
+            })
         })
         .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
-        .map_err(|error| failure(&error))
     }
 
     /// Makes an object of a public key.
@@ -156,15 +168,16 @@ impl Connection {
         id: &[u8],
         flags: &Flags,
     ) -> Result<KeyHandle, HsmError> {
-        let own = public_numbers(key)?;
         let key_type = key.key_type();
-        create(|wording| {
-            let own = own.clone();
-            let attributes = template(KeyClass::Public, key_type, label, id, own, flags, wording);
-            self.session().create_object(&attributes)
+        first_understood(public_numbers(key)?, |own| {
+            create(|wording| {
+                let own = own.clone();
+                let attributes =
+                    template(KeyClass::Public, key_type, label, id, own, flags, wording);
+                self.session().create_object(&attributes)
+            })
         })
         .map(KeyHandle)
-        .map_err(|error| failure(&error))
     }
 
     /// Derives an AES-256 key from a private EC key and a peer's uncompressed point: the shared x coordinate itself
@@ -374,6 +387,36 @@ fn oaep_sha1() -> CkMechanism<'static> {
     ))
 }
 
+/// Tries one spelling of the same attributes after another, until the token takes one or fails for another reason than not
+/// knowing the spelling.
+fn first_understood<T>(
+    spellings: Vec<Vec<Attribute>>,
+    mut attempt: impl FnMut(Vec<Attribute>) -> cryptoki::error::Result<T>,
+) -> Result<T, HsmError> {
+    let mut last = Error::NotSupported;
+    for spelling in spellings {
+        match attempt(spelling) {
+            Ok(value) => return Ok(value),
+            Err(error) => last = error,
+        }
+        if !matches!(
+            last,
+            Error::Pkcs11(
+                RvError::AttributeValueInvalid
+                    | RvError::CurveNotSupported
+                    | RvError::DomainParamsInvalid
+                    | RvError::TemplateInconsistent
+                    | RvError::GeneralError
+                    | RvError::FunctionFailed,
+                _
+            )
+        ) {
+            break;
+        }
+    }
+    Err(failure(&last))
+}
+
 /// The id of a wrapping mechanism.
 pub(super) fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
     match mechanism {
@@ -403,6 +446,9 @@ fn sign_mechanism(mechanism: SignMechanism) -> CkMechanism<'static> {
     match mechanism {
         SignMechanism::Ecdsa => CkMechanism::Ecdsa,
         SignMechanism::RsaPkcs1Sha256 => CkMechanism::Sha256RsaPkcs,
+        SignMechanism::Ed25519 => {
+            CkMechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519))
+        }
         SignMechanism::Cmac => CkMechanism::AesCMac,
         SignMechanism::HmacSha256 => CkMechanism::Sha256Hmac,
     }
