@@ -55,6 +55,9 @@ pub struct Held<'a> {
     pub key: &'a KeyInfo,
 }
 
+/// One way to compare.
+type Method = fn(Held<'_>, Held<'_>) -> Result<Comparison, HsmError>;
+
 /// Compares two secret keys, or the private keys of two pairs.
 ///
 /// # Errors
@@ -63,8 +66,8 @@ pub fn compare(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
     if one.key.class != other.key.class || !same_kind(one.key.key_type, other.key.key_type) {
         return Ok(Comparison::Different);
     }
-    let methods: &[fn(Held<'_>, Held<'_>) -> Result<Comparison, HsmError>] = match one.key.class {
-        KeyClass::Secret => &[by_mac, by_block],
+    let methods: &[Method] = match one.key.class {
+        KeyClass::Secret => &[by_mac, by_block, by_wrapping],
         KeyClass::Private => &[by_signature, by_decryption],
         KeyClass::Public => &[by_public_key],
     };
@@ -129,6 +132,47 @@ fn by_block(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
         if let Some(found) = other.block(second, &start)? {
             return Ok(outcome(found == expected, Evidence::Encryption));
         }
+    }
+    Ok(Comparison::Unknown)
+}
+
+/// One wraps a throw-away key, the other unwraps it, and the two throw-away keys are compared by their MACs.
+fn by_wrapping(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
+    for (wrapper, unwrapper) in [(one, other), (other, one)] {
+        let may = |held: Held<'_>, flag| {
+            matches!(held.key.key_type, KeyType::Aes { .. }) && held.key.flags.has(flag)
+        };
+        if !may(wrapper, Flag::Wrap) || !may(unwrapper, Flag::Unwrap) {
+            continue;
+        }
+        let Some(carried) = possible(wrapper.token.carry_with(wrapper.key))? else {
+            continue;
+        };
+        let input = question()?;
+        let sent = Held {
+            token: wrapper.token,
+            key: carried.key.info(),
+        };
+        let Some(value) = sent.sign(&input)? else {
+            continue;
+        };
+        return Ok(
+            match unwrapper.token.fetch_with(unwrapper.key, &carried.blob) {
+                Ok(found) => {
+                    let found = Held {
+                        token: unwrapper.token,
+                        key: found.info(),
+                    };
+                    match found.sign(&input)? {
+                        Some(again) => outcome(again == value, Evidence::Encryption),
+                        None => continue,
+                    }
+                }
+                Err(HsmError::BlobRejected { .. }) => Comparison::Different,
+                Err(error) if cannot(&error) => continue,
+                Err(error) => return Err(error),
+            },
+        );
     }
     Ok(Comparison::Unknown)
 }

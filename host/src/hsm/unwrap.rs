@@ -8,7 +8,7 @@ use super::key::{Flag, Flags, KeyClass, KeyInfo, KeyType};
 use super::pkcs11::{Incoming, KeyHandle, SessionObject, WrapMechanism};
 use super::public_key::PublicKey;
 use super::token::{Token, key_info};
-use super::wrap::{KEK_BITS, SESSION_LABEL, WrappedKeys};
+use super::wrap::{KEK_BITS, SESSION_LABEL, WrappedKeys, session_aes_key};
 
 /// Longest blob of one key that is handed to a token, in bytes: a wrapped RSA-4096 key has about 2400.
 pub const MAXIMUM_BLOB: usize = 8192;
@@ -275,7 +275,7 @@ impl<'t> OpenKek<'t> {
     }
 
     fn unwrap(&self, blob: &[u8], draft: &KeyDraft, flags: Flags) -> Result<KeyHandle, HsmError> {
-        if blob.len() > MAXIMUM_BLOB || blob.len() % 8 != 0 || blob.len() < 16 {
+        if blob.len() > MAXIMUM_BLOB || !blob.len().is_multiple_of(8) || blob.len() < 16 {
             return Err(HsmError::UnexpectedLength {
                 what: "the wrapped key".into(),
                 expected: format!("a multiple of 8 from 16 to {MAXIMUM_BLOB}"),
@@ -335,6 +335,69 @@ impl<'t> OpenKek<'t> {
             }),
             None => Ok(info),
         }
+    }
+}
+
+/// A throw-away AES-256 key and what it is under a key of the token.
+pub(super) struct Carried<'t> {
+    pub(super) key: SessionKey<'t>,
+    pub(super) blob: Vec<u8>,
+}
+
+impl Token {
+    /// Makes a throw-away key that can make MACs, and wraps it under an AES key of the token.
+    pub(super) fn carry_with(&self, wrapping: &KeyInfo) -> Result<Carried<'_>, HsmError> {
+        let set = [
+            Flag::Private,
+            Flag::Destroyable,
+            Flag::Sensitive,
+            Flag::Extractable,
+            Flag::Sign,
+        ];
+        let object = session_aes_key(&self.connection, &set)?;
+        let read = self.connection.read(object.handle(), KeyClass::Secret)?;
+        let info = key_info(KeyClass::Secret, read, None);
+        let blob = self.wrap_under(wrapping, &info)?;
+        Ok(Carried {
+            key: SessionKey {
+                _object: object,
+                info,
+            },
+            blob,
+        })
+    }
+
+    /// Unwraps a throw-away key under an AES key of the token.
+    pub(super) fn fetch_with(
+        &self,
+        unwrapping: &KeyInfo,
+        blob: &[u8],
+    ) -> Result<SessionKey<'_>, HsmError> {
+        let set = [
+            Flag::Private,
+            Flag::Destroyable,
+            Flag::Sensitive,
+            Flag::Sign,
+        ];
+        let incoming = Incoming {
+            class: KeyClass::Secret,
+            key_type: KeyType::Aes { bits: KEK_BITS },
+            label: SESSION_LABEL,
+            id: &[],
+            flags: Flags::of(KeyClass::Secret, &set),
+            public_key: None,
+        };
+        let mechanism = self.key_wrap_mechanism()?;
+        let object = self
+            .connection
+            .unwrap(mechanism, unwrapping.handle, blob, &incoming)
+            .map(|handle| self.connection.guard(handle))
+            .map_err(|error| self.opening(Suite::RsaOaepSha1, "a throw-away key", error))?;
+        let read = self.connection.read(object.handle(), KeyClass::Secret)?;
+        Ok(SessionKey {
+            info: key_info(KeyClass::Secret, read, None),
+            _object: object,
+        })
     }
 }
 

@@ -74,7 +74,7 @@ impl Token {
         let blobs = keys
             .iter()
             .zip(lengths)
-            .map(|(key, length)| self.wrap_key(mechanism, &kek, key, length))
+            .map(|(key, length)| self.wrap_key(mechanism, kek.handle(), key, length))
             .collect::<Result<_, _>>()?;
         Ok(WrappedKeys {
             suite,
@@ -293,22 +293,29 @@ impl Token {
     fn wrap_key(
         &self,
         mechanism: WrapMechanism,
-        kek: &SessionObject<'_>,
+        kek: KeyHandle,
         key: &KeyInfo,
         clear: RangeInclusive<usize>,
     ) -> Result<Vec<u8>, HsmError> {
         let expected = kwp_length(*clear.start())..=kwp_length(*clear.end());
         let capacity = expected.end() + SLACK;
-        match self
-            .connection
-            .wrap(mechanism, kek.handle(), key.handle, capacity)?
-        {
+        match self.connection.wrap(mechanism, kek, key.handle, capacity)? {
             WrapOutcome::Wrapped(blob) => {
                 check_length(&format!("key '{}'", key.name()), expected, blob.len())?;
                 Ok(blob)
             }
             WrapOutcome::Refused { .. } => Err(self.no_key_wrap()),
         }
+    }
+
+    /// Wraps a secret key under an AES key of the token (RFC 5649).
+    pub(super) fn wrap_under(
+        &self,
+        wrapping: &KeyInfo,
+        key: &KeyInfo,
+    ) -> Result<Vec<u8>, HsmError> {
+        let mechanism = self.key_wrap_mechanism()?;
+        self.wrap_key(mechanism, wrapping.handle, key, clear_length(key)?)
     }
 
     /// How this token wraps with AES as RFC 5649 has it, tried out once: `CKM_AES_KEY_WRAP_PAD` is RFC 5649 on some tokens and
@@ -350,7 +357,7 @@ impl Token {
 }
 
 /// Generates an AES-256 key that lives in this session only.
-fn session_aes_key<'c>(
+pub(super) fn session_aes_key<'c>(
     connection: &'c Connection,
     set: &[Flag],
 ) -> Result<SessionObject<'c>, HsmError> {
