@@ -243,9 +243,10 @@ const fn public_key_exit(reason: &PublicKeyError) -> Exit {
 
 const fn hsm_exit(error: &HsmError) -> Exit {
     match error {
-        HsmError::NoModule | HsmError::SuiteMismatch { .. } | HsmError::SuiteUnavailable { .. } => {
-            Exit::Usage
-        }
+        HsmError::NoModule
+        | HsmError::RecipientOnly { .. }
+        | HsmError::SuiteMismatch { .. }
+        | HsmError::SuiteUnavailable { .. } => Exit::Usage,
         HsmError::Recipient(reason) => public_key_exit(reason),
         HsmError::ModuleNotFound { .. }
         | HsmError::ModuleNotLoadable { .. }

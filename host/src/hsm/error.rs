@@ -113,6 +113,12 @@ pub enum HsmError {
         /// The attribute that is false.
         flag: Flag,
     },
+    /// A key that receives wrapped keys must do nothing else.
+    #[error("key '{label}' cannot be created to receive wrapped keys")]
+    RecipientOnly {
+        /// The key's label.
+        label: String,
+    },
     /// The operation is for another type of key.
     #[error("key '{label}' is of type {found}; {wanted} is needed here")]
     WrongKeyType {
@@ -250,6 +256,9 @@ impl HsmError {
                 None => return None,
             },
             Self::WrongKeyType { .. } => return None,
+            Self::RecipientOnly { .. } => {
+                "it must be an rsa or p-256 pair, not extractable, with --usage unwrap alone".into()
+            }
             Self::BlobRejected { .. } => {
                 "the blob is damaged, or was wrapped for another key or under another suite".into()
             }

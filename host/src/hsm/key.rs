@@ -450,8 +450,8 @@ impl Flags {
     }
 }
 
-/// What a target key on the token may be used for, beside leaving it. Wrapping and unwrapping are not among the choices: with
-/// both, a token gives its keys away in clear.
+/// What a key on the token may be used for, beside leaving it. Wrapping is not among the choices: with a key that both wraps and
+/// decrypts, a token gives its keys away in clear. Unwrapping is for key pairs that receive keys and do nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyUsage {
     /// Encrypt with the symmetric or public key.
@@ -464,22 +464,26 @@ pub enum KeyUsage {
     Verify,
     /// Derive further keys.
     Derive,
+    /// Receive wrapped keys: an RSA or P-256 pair that does nothing else.
+    Unwrap,
 }
 
 impl KeyUsage {
     /// All usages.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Sign,
         Self::Verify,
         Self::Derive,
+        Self::Unwrap,
     ];
 
     /// The name used on command lines.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Unwrap => "unwrap",
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
             Self::Sign => "sign",
@@ -488,15 +492,22 @@ impl KeyUsage {
         }
     }
 
-    /// The attribute that allows it.
-    #[must_use]
-    pub const fn flag(self) -> Flag {
-        match self {
-            Self::Encrypt => Flag::Encrypt,
-            Self::Decrypt => Flag::Decrypt,
-            Self::Sign => Flag::Sign,
-            Self::Verify => Flag::Verify,
-            Self::Derive => Flag::Derive,
+    /// The attribute that allows it to the half of this class of a key of this type, if that half has a part in it. What a
+    /// private key signs, anybody may check.
+    const fn flag(self, class: KeyClass, key_type: KeyType) -> Option<Flag> {
+        match (self, class) {
+            (Self::Encrypt, _) => Some(Flag::Encrypt),
+            (Self::Decrypt, _) => Some(Flag::Decrypt),
+            (Self::Sign, KeyClass::Public) | (Self::Verify, _) => Some(Flag::Verify),
+            (Self::Sign, _) => Some(Flag::Sign),
+            (Self::Derive, KeyClass::Public) => None,
+            (Self::Derive, _) => Some(Flag::Derive),
+            (Self::Unwrap, _) => match (key_type, class) {
+                (KeyType::P256, KeyClass::Private) => Some(Flag::Derive),
+                (KeyType::Rsa { .. }, KeyClass::Private) => Some(Flag::Unwrap),
+                (KeyType::Rsa { .. }, KeyClass::Public) => Some(Flag::Wrap),
+                _ => None,
+            },
         }
     }
 }
@@ -548,6 +559,21 @@ impl NewKey {
         }
     }
 
+    /// Checks that a key that is to receive others is a pair that can, and is to do nothing else.
+    ///
+    /// # Errors
+    /// [`HsmError::RecipientOnly`].
+    pub(super) fn check_usage(&self) -> Result<(), HsmError> {
+        let receives = self.usage.contains(&KeyUsage::Unwrap);
+        let can = matches!(self.key_type, KeyType::Rsa { .. } | KeyType::P256);
+        if receives && (self.usage.len() > 1 || !can || self.extractable) {
+            return Err(HsmError::RecipientOnly {
+                label: self.label.clone(),
+            });
+        }
+        Ok(())
+    }
+
     /// The attributes of the object of this class that is part of the key.
     #[must_use]
     pub(super) fn flags(&self, class: KeyClass) -> Flags {
@@ -559,19 +585,12 @@ impl NewKey {
                     set.push(Flag::Extractable);
                 }
             }
-            // What a private key signs, anybody may check.
-            KeyClass::Public => {
-                if self.usage.contains(&KeyUsage::Sign) {
-                    set.push(Flag::Verify);
-                }
-            }
+            KeyClass::Public => {}
         }
-        let derives_itself = class != KeyClass::Public;
         set.extend(
             self.usage
                 .iter()
-                .map(|usage| usage.flag())
-                .filter(|flag| derives_itself || *flag != Flag::Derive),
+                .filter_map(|usage| usage.flag(class, self.key_type)),
         );
         Flags::of(class, &set)
     }

@@ -211,6 +211,7 @@ impl Token {
                 wanted: "a type that can be created",
             });
         }
+        key.check_usage()?;
         let spec = KeySpec::label(&key.label);
         for class in KeyClass::ALL {
             if !self.handles(class, &spec)?.is_empty() {

@@ -20,7 +20,8 @@ pub(in crate::cli) struct Create {
     /// Let the key leave the token, wrapped. This cannot be changed later.
     #[arg(long)]
     extractable: bool,
-    /// What the key may do on the token: encrypt, decrypt, sign, verify, derive. An authority key signs only.
+    /// What the key may do on the token: encrypt, decrypt, sign, verify, derive; or unwrap, for a pair
+    /// that receives wrapped keys. An authority key signs only.
     #[arg(
         long,
         value_name = "USAGE",
