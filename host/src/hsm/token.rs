@@ -178,7 +178,7 @@ impl Token {
                     KeyClass::Private => self.public_half(&object)?,
                     KeyClass::Secret | KeyClass::Public => None,
                 };
-                Ok(key_info(class, object, half))
+                self.measured(key_info(class, object, half))
             }
             Some(_) => Err(HsmError::SeveralKeys {
                 token: self.label().into(),
