@@ -3,7 +3,7 @@
 use keyferry::hsm::{Flag, HsmError, KeyType, NewKey, PublicKey};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::{Suite, kwp_length};
-use keyferry_tests::softhsm::{Scratch, in_own_process};
+use keyferry_tests::tokens::{Scratch, in_own_process};
 
 use crate::openssl::{
     cut_at_der_length, make_p256, make_rsa, open_ecdh_null, open_oaep_sha1, openssl,

@@ -8,7 +8,7 @@ mod mistakes;
 mod openssl;
 
 use keyferry::hsm::{HsmError, KeyInfo, KeySpec, KeyType, PinSource, PublicKey, Token, parse};
-use keyferry_tests::softhsm::Scratch;
+use keyferry_tests::tokens::Scratch;
 
 /// What proofs are made over in these tests.
 const MESSAGE: &[u8] = b"what a device proves its key over";

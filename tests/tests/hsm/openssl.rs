@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use keyferry_protocol::identity::p256_spki;
-use keyferry_tests::softhsm::Scratch;
+use keyferry_tests::tokens::Scratch;
 
 /// Runs OpenSSL and gives its stdout.
 pub(crate) fn openssl(arguments: &[&str], input: &[u8]) -> Vec<u8> {
