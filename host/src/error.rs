@@ -8,6 +8,7 @@ use keyferry_protocol::suite::Suite;
 use crate::device::DeviceError;
 use crate::emulate::EmulateError;
 use crate::hsm::{HsmError, PinError, PublicKeyError, SpecError};
+use crate::migration::MigrationError;
 use crate::station::JobError;
 
 /// The exit codes of the command. Others script against them.
@@ -67,6 +68,19 @@ pub enum Failure {
     /// The firmware was built with a deliberate defect.
     #[error("the device runs firmware with a deliberate defect, built for tests of the tests")]
     Sabotaged,
+    /// A migration.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    /// Some of several keys were not migrated.
+    #[error("{failed} of {keys} keys were not migrated; the first because: {first}")]
+    SomeNotMigrated {
+        /// How many were not.
+        failed: usize,
+        /// How many there were.
+        keys: usize,
+        /// What happened to the first of those.
+        first: Box<Failure>,
+    },
     /// A `--key` that names no slot, or one twice.
     #[error("'{0}' names no free slot")]
     BadSlot(String),
@@ -154,6 +168,8 @@ impl Failure {
                 Exit::Usage
             }
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
+            Self::Migration(error) => migration_exit(error),
+            Self::SomeNotMigrated { .. } => Exit::JobFailed,
             Self::Pin(_)
             | Self::Spec(_)
             | Self::NoSuchRecipient { .. }
@@ -171,6 +187,8 @@ impl Failure {
             Self::Hsm(error) => error.hint(),
             Self::Device(error) => Some(error.hint().to_owned()),
             Self::Job(error) => error.hint(),
+            Self::Migration(error) => error.hint(),
+            Self::SomeNotMigrated { first, .. } => first.hint(),
             Self::Emulate(error) => error.hint().map(Into::into),
             Self::DeviceEnded(_) => Some("see the log in its folder".into()),
             Self::IdentityMismatch { .. } => {
@@ -202,6 +220,18 @@ impl Failure {
     }
 }
 
+const fn migration_exit(error: &MigrationError) -> Exit {
+    match error {
+        MigrationError::Hsm(error) => hsm_exit(error),
+        MigrationError::PublicKey(_) | MigrationError::UnsupportedType { .. } => Exit::Usage,
+        MigrationError::NoCommonSuite { .. } | MigrationError::NotTaken { .. } => Exit::Hsm,
+        MigrationError::Occupied { .. }
+        | MigrationError::CopyWrong { .. }
+        | MigrationError::Unprovable { .. }
+        | MigrationError::CannotKnow { .. } => Exit::JobFailed,
+    }
+}
+
 const fn public_key_exit(reason: &PublicKeyError) -> Exit {
     match reason {
         PublicKeyError::Malformed | PublicKeyError::Private | PublicKeyError::Unsupported(_) => {
@@ -213,9 +243,11 @@ const fn public_key_exit(reason: &PublicKeyError) -> Exit {
 
 const fn hsm_exit(error: &HsmError) -> Exit {
     match error {
-        HsmError::NoModule | HsmError::SuiteMismatch { .. } | HsmError::SuiteUnavailable { .. } => {
-            Exit::Usage
-        }
+        HsmError::NoModule
+        | HsmError::ModuleInitialized { .. }
+        | HsmError::RecipientOnly { .. }
+        | HsmError::SuiteMismatch { .. }
+        | HsmError::SuiteUnavailable { .. } => Exit::Usage,
         HsmError::Recipient(reason) => public_key_exit(reason),
         HsmError::ModuleNotFound { .. }
         | HsmError::ModuleNotLoadable { .. }
@@ -231,6 +263,8 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::TrustedOnly { .. }
         | HsmError::NotPermitted { .. }
         | HsmError::WrongKeyType { .. }
+        | HsmError::BlobRejected { .. }
+        | HsmError::Widened { .. }
         | HsmError::NoPublicKey { .. }
         | HsmError::SuiteRefused { .. }
         | HsmError::MechanismMissing { .. }

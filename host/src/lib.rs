@@ -7,4 +7,5 @@ pub mod device;
 pub mod emulate;
 pub mod error;
 pub mod hsm;
+pub mod migration;
 pub mod station;

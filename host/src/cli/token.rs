@@ -32,6 +32,16 @@ pub struct TokenArgs {
 }
 
 impl TokenArgs {
+    /// A token that is named by other arguments than the usual ones.
+    pub(super) fn of(token: String, pin_file: Option<PathBuf>, pin_env: Option<String>) -> Self {
+        Self {
+            token: Some(token),
+            module: None,
+            pin_file,
+            pin_env,
+        }
+    }
+
     /// The token that is named, and the key if the URI names one.
     ///
     /// # Errors

@@ -27,6 +27,12 @@ pub enum HsmError {
         /// What the loader said.
         reason: String,
     },
+    /// The module is in use in this process with another configuration.
+    #[error("{} is initialised already, with another init-reserved", path.display())]
+    ModuleInitialized {
+        /// The path as it was given.
+        path: PathBuf,
+    },
     /// No token of the module matches.
     #[error("no token {wanted}; {}", there_are("token", present))]
     NoSuchToken {
@@ -113,6 +119,12 @@ pub enum HsmError {
         /// The attribute that is false.
         flag: Flag,
     },
+    /// A key that receives wrapped keys must do nothing else.
+    #[error("key '{label}' cannot be created to receive wrapped keys")]
+    RecipientOnly {
+        /// The key's label.
+        label: String,
+    },
     /// The operation is for another type of key.
     #[error("key '{label}' is of type {found}; {wanted} is needed here")]
     WrongKeyType {
@@ -128,6 +140,26 @@ pub enum HsmError {
     NoPublicKey {
         /// The key's label.
         label: String,
+    },
+    /// The token does not open what was wrapped.
+    #[error("token '{token}' does not open {what} in the blob ({function}: {code})")]
+    BlobRejected {
+        /// The token's label.
+        token: String,
+        /// What should have come out.
+        what: &'static str,
+        /// The function that failed.
+        function: String,
+        /// Its return value.
+        code: String,
+    },
+    /// The token gave a key more rights than it was told to.
+    #[error("the token did not keep {} of key '{label}' as it was told", flag.attribute())]
+    Widened {
+        /// The key's label.
+        label: String,
+        /// The attribute that differs.
+        flag: Flag,
     },
     /// The recipient's key is not one to wrap for.
     #[error(transparent)]
@@ -230,6 +262,18 @@ impl HsmError {
                 None => return None,
             },
             Self::WrongKeyType { .. } => return None,
+            Self::ModuleInitialized { .. } => {
+                "one process uses a module in one configuration: name both tokens with the same init-reserved".into()
+            }
+            Self::RecipientOnly { .. } => {
+                "it must be an rsa or p-256 pair, not extractable, with --usage unwrap alone".into()
+            }
+            Self::BlobRejected { .. } => {
+                "the blob is damaged, or was wrapped for another key or under another suite".into()
+            }
+            Self::Widened { .. } => {
+                "the key was taken off the token again; such a token cannot keep this key".into()
+            }
             Self::Recipient(error) => return error.hint(),
             Self::NoPublicKey { .. } => {
                 "put the public key on the token beside it, with the same CKA_ID".into()

@@ -30,13 +30,16 @@ pub enum KeyType {
     P256,
     /// Elliptic curve P-384 (`secp384r1`).
     P384,
+    /// Ed25519 (RFC 8032).
+    Ed25519,
     /// Anything else; listed, but not usable here.
     Other,
 }
 
 impl KeyType {
-    /// The types that a key can be created with.
-    pub const CREATABLE: [Self; 9] = [
+    /// The types that a key can be created with. Beside these, an HMAC key can have any length that
+    /// [`KeyType::is_creatable`] allows.
+    pub const CREATABLE: [Self; 10] = [
         Self::Aes { bits: 128 },
         Self::Aes { bits: 192 },
         Self::Aes { bits: 256 },
@@ -46,7 +49,23 @@ impl KeyType {
         Self::Rsa { bits: 4096 },
         Self::P256,
         Self::P384,
+        Self::Ed25519,
     ];
+
+    /// Whether a key of this type can be created: one of [`KeyType::CREATABLE`], or an HMAC key of whole bytes from 128 to
+    /// 512 bits.
+    #[must_use]
+    pub fn is_creatable(self) -> bool {
+        match self {
+            Self::Secret { bits } => (128..=512).contains(&bits) && bits.is_multiple_of(8),
+            Self::Aes { .. }
+            | Self::Rsa { .. }
+            | Self::P256
+            | Self::P384
+            | Self::Ed25519
+            | Self::Other => Self::CREATABLE.contains(&self),
+        }
+    }
 
     /// Whether keys can be wrapped for a recipient key of this type under the suite.
     #[must_use]
@@ -57,25 +76,44 @@ impl KeyType {
         }
     }
 
+    /// Whether a key that the token calls this can be of the other type. SoftHSM 2.6.1 does not tell the length of a secret key
+    /// that it unwrapped (`CKA_VALUE_LEN` is 0).
+    #[must_use]
+    pub const fn may_be(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Aes { bits }, Self::Aes { bits: wanted })
+            | (Self::Secret { bits }, Self::Secret { bits: wanted })
+            | (Self::Rsa { bits }, Self::Rsa { bits: wanted }) => bits == wanted || bits == 0,
+            (Self::P256, Self::P256)
+            | (Self::P384, Self::P384)
+            | (Self::Ed25519, Self::Ed25519) => true,
+            _ => false,
+        }
+    }
+
     /// Whether such a key is a pair of private and public key.
     #[must_use]
     pub const fn is_pair(self) -> bool {
         match self {
-            Self::Rsa { .. } | Self::P256 | Self::P384 => true,
+            Self::Rsa { .. } | Self::P256 | Self::P384 | Self::Ed25519 => true,
             Self::Aes { .. } | Self::Secret { .. } | Self::Other => false,
         }
     }
 }
 
-/// The name used on command lines and in output: `aes-256`, `hmac-256`, `rsa-2048`, `p-256`, `p-384`, `other`.
+/// The name used on command lines and in output: `aes-256`, `hmac-256`, `rsa-2048`, `p-256`, `p-384`, `ed25519`, `other`; `aes` and
+/// `hmac` where the token does not tell the length.
 impl std::fmt::Display for KeyType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Aes { bits: 0 } => f.write_str("aes"),
+            Self::Secret { bits: 0 } => f.write_str("hmac"),
             Self::Aes { bits } => write!(f, "aes-{bits}"),
             Self::Secret { bits } => write!(f, "hmac-{bits}"),
             Self::Rsa { bits } => write!(f, "rsa-{bits}"),
             Self::P256 => f.write_str("p-256"),
             Self::P384 => f.write_str("p-384"),
+            Self::Ed25519 => f.write_str("ed25519"),
             Self::Other => f.write_str("other"),
         }
     }
@@ -84,11 +122,17 @@ impl std::fmt::Display for KeyType {
 impl std::str::FromStr for KeyType {
     type Err = keyferry_protocol::suite::UnknownName;
 
-    /// Takes the name of one of [`KeyType::CREATABLE`].
+    /// Takes the name of a type that [can be created](KeyType::is_creatable).
     fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let hmac = name
+            .strip_prefix("hmac-")
+            .and_then(|bits| bits.parse().ok())
+            .map(|bits| Self::Secret { bits });
         Self::CREATABLE
             .into_iter()
-            .find(|key_type| key_type.to_string() == name)
+            .chain(hmac)
+            // Compared by name, so that "hmac-0256" is not one.
+            .find(|key_type| key_type.is_creatable() && key_type.to_string() == name)
             .ok_or(keyferry_protocol::suite::UnknownName)
     }
 }
@@ -266,6 +310,53 @@ impl Flag {
         }
     }
 
+    /// Whether the attribute says what a key may be used for.
+    #[must_use]
+    pub const fn is_usage(self) -> bool {
+        match self {
+            Self::Encrypt
+            | Self::Decrypt
+            | Self::Sign
+            | Self::Verify
+            | Self::SignRecover
+            | Self::VerifyRecover
+            | Self::Wrap
+            | Self::Unwrap
+            | Self::Derive => true,
+            Self::Token
+            | Self::Private
+            | Self::Modifiable
+            | Self::Copyable
+            | Self::Destroyable
+            | Self::Sensitive
+            | Self::Extractable
+            | Self::WrapWithTrusted
+            | Self::AlwaysAuthenticate
+            | Self::Trusted => false,
+        }
+    }
+
+    /// Whether true means that more can be done with the key, or less.
+    const fn kind(self) -> FlagKind {
+        match self {
+            Self::Extractable
+            | Self::Encrypt
+            | Self::Decrypt
+            | Self::Sign
+            | Self::Verify
+            | Self::SignRecover
+            | Self::VerifyRecover
+            | Self::Wrap
+            | Self::Unwrap
+            | Self::Derive
+            | Self::Trusted => FlagKind::Right,
+            Self::Private | Self::Sensitive | Self::WrapWithTrusted | Self::AlwaysAuthenticate => {
+                FlagKind::Protection
+            }
+            Self::Token | Self::Modifiable | Self::Copyable | Self::Destroyable => FlagKind::Other,
+        }
+    }
+
     /// The attribute's name in PKCS#11, for example `CKA_WRAP_WITH_TRUSTED`.
     #[must_use]
     pub fn attribute(self) -> String {
@@ -284,6 +375,16 @@ impl Flag {
     const fn bit(self) -> u32 {
         1 << self as u32
     }
+}
+
+/// What it means that a boolean attribute is true.
+enum FlagKind {
+    /// More can be done with the key.
+    Right,
+    /// Less can be done with it.
+    Protection,
+    /// Neither.
+    Other,
 }
 
 /// Boolean attributes of one object: each true, false, or unknown because the token does not have it.
@@ -330,6 +431,27 @@ impl Flags {
         self.set & flag.bit() != 0
     }
 
+    /// The first right that these attributes give and the others do not: a usage, leaving the token, or being free of a
+    /// protection.
+    #[must_use]
+    pub fn widened_from(&self, other: &Self) -> Option<Flag> {
+        let unprotected = |flag: &Flag| {
+            matches!(flag.kind(), FlagKind::Protection)
+                && self.get(*flag) == Some(false)
+                && other.has(*flag)
+        };
+        self.rights_beyond(other)
+            .next()
+            .or_else(|| Flag::ALL.into_iter().find(unprotected))
+    }
+
+    /// The rights that these attributes give and the others do not.
+    pub(super) fn rights_beyond<'f>(&'f self, other: &'f Self) -> impl Iterator<Item = Flag> + 'f {
+        Flag::ALL.into_iter().filter(|flag| {
+            matches!(flag.kind(), FlagKind::Right) && self.has(*flag) && !other.has(*flag)
+        })
+    }
+
     /// Those whose value is known, in the order of [`Flag::ALL`].
     pub fn known(&self) -> impl Iterator<Item = (Flag, bool)> + '_ {
         Flag::ALL
@@ -338,8 +460,8 @@ impl Flags {
     }
 }
 
-/// What a target key on the token may be used for, beside leaving it. Wrapping and unwrapping are not among the choices: with
-/// both, a token gives its keys away in clear.
+/// What a key on the token may be used for, beside leaving it. Wrapping is not among the choices: with a key that both wraps and
+/// decrypts, a token gives its keys away in clear. Unwrapping is for key pairs that receive keys and do nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyUsage {
     /// Encrypt with the symmetric or public key.
@@ -352,22 +474,26 @@ pub enum KeyUsage {
     Verify,
     /// Derive further keys.
     Derive,
+    /// Receive wrapped keys: an RSA or P-256 pair that does nothing else.
+    Unwrap,
 }
 
 impl KeyUsage {
     /// All usages.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Sign,
         Self::Verify,
         Self::Derive,
+        Self::Unwrap,
     ];
 
     /// The name used on command lines.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Unwrap => "unwrap",
             Self::Encrypt => "encrypt",
             Self::Decrypt => "decrypt",
             Self::Sign => "sign",
@@ -376,15 +502,22 @@ impl KeyUsage {
         }
     }
 
-    /// The attribute that allows it.
-    #[must_use]
-    pub const fn flag(self) -> Flag {
-        match self {
-            Self::Encrypt => Flag::Encrypt,
-            Self::Decrypt => Flag::Decrypt,
-            Self::Sign => Flag::Sign,
-            Self::Verify => Flag::Verify,
-            Self::Derive => Flag::Derive,
+    /// The attribute that allows it to the half of this class of a key of this type, if that half has a part in it. What a
+    /// private key signs, anybody may check.
+    const fn flag(self, class: KeyClass, key_type: KeyType) -> Option<Flag> {
+        match (self, class) {
+            (Self::Encrypt, _) => Some(Flag::Encrypt),
+            (Self::Decrypt, _) => Some(Flag::Decrypt),
+            (Self::Sign, KeyClass::Public) | (Self::Verify, _) => Some(Flag::Verify),
+            (Self::Sign, _) => Some(Flag::Sign),
+            (Self::Derive, KeyClass::Public) => None,
+            (Self::Derive, _) => Some(Flag::Derive),
+            (Self::Unwrap, _) => match (key_type, class) {
+                (KeyType::P256, KeyClass::Private) => Some(Flag::Derive),
+                (KeyType::Rsa { .. }, KeyClass::Private) => Some(Flag::Unwrap),
+                (KeyType::Rsa { .. }, KeyClass::Public) => Some(Flag::Wrap),
+                _ => None,
+            },
         }
     }
 }
@@ -405,7 +538,7 @@ impl std::str::FromStr for KeyUsage {
 pub struct NewKey {
     /// Its label.
     pub label: String,
-    /// Its type; one of [`KeyType::CREATABLE`].
+    /// Its type; one that [can be created](KeyType::is_creatable).
     pub key_type: KeyType,
     /// Whether it can leave the token wrapped.
     pub extractable: bool,
@@ -436,6 +569,21 @@ impl NewKey {
         }
     }
 
+    /// Checks that a key that is to receive others is a pair that can, and is to do nothing else.
+    ///
+    /// # Errors
+    /// [`HsmError::RecipientOnly`].
+    pub(super) fn check_usage(&self) -> Result<(), HsmError> {
+        let receives = self.usage.contains(&KeyUsage::Unwrap);
+        let can = matches!(self.key_type, KeyType::Rsa { .. } | KeyType::P256);
+        if receives && (self.usage.len() > 1 || !can || self.extractable) {
+            return Err(HsmError::RecipientOnly {
+                label: self.label.clone(),
+            });
+        }
+        Ok(())
+    }
+
     /// The attributes of the object of this class that is part of the key.
     #[must_use]
     pub(super) fn flags(&self, class: KeyClass) -> Flags {
@@ -447,19 +595,12 @@ impl NewKey {
                     set.push(Flag::Extractable);
                 }
             }
-            // What a private key signs, anybody may check.
-            KeyClass::Public => {
-                if self.usage.contains(&KeyUsage::Sign) {
-                    set.push(Flag::Verify);
-                }
-            }
+            KeyClass::Public => {}
         }
-        let derives_itself = class != KeyClass::Public;
         set.extend(
             self.usage
                 .iter()
-                .map(|usage| usage.flag())
-                .filter(|flag| derives_itself || *flag != Flag::Derive),
+                .filter_map(|usage| usage.flag(class, self.key_type)),
         );
         Flags::of(class, &set)
     }
@@ -484,6 +625,8 @@ pub struct KeyInfo {
     pub check_value: Option<Vec<u8>>,
     /// The public key of a pair, if the token has it.
     pub public_key: Option<PublicKey>,
+    /// The boolean attributes of the public half of a pair, if that is an object of its own on the token.
+    pub public_flags: Option<Flags>,
 }
 
 impl KeyInfo {
@@ -550,7 +693,7 @@ impl KeyInfo {
             KeyType::Secret { bits } => (key_type::HMAC, bits, algorithm::HMAC_SHA256),
             KeyType::P256 => (key_type::ECC_SECP_R1_KEY_PAIR, 256, algorithm::ECDSA_SHA256),
             KeyType::Rsa { bits } => (key_type::RSA_KEY_PAIR, bits, algorithm::RSA_PKCS1V15_SHA256),
-            KeyType::P384 | KeyType::Other => return Err(unsupported()),
+            KeyType::P384 | KeyType::Ed25519 | KeyType::Other => return Err(unsupported()),
         };
         let attributes = Attributes {
             key_type,

@@ -3,20 +3,26 @@
 //!
 //! [`Token`] is the door. Only the folder `pkcs11` behind it speaks PKCS#11.
 
+mod check;
 mod error;
+mod evidence;
 mod key;
 mod pin;
 mod pkcs11;
 mod public_key;
 mod token;
+mod unwrap;
 mod uri;
 mod wrap;
 
+pub use check::CheckAlgorithm;
 pub use error::HsmError;
+pub use evidence::{Comparison, Evidence, Held, compare};
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};
 pub use pin::{PIN_VARIABLE, PinError, PinSource};
 pub use pkcs11::{PinState, TokenInfo};
 pub use public_key::{MINIMUM_RSA_BITS, PublicKey, PublicKeyError, PublicNumbers};
 pub use token::{Token, random, tokens};
+pub use unwrap::{KeyDraft, MAXIMUM_BLOB, OpenKek, SessionKey};
 pub use uri::{KeySpec, SpecError, TokenSpec, parse};
 pub use wrap::WrappedKeys;

@@ -17,6 +17,8 @@ const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10
 const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 /// `secp384r1` (RFC 5480 §2.1.1.1).
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+/// `id-Ed25519` (RFC 8410 §3); it names algorithm and curve at once, and has no parameters.
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// Smallest RSA modulus of a recipient, in bits.
 pub const MINIMUM_RSA_BITS: u16 = 2048;
@@ -88,6 +90,8 @@ pub enum PublicNumbers {
     P256([u8; 65]),
     /// A P-384 key: the uncompressed point `04 ‖ x ‖ y`.
     P384([u8; 97]),
+    /// An Ed25519 key: the encoded point (RFC 8032 §5.1.2). Only its length is checked.
+    Ed25519([u8; 32]),
 }
 
 /// A public key: its `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7) and the numbers in it.
@@ -132,6 +136,12 @@ impl PublicKey {
             let key = RsaPublicKey::from_der(key).map_err(|_| PublicKeyError::Malformed)?;
             return Self::from_rsa(key.modulus.as_bytes(), key.public_exponent.as_bytes());
         }
+        if info.algorithm.oid == ED25519 {
+            if info.algorithm.parameters.is_some() {
+                return Err(PublicKeyError::Malformed);
+            }
+            return Self::from_ed25519(key);
+        }
         if info.algorithm.oid != EC_PUBLIC_KEY {
             return Err(PublicKeyError::Unsupported(info.algorithm.oid.to_string()));
         }
@@ -166,7 +176,7 @@ impl PublicKey {
         };
         let key = key.to_der().map_err(malformed)?;
         Ok(Self {
-            spki: encode(RSA_ENCRYPTION, AnyRef::NULL, &key)?,
+            spki: encode(RSA_ENCRYPTION, Some(AnyRef::NULL), &key)?,
             numbers,
         })
     }
@@ -195,12 +205,24 @@ impl PublicKey {
                 return Err(PublicKeyError::Malformed);
             }
             Ok(Self {
-                spki: encode(EC_PUBLIC_KEY, AnyRef::from(&SECP384R1), &point)?,
+                spki: encode(EC_PUBLIC_KEY, Some(AnyRef::from(&SECP384R1)), &point)?,
                 numbers: PublicNumbers::P384(point),
             })
         } else {
             Err(PublicKeyError::Unsupported(format!("curve {curve}")))
         }
+    }
+
+    /// Makes a public key from an encoded Ed25519 point (RFC 8032 §5.1.2).
+    ///
+    /// # Errors
+    /// [`PublicKeyError::Malformed`] if it is not 32 bytes long.
+    pub fn from_ed25519(point: &[u8]) -> Result<Self, PublicKeyError> {
+        let point: [u8; 32] = point.try_into().map_err(|_| PublicKeyError::Malformed)?;
+        Ok(Self {
+            spki: encode(ED25519, None, &point)?,
+            numbers: PublicNumbers::Ed25519(point),
+        })
     }
 
     /// The `SubjectPublicKeyInfo` in DER.
@@ -237,6 +259,7 @@ impl PublicKey {
             },
             PublicNumbers::P256(_) => KeyType::P256,
             PublicNumbers::P384(_) => KeyType::P384,
+            PublicNumbers::Ed25519(_) => KeyType::Ed25519,
         }
     }
 
@@ -250,6 +273,7 @@ impl PublicKey {
             KeyType::P256 => Some(UnwrapAlgorithm::P256),
             KeyType::Rsa { .. }
             | KeyType::P384
+            | KeyType::Ed25519
             | KeyType::Aes { .. }
             | KeyType::Secret { .. }
             | KeyType::Other => None,
@@ -276,6 +300,7 @@ impl PublicKey {
             }
             PublicNumbers::P256(_) => Ok(()),
             PublicNumbers::P384(_) => Err(PublicKeyError::Unsupported("P-384".into())),
+            PublicNumbers::Ed25519(_) => Err(PublicKeyError::Unsupported("Ed25519".into())),
         }
     }
 }
@@ -291,14 +316,14 @@ fn bit_length(number: &[u8]) -> u16 {
 /// Puts an algorithm and the bytes of a key into a `SubjectPublicKeyInfo`.
 fn encode(
     algorithm: ObjectIdentifier,
-    parameters: AnyRef<'_>,
+    parameters: Option<AnyRef<'_>>,
     key: &[u8],
 ) -> Result<Vec<u8>, PublicKeyError> {
     let malformed = |_| PublicKeyError::Malformed;
     SubjectPublicKeyInfo {
         algorithm: AlgorithmIdentifier {
             oid: algorithm,
-            parameters: Some(parameters),
+            parameters,
         },
         subject_public_key: BitString::from_bytes(key).map_err(malformed)?,
     }

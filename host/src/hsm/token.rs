@@ -1,9 +1,8 @@
 //! A token the station is logged in to: its keys, its signatures, its verdicts on proofs.
 
 use std::cell::OnceCell;
-use std::path::Path;
+use std::sync::Arc;
 
-use keyferry_protocol::proof::Proof;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -18,12 +17,18 @@ use super::uri::{KeySpec, TokenSpec};
 /// Length in bytes of the random `CKA_ID` of a new key.
 const ID_LENGTH: usize = 16;
 
-/// The tokens of a module, initialised or not. No login is needed.
+/// The tokens of the module that is named, initialised or not. No login is needed.
 ///
 /// # Errors
-/// [`HsmError`] if the module cannot be loaded or does not answer.
-pub fn tokens(module: &Path) -> Result<Vec<TokenInfo>, HsmError> {
-    Module::load(module)?.tokens()
+/// [`HsmError`] if no module is named, or it cannot be loaded or does not answer.
+pub fn tokens(spec: &TokenSpec) -> Result<Vec<TokenInfo>, HsmError> {
+    module(spec)?.tokens()
+}
+
+/// The module that is named, loaded and initialised.
+fn module(spec: &TokenSpec) -> Result<Arc<Module>, HsmError> {
+    let path = spec.module.as_ref().ok_or(HsmError::NoModule)?;
+    Module::load(path, spec.init_reserved.as_deref())
 }
 
 /// Random bytes of the operating system, for ids and nonces.
@@ -60,8 +65,7 @@ impl Token {
     /// [`HsmError::NoModule`]; [`HsmError::ModuleNotFound`], [`HsmError::ModuleNotLoadable`]; [`HsmError::NoSuchToken`],
     /// [`HsmError::SeveralTokens`].
     pub fn find(spec: &TokenSpec) -> Result<TokenInfo, HsmError> {
-        let module = spec.module.as_ref().ok_or(HsmError::NoModule)?;
-        let mut present: Vec<_> = tokens(module)?
+        let mut present: Vec<_> = tokens(spec)?
             .into_iter()
             .filter(|token| token.initialized)
             .collect();
@@ -87,7 +91,7 @@ impl Token {
     /// As [`Token::find`], and [`HsmError::PinIncorrect`], [`HsmError::PinLocked`], [`HsmError::PinNotSet`].
     pub fn open(spec: &TokenSpec, pin: &SecretString) -> Result<Self, HsmError> {
         let info = Self::find(spec)?;
-        let module = Module::load(spec.module.as_ref().ok_or(HsmError::NoModule)?)?;
+        let module = module(spec)?;
         Ok(Self {
             connection: Connection::open(&module, &info, pin)?,
             info,
@@ -174,7 +178,7 @@ impl Token {
                     KeyClass::Private => self.public_half(&object)?,
                     KeyClass::Secret | KeyClass::Public => None,
                 };
-                Ok(key_info(class, object, half))
+                self.measured(key_info(class, object, half))
             }
             Some(_) => Err(HsmError::SeveralKeys {
                 token: self.label().into(),
@@ -202,16 +206,17 @@ impl Token {
     /// Creates a key on the token, with every boolean attribute set explicitly.
     ///
     /// # Errors
-    /// [`HsmError::LabelTaken`]; [`HsmError::WrongKeyType`] if the type is not one of [`KeyType::CREATABLE`];
+    /// [`HsmError::LabelTaken`]; [`HsmError::WrongKeyType`] unless the type [can be created](KeyType::is_creatable);
     /// [`HsmError::Token`].
     pub fn create_key(&self, key: &NewKey) -> Result<KeyInfo, HsmError> {
-        if !KeyType::CREATABLE.contains(&key.key_type) {
+        if !key.key_type.is_creatable() {
             return Err(HsmError::WrongKeyType {
                 label: key.label.clone(),
                 found: key.key_type,
                 wanted: "a type that can be created",
             });
         }
+        key.check_usage()?;
         let spec = KeySpec::label(&key.label);
         for class in KeyClass::ALL {
             if !self.handles(class, &spec)?.is_empty() {
@@ -273,50 +278,8 @@ impl Token {
             })
     }
 
-    /// Whether a device's proof is the one that this key makes over `input`: MACs by the token's own copy of the key,
-    /// signatures by the public key on the token. [`Proof::None`] proves nothing and is never true.
-    ///
-    /// # Errors
-    /// [`HsmError::WrongKeyType`] if the key cannot make such a proof; [`HsmError::NotPermitted`] without `CKA_VERIFY`;
-    /// [`HsmError::NoPublicKey`]; [`HsmError::Token`].
-    pub fn verify_proof(
-        &self,
-        key: &KeyInfo,
-        proof: Proof,
-        input: &[u8],
-        value: &[u8],
-    ) -> Result<bool, HsmError> {
-        let wrong_type = |wanted| HsmError::WrongKeyType {
-            label: key.name(),
-            found: key.key_type,
-            wanted,
-        };
-        let digest;
-        let (mechanism, input) = match (proof, key.key_type) {
-            (Proof::None, _) => return Ok(false),
-            (Proof::Cmac, KeyType::Aes { .. }) => (SignMechanism::Cmac, input),
-            (Proof::HmacSha256, KeyType::Secret { .. }) => (SignMechanism::HmacSha256, input),
-            (Proof::EcdsaP256Sha256, KeyType::P256) => {
-                digest = Sha256::digest(input);
-                (SignMechanism::Ecdsa, digest.as_slice())
-            }
-            (Proof::RsaPkcs1Sha256, KeyType::Rsa { .. }) => (SignMechanism::RsaPkcs1Sha256, input),
-            (Proof::Cmac, _) => return Err(wrong_type("an aes key")),
-            (Proof::HmacSha256, _) => return Err(wrong_type("an hmac key")),
-            (Proof::EcdsaP256Sha256, _) => return Err(wrong_type("a p-256 key")),
-            (Proof::RsaPkcs1Sha256, _) => return Err(wrong_type("an rsa key")),
-        };
-        let handle = if key.class == KeyClass::Private {
-            self.verifying_half(key)?
-        } else {
-            key.check_flag(Flag::Verify)?;
-            key.handle
-        };
-        self.connection.verify(mechanism, handle, input, value)
-    }
-
     /// The public object of a pair, if it may verify.
-    fn verifying_half(&self, key: &KeyInfo) -> Result<KeyHandle, HsmError> {
+    pub(super) fn verifying_half(&self, key: &KeyInfo) -> Result<KeyHandle, HsmError> {
         let private = self.connection.read(key.handle, KeyClass::Private)?;
         let half = self
             .public_half(&private)?
@@ -385,7 +348,7 @@ fn are_pair(private: &Object, public: &Object) -> bool {
         && (!private.id.is_empty() || private.label == public.label)
 }
 
-fn key_info(class: KeyClass, object: Object, public_half: Option<Object>) -> KeyInfo {
+pub(super) fn key_info(class: KeyClass, object: Object, public_half: Option<Object>) -> KeyInfo {
     KeyInfo {
         handle: object.handle,
         class,
@@ -394,6 +357,7 @@ fn key_info(class: KeyClass, object: Object, public_half: Option<Object>) -> Key
         id: object.id,
         flags: object.flags,
         check_value: object.check_value,
+        public_flags: public_half.as_ref().map(|half| half.flags),
         public_key: public_half
             .and_then(|half| half.public_key)
             .or(object.public_key),

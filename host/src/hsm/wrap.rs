@@ -14,13 +14,16 @@ use super::public_key::{PublicKey, PublicNumbers};
 use super::token::Token;
 
 /// Size of the KEK of every suite, in bits.
-const KEK_BITS: u16 = 256;
+pub(super) const KEK_BITS: u16 = 256;
 
 /// Room beyond a right answer, so that a wrong one is seen by its length and not as a full buffer.
 const SLACK: usize = 64;
 
+/// Longest secret key whose length the token does not tell, in bytes.
+const MAXIMUM_SECRET: usize = 512;
+
 /// Label of everything that lives in a session only.
-const SESSION_LABEL: &str = "keyferry session object";
+pub(super) const SESSION_LABEL: &str = "keyferry session object";
 
 /// Keys wrapped under one KEK for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +77,7 @@ impl Token {
         let blobs = keys
             .iter()
             .zip(lengths)
-            .map(|(key, length)| self.wrap_key(mechanism, &kek, key, length))
+            .map(|(key, length)| self.wrap_key(mechanism, kek.handle(), key, length))
             .collect::<Result<_, _>>()?;
         Ok(WrappedKeys {
             suite,
@@ -225,11 +228,13 @@ impl Token {
             .map_err(|error| self.refusal(suite, error))?;
         match public.numbers() {
             PublicNumbers::P256(point) => Ok((kek, point.to_vec())),
-            PublicNumbers::Rsa { .. } | PublicNumbers::P384(_) => Err(HsmError::UnexpectedLength {
-                what: "an ephemeral P-256 key".into(),
-                expected: "65".into(),
-                actual: public.spki_der().len(),
-            }),
+            PublicNumbers::Rsa { .. } | PublicNumbers::P384(_) | PublicNumbers::Ed25519(_) => {
+                Err(HsmError::UnexpectedLength {
+                    what: "an ephemeral P-256 key".into(),
+                    expected: "65".into(),
+                    actual: public.spki_der().len(),
+                })
+            }
         }
     }
 
@@ -279,7 +284,7 @@ impl Token {
         }
     }
 
-    fn suite_refused(&self, suite: Suite, function: String, code: String) -> HsmError {
+    pub(super) fn suite_refused(&self, suite: Suite, function: String, code: String) -> HsmError {
         HsmError::SuiteRefused {
             token: self.label().into(),
             suite,
@@ -291,16 +296,13 @@ impl Token {
     fn wrap_key(
         &self,
         mechanism: WrapMechanism,
-        kek: &SessionObject<'_>,
+        kek: KeyHandle,
         key: &KeyInfo,
         clear: RangeInclusive<usize>,
     ) -> Result<Vec<u8>, HsmError> {
         let expected = kwp_length(*clear.start())..=kwp_length(*clear.end());
         let capacity = expected.end() + SLACK;
-        match self
-            .connection
-            .wrap(mechanism, kek.handle(), key.handle, capacity)?
-        {
+        match self.connection.wrap(mechanism, kek, key.handle, capacity)? {
             WrapOutcome::Wrapped(blob) => {
                 check_length(&format!("key '{}'", key.name()), expected, blob.len())?;
                 Ok(blob)
@@ -309,9 +311,47 @@ impl Token {
         }
     }
 
+    /// Finds out the length of a secret key whose length the token does not tell, by wrapping it under a throw-away key. A key that
+    /// may not leave stays as it is.
+    pub(super) fn measured(&self, mut key: KeyInfo) -> Result<KeyInfo, HsmError> {
+        let unknown = matches!(
+            key.key_type,
+            KeyType::Aes { bits: 0 } | KeyType::Secret { bits: 0 }
+        );
+        if !unknown || key.check_may_leave().is_err() {
+            return Ok(key);
+        }
+        let set = [
+            Flag::Private,
+            Flag::Destroyable,
+            Flag::Sensitive,
+            Flag::Wrap,
+        ];
+        let kek = session_aes_key(&self.connection, &set)?;
+        let mechanism = self.key_wrap_mechanism()?;
+        let blob = self.wrap_key(mechanism, kek.handle(), &key, clear_length(&key)?)?;
+        // Eight bytes of a wrapping are its own (RFC 5649 §3).
+        let bits = u16::try_from(blob.len().saturating_sub(8) * 8).unwrap_or(0);
+        key.key_type = match key.key_type {
+            KeyType::Aes { .. } => KeyType::Aes { bits },
+            _ => KeyType::Secret { bits },
+        };
+        Ok(key)
+    }
+
+    /// Wraps a secret key under an AES key of the token (RFC 5649).
+    pub(super) fn wrap_under(
+        &self,
+        wrapping: &KeyInfo,
+        key: &KeyInfo,
+    ) -> Result<Vec<u8>, HsmError> {
+        let mechanism = self.key_wrap_mechanism()?;
+        self.wrap_key(mechanism, wrapping.handle, key, clear_length(key)?)
+    }
+
     /// How this token wraps with AES as RFC 5649 has it, tried out once: `CKM_AES_KEY_WRAP_PAD` is RFC 5649 on some tokens and
     /// PKCS#7 padding on others, which shows in the length of a wrapped AES-256 key (40 or 48 bytes).
-    fn key_wrap_mechanism(&self) -> Result<WrapMechanism, HsmError> {
+    pub(super) fn key_wrap_mechanism(&self) -> Result<WrapMechanism, HsmError> {
         if let Some(mechanism) = self.key_wrap.get() {
             return Ok(*mechanism);
         }
@@ -338,7 +378,7 @@ impl Token {
         Err(self.no_key_wrap())
     }
 
-    fn no_key_wrap(&self) -> HsmError {
+    pub(super) fn no_key_wrap(&self) -> HsmError {
         HsmError::MechanismMissing {
             token: self.label().into(),
             purpose: "AES key wrapping with padding as in RFC 5649",
@@ -348,7 +388,7 @@ impl Token {
 }
 
 /// Generates an AES-256 key that lives in this session only.
-fn session_aes_key<'c>(
+pub(super) fn session_aes_key<'c>(
     connection: &'c Connection,
     set: &[Flag],
 ) -> Result<SessionObject<'c>, HsmError> {
@@ -369,9 +409,13 @@ fn clear_length(key: &KeyInfo) -> Result<RangeInclusive<usize>, HsmError> {
         length..=length
     };
     match (key.class, key.key_type) {
+        (KeyClass::Secret, KeyType::Aes { bits: 0 }) => Ok(16..=32),
+        (KeyClass::Secret, KeyType::Secret { bits: 0 }) => Ok(1..=MAXIMUM_SECRET),
         (KeyClass::Secret, KeyType::Aes { bits } | KeyType::Secret { bits }) => Ok(exact(bits)),
         (KeyClass::Private, KeyType::P256) => Ok(60..=160),
         (KeyClass::Private, KeyType::P384) => Ok(76..=208),
+        // RFC 8410 §7: 48 bytes, or 83 and more with the public key.
+        (KeyClass::Private, KeyType::Ed25519) => Ok(48..=96),
         // Modulus, private exponent and five numbers of half the length, and at most 80 bytes around them.
         (KeyClass::Private, KeyType::Rsa { bits }) => {
             let modulus = usize::from(bits / 8);

@@ -32,7 +32,7 @@ fn is_the_key_on_the_token(scratch: &Scratch, label: &str, opened: &[u8]) {
             let arguments = [&options[..], &["HMAC"]].concat();
             (Proof::HmacSha256, openssl(&arguments, MESSAGE))
         }
-        KeyType::P256 | KeyType::P384 | KeyType::Rsa { .. } => {
+        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 | KeyType::Rsa { .. } => {
             let private = cut_at_der_length(opened);
             let arguments = ["pkey", "-inform", "DER", "-pubout", "-outform", "DER"];
             let public = openssl(&arguments, private);

@@ -4,14 +4,14 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
 use cryptoki::session::UserType;
-use keyferry::hsm::{Flag, HsmError, KeyClass, KeySpec, KeyType, KeyUsage, NewKey};
+use keyferry::hsm::{CheckAlgorithm, Flag, HsmError, KeyClass, KeySpec, KeyType, KeyUsage, NewKey};
 use keyferry_protocol::attributes::{Attributes, KeyKind, algorithm};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::Suite;
 use keyferry_tests::command::Answer;
 use keyferry_tests::tokens::{Kind, PIN, Scratch, in_own_process};
 
-use crate::openssl::make_rsa;
+use crate::openssl::{make_rsa, openssl};
 use crate::{EXPORTED, MESSAGE, create_all, key, open, open_uri, public_key};
 
 /// DESIGN: every boolean attribute is set explicitly.
@@ -62,6 +62,20 @@ fn every_attribute_is_as_asked() {
             KeyClass::Public,
             &[&open_to_all, &[Flag::Verify]],
         );
+        let recipient = NewKey {
+            label: "recipient".into(),
+            key_type: KeyType::Rsa { bits: 2048 },
+            extractable: false,
+            usage: vec![KeyUsage::Unwrap],
+        };
+        token.create_key(&recipient).unwrap();
+        let halves = [
+            (KeyClass::Private, &guarded[..], Flag::Unwrap),
+            (KeyClass::Public, &open_to_all[..], Flag::Wrap),
+        ];
+        for (class, always, usage) in halves {
+            expect("recipient", class, &[always, &[usage]]);
+        }
         for usage in KeyUsage::ALL {
             let create = |key_type: KeyType| {
                 let label = format!("{} {key_type}", usage.name());
@@ -74,15 +88,19 @@ fn every_attribute_is_as_asked() {
                 token.create_key(&new).unwrap();
                 label
             };
-            let secret = create(KeyType::Aes { bits: 256 });
-            expect(&secret, KeyClass::Secret, &[&guarded, &[usage.flag()]]);
-            let (private, public): (&[Flag], &[Flag]) = match usage {
-                KeyUsage::Encrypt => (&[], &[Flag::Encrypt]),
-                KeyUsage::Decrypt => (&[Flag::Decrypt], &[]),
-                KeyUsage::Sign => (&[Flag::Sign], &[Flag::Verify]),
-                KeyUsage::Verify => (&[], &[Flag::Verify]),
-                KeyUsage::Derive => (&[Flag::Derive], &[]),
+            let (secret, private, public): (_, &[Flag], &[Flag]) = match usage {
+                KeyUsage::Encrypt => (Some(Flag::Encrypt), &[], &[Flag::Encrypt]),
+                KeyUsage::Decrypt => (Some(Flag::Decrypt), &[Flag::Decrypt], &[]),
+                KeyUsage::Sign => (Some(Flag::Sign), &[Flag::Sign], &[Flag::Verify]),
+                KeyUsage::Verify => (Some(Flag::Verify), &[], &[Flag::Verify]),
+                KeyUsage::Derive => (Some(Flag::Derive), &[Flag::Derive], &[]),
+                // An elliptic-curve pair receives keys by deriving; a secret key cannot receive.
+                KeyUsage::Unwrap => (None, &[Flag::Derive], &[]),
             };
+            if let Some(flag) = secret {
+                let secret = create(KeyType::Aes { bits: 256 });
+                expect(&secret, KeyClass::Secret, &[&guarded, &[flag]]);
+            }
             let pair = create(KeyType::P256);
             expect(&pair, KeyClass::Private, &[&guarded, private]);
             expect(&pair, KeyClass::Public, &[&open_to_all, public]);
@@ -294,4 +312,87 @@ fn names_and_pins_come_from_where_they_may() {
     assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----"));
     let people = scratch.run(["key", "public", "--token", &uri]);
     assert_eq!(people.stdout, pem);
+}
+
+/// Each kind of key makes a check value that itself confirms, over this message only; OpenSSL confirms the signatures.
+#[test]
+fn checks_are_made_by_one_copy_and_confirmed_by_another() {
+    let name = "keys::checks_are_made_by_one_copy_and_confirmed_by_another";
+    in_own_process(name, "line", |scratch| {
+        let token = open(scratch);
+        for (key_type, algorithm) in [
+            (KeyType::Aes { bits: 192 }, CheckAlgorithm::Cmac),
+            // SoftHSM takes no shorter key than the hash is long.
+            (KeyType::Secret { bits: 264 }, CheckAlgorithm::HmacSha256),
+            (KeyType::P256, CheckAlgorithm::EcdsaP256Sha256),
+            (KeyType::P384, CheckAlgorithm::EcdsaP384Sha384),
+            (KeyType::Ed25519, CheckAlgorithm::Ed25519),
+            (KeyType::Rsa { bits: 2048 }, CheckAlgorithm::RsaPkcs1Sha256),
+        ] {
+            assert_eq!(CheckAlgorithm::of(key_type), Some(algorithm));
+            assert_eq!(algorithm.name().parse(), Ok(algorithm));
+            let key = token
+                .create_key(&NewKey {
+                    label: key_type.to_string(),
+                    key_type,
+                    extractable: false,
+                    usage: vec![KeyUsage::Sign, KeyUsage::Verify],
+                })
+                .unwrap();
+            assert_eq!(key.key_type, key_type);
+            let value = token.make_check(&key, algorithm, MESSAGE).unwrap();
+            let confirmed = |message: &[u8], value: &[u8]| {
+                token.verify_check(&key, algorithm, message, value).unwrap()
+            };
+            assert!(confirmed(MESSAGE, &value), "{key_type}");
+            assert!(!confirmed(b"another", &value), "{key_type}");
+            assert!(!confirmed(MESSAGE, &value[1..]), "{key_type}");
+            for other in CheckAlgorithm::ALL {
+                if other != algorithm {
+                    assert!(matches!(
+                        token.make_check(&key, other, MESSAGE),
+                        Err(HsmError::WrongKeyType { .. })
+                    ));
+                }
+            }
+            if key_type == KeyType::Ed25519 {
+                let pem = key.public_key().unwrap().to_pem();
+                let path = |name: &str, content: &[u8]| {
+                    let path = scratch.path(name);
+                    std::fs::write(&path, content).unwrap();
+                    path.display().to_string()
+                };
+                let public = path("ed25519.pem", pem.as_bytes());
+                let (message, signature) = (path("message", MESSAGE), path("signature", &value));
+                let verify = ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", &public];
+                openssl(
+                    &[&verify[..], &["-in", &message, "-sigfile", &signature]].concat(),
+                    b"",
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn names_of_key_types() {
+    for key_type in KeyType::CREATABLE {
+        assert_eq!(key_type.to_string().parse(), Ok(key_type));
+    }
+    for bits in [128, 136, 512] {
+        let key_type = KeyType::Secret { bits };
+        assert_eq!(key_type.to_string().parse(), Ok(key_type));
+    }
+    for wrong in [
+        "hmac-120",
+        "hmac-129",
+        "hmac-520",
+        "hmac-0256",
+        "hmac-+256",
+        "hmac-",
+        "aes-136",
+        "other",
+    ] {
+        assert!(wrong.parse::<KeyType>().is_err(), "{wrong}");
+    }
 }

@@ -206,7 +206,7 @@ fn with_recipients() {
         &ed25519,
         &[],
         2,
-        "algorithm (1.3.101.112) is not supported",
+        "algorithm (Ed25519) is not supported",
         "RSA",
     );
     export(

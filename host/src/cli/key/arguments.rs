@@ -10,23 +10,24 @@ use crate::hsm::{HsmError, KeySpec, KeyType, KeyUsage, PublicKey, Token};
 
 /// The recipient's key if its name is that of a file.
 pub(super) fn recipient_file(name: &str) -> Result<Option<PublicKey>, Failure> {
-    let path = Path::new(name);
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => {
-            return Err(Failure::Read {
-                path: path.into(),
-                source,
-            });
+    match public_key_file(Path::new(name)) {
+        Err(Failure::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(None)
         }
-    };
-    PublicKey::from_file_content(&bytes)
-        .map(Some)
-        .map_err(|reason| Failure::PublicKeyFile {
-            path: path.into(),
-            reason,
-        })
+        result => result.map(Some),
+    }
+}
+
+/// Reads a public key file.
+pub(super) fn public_key_file(path: &Path) -> Result<PublicKey, Failure> {
+    let bytes = std::fs::read(path).map_err(|source| Failure::Read {
+        path: path.into(),
+        source,
+    })?;
+    PublicKey::from_file_content(&bytes).map_err(|reason| Failure::PublicKeyFile {
+        path: path.into(),
+        reason,
+    })
 }
 
 pub(super) fn recipient_on_token(token: &Token, label: &str) -> Result<PublicKey, Failure> {
@@ -42,7 +43,10 @@ pub(super) fn recipient_on_token(token: &Token, label: &str) -> Result<PublicKey
 pub(super) fn parse_key_type(name: &str) -> Result<KeyType, String> {
     name.parse().map_err(|_| {
         let names: Vec<_> = KeyType::CREATABLE.iter().map(KeyType::to_string).collect();
-        format!("one of: {}", names.join(", "))
+        format!(
+            "one of: {}; or hmac-N with N from 128 to 512, a multiple of 8",
+            names.join(", ")
+        )
     })
 }
 

@@ -14,13 +14,14 @@ pub(in crate::cli) struct Create {
     /// The new key's label.
     #[arg(long, value_name = "LABEL")]
     label: String,
-    /// aes-128, aes-192, aes-256, hmac-256, rsa-2048, rsa-3072, rsa-4096, p-256 or p-384.
+    /// aes-128, aes-192, aes-256, hmac-128 to hmac-512, rsa-2048, rsa-3072, rsa-4096, p-256, p-384 or ed25519.
     #[arg(long = "type", value_name = "TYPE", value_parser = parse_key_type)]
     key_type: KeyType,
     /// Let the key leave the token, wrapped. This cannot be changed later.
     #[arg(long)]
     extractable: bool,
-    /// What the key may do on the token: encrypt, decrypt, sign, verify, derive. An authority key signs only.
+    /// What the key may do on the token: encrypt, decrypt, sign, verify, derive; or unwrap, for a pair
+    /// that receives wrapped keys. An authority key signs only.
     #[arg(
         long,
         value_name = "USAGE",

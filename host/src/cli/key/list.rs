@@ -38,7 +38,7 @@ fn row(key: &KeyInfo) -> [String; 7] {
     let usage: Vec<_> = key
         .flags
         .known()
-        .filter(|(flag, value)| *value && is_usage(*flag))
+        .filter(|(flag, value)| *value && flag.is_usage())
         .map(|(flag, _)| flag.name())
         .collect();
     [
@@ -58,31 +58,6 @@ fn row(key: &KeyInfo) -> [String; 7] {
             (None, None) => "-".into(),
         },
     ]
-}
-
-/// Whether an attribute says what a key may be used for.
-const fn is_usage(flag: Flag) -> bool {
-    match flag {
-        Flag::Encrypt
-        | Flag::Decrypt
-        | Flag::Sign
-        | Flag::Verify
-        | Flag::SignRecover
-        | Flag::VerifyRecover
-        | Flag::Wrap
-        | Flag::Unwrap
-        | Flag::Derive => true,
-        Flag::Token
-        | Flag::Private
-        | Flag::Modifiable
-        | Flag::Copyable
-        | Flag::Destroyable
-        | Flag::Sensitive
-        | Flag::Extractable
-        | Flag::WrapWithTrusted
-        | Flag::AlwaysAuthenticate
-        | Flag::Trusted => false,
-    }
 }
 
 /// One key for a script.

@@ -3,7 +3,9 @@
 mod arguments;
 mod create;
 mod export;
+mod import_public;
 mod list;
+mod migrate;
 mod public;
 
 use clap::Subcommand;
@@ -23,6 +25,10 @@ pub(super) enum Command {
     Public(public::Public),
     /// Wrap a key for a recipient and write the blob to a file.
     Export(export::Export),
+    /// Put a public key on a token, to wrap keys for it.
+    ImportPublic(import_public::ImportPublic),
+    /// Move a key to another token, and prove the copy.
+    Migrate(migrate::Migrate),
 }
 
 pub(super) fn run(context: &Context, command: Command) -> Outcome {
@@ -31,5 +37,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
         Command::List { token } => list::list(context, &token),
         Command::Public(arguments) => public::public(context, &arguments),
         Command::Export(arguments) => export::export(context, &arguments),
+        Command::ImportPublic(arguments) => import_public::import_public(context, &arguments),
+        Command::Migrate(arguments) => migrate::migrate(context, arguments),
     }
 }

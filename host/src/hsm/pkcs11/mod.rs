@@ -1,26 +1,28 @@
 //! The one place that speaks PKCS#11: its only business is to turn what the token's intent-level interface asks into calls.
 //!
 //! Nothing outside this folder imports `cryptoki` or `cryptoki-sys`, and nothing here decides what a key may be used for.
-//! Three functions are called directly, because the safe wrapper around them is wrong for real tokens: `C_WrapKey` (it is
-//! called twice there, and the second length is not looked at), `C_GetMechanismInfo` (ids unknown to the wrapper are
+//! Four functions are called directly, because the safe wrapper around them is wrong for real tokens: `C_WrapKey` (it is
+//! called twice there, and the second length is not looked at), `C_UnwrapKey` and `C_GetMechanismInfo` (ids unknown to the wrapper are
 //! dropped) and `C_GetTokenInfo` (numbers that do not parse fail the whole call).
 
 #![allow(
     unsafe_code,
-    reason = "three functions of the module are called directly"
+    reason = "a few functions of the module are called directly, and its configuration is passed as a C string"
 )]
 
 mod module;
 mod objects;
 mod operations;
 mod session;
+mod unwrapping;
 
 pub use module::{PinState, TokenInfo};
 
 pub(super) use module::Module;
 pub(super) use objects::{KeyHandle, Object, Query};
-pub(super) use operations::{SessionObject, SignMechanism, WrapMechanism, WrapOutcome};
+pub(super) use operations::{Direction, SessionObject, SignMechanism, WrapMechanism, WrapOutcome};
 pub(super) use session::Connection;
+pub(super) use unwrapping::Incoming;
 
 use cryptoki::error::Error;
 

@@ -1,5 +1,6 @@
 //! Objects on a token: finding them, reading their attributes, and the templates new ones are made from.
 
+use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, KeyType as CkKeyType, ObjectClass, ObjectHandle};
 use cryptoki::types::Ulong;
 use der::asn1::OctetStringRef;
@@ -111,6 +112,18 @@ impl Connection {
         })
     }
 
+    /// Takes rights away from an object that it should not have (`C_SetAttributeValue`).
+    pub(in crate::hsm) fn take_away(
+        &self,
+        handle: KeyHandle,
+        rights: impl Iterator<Item = Flag>,
+    ) -> Result<(), HsmError> {
+        let template: Vec<_> = rights.map(|flag| flag_attribute(flag, false)).collect();
+        self.session()
+            .update_attributes(handle.0, &template)
+            .map_err(|error| failure(&error))
+    }
+
     /// Reads attributes in one call; where that fails (one value that does not parse is enough), one by one.
     fn attributes(
         &self,
@@ -185,6 +198,11 @@ impl Attributes {
                 P384_PARAMETERS => KeyType::P384,
                 _ => KeyType::Other,
             },
+            (Some(CkKeyType::EC_EDWARDS), _)
+                if ED25519_PARAMETERS.contains(&self.bytes(AttributeType::EcParams)) =>
+            {
+                KeyType::Ed25519
+            }
             _ => public_key.map_or(KeyType::Other, PublicKey::key_type),
         }
     }
@@ -197,14 +215,21 @@ impl Attributes {
             )
             .ok(),
             CkKeyType::EC => {
-                // A DER OCTET STRING by the specification; some tokens give the bare point.
-                let value = self.bytes(AttributeType::EcPoint);
-                let point =
-                    <&OctetStringRef>::from_der(value).map_or(value, |point| point.as_bytes());
-                PublicKey::from_ec(self.bytes(AttributeType::EcParams), point).ok()
+                PublicKey::from_ec(self.bytes(AttributeType::EcParams), self.point()).ok()
+            }
+            CkKeyType::EC_EDWARDS
+                if ED25519_PARAMETERS.contains(&self.bytes(AttributeType::EcParams)) =>
+            {
+                PublicKey::from_ed25519(self.point()).ok()
             }
             _ => None,
         }
+    }
+
+    /// The point of an elliptic curve: a DER OCTET STRING by the specification; some tokens give the bare point.
+    fn point(&self) -> &[u8] {
+        let value = self.bytes(AttributeType::EcPoint);
+        <&OctetStringRef>::from_der(value).map_or(value, OctetStringRef::as_bytes)
     }
 }
 
@@ -213,8 +238,48 @@ pub(super) const P256_PARAMETERS: &[u8] =
     &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 /// `namedCurve secp384r1` in DER (RFC 5480 §2.1.1).
 pub(super) const P384_PARAMETERS: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+/// Ed25519 in DER, both ways that PKCS#11 v3.1 §6.3.3 knows: the object identifier of RFC 8410, and the `curveName`
+/// "edwards25519" as a `PrintableString`. Some tokens take only one of them.
+pub(super) const ED25519_PARAMETERS: [&[u8]; 2] =
+    [&[0x06, 0x03, 0x2b, 0x65, 0x70], b"\x13\x0cedwards25519"];
 
-/// What a new object is made from: class, type, label, id, the attributes of its own type, and all its boolean attributes.
+/// The values of `CKA_EC_PARAMS` that name the curve of this key type, best first; none if it has no curve.
+pub(super) const fn curve_names(key_type: KeyType) -> &'static [&'static [u8]] {
+    match key_type {
+        KeyType::P256 => &[P256_PARAMETERS],
+        KeyType::P384 => &[P384_PARAMETERS],
+        KeyType::Ed25519 => &ED25519_PARAMETERS,
+        KeyType::Aes { .. } | KeyType::Secret { .. } | KeyType::Rsa { .. } | KeyType::Other => &[],
+    }
+}
+
+/// How much a template says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wording {
+    /// Every boolean attribute.
+    Full,
+    /// Without `CKA_COPYABLE` and `CKA_DESTROYABLE`, which came with PKCS#11 v2.40 and older tokens do not know.
+    Lean,
+}
+
+/// Makes an object from a full template, or from a lean one if the token takes offence at the full one. Which return value
+/// says so differs: the database of NSS 3.87, for one, answers `CKR_GENERAL_ERROR` to attributes that it has no column for.
+pub(super) fn create<T>(
+    make: impl Fn(Wording) -> cryptoki::error::Result<T>,
+) -> cryptoki::error::Result<T> {
+    match make(Wording::Full) {
+        Err(Error::Pkcs11(
+            RvError::GeneralError
+            | RvError::AttributeTypeInvalid
+            | RvError::AttributeValueInvalid
+            | RvError::TemplateInconsistent,
+            _,
+        )) => make(Wording::Lean),
+        result => result,
+    }
+}
+
+/// What a new object is made from: class, type, label, id, the attributes of its own type, and its boolean attributes.
 pub(super) fn template(
     class: KeyClass,
     key_type: KeyType,
@@ -222,6 +287,7 @@ pub(super) fn template(
     id: &[u8],
     own: Vec<Attribute>,
     flags: &Flags,
+    wording: Wording,
 ) -> Vec<Attribute> {
     let mut template = vec![
         Attribute::Class(object_class(class)),
@@ -232,6 +298,7 @@ pub(super) fn template(
         KeyType::Secret { .. } => Some(CkKeyType::GENERIC_SECRET),
         KeyType::Rsa { .. } => Some(CkKeyType::RSA),
         KeyType::P256 | KeyType::P384 => Some(CkKeyType::EC),
+        KeyType::Ed25519 => Some(CkKeyType::EC_EDWARDS),
         KeyType::Other => None,
     } {
         template.push(Attribute::KeyType(key_type));
@@ -243,31 +310,39 @@ pub(super) fn template(
     template.extend(
         flags
             .known()
+            .filter(|(flag, _)| {
+                wording == Wording::Full || !matches!(flag, Flag::Copyable | Flag::Destroyable)
+            })
             .map(|(flag, value)| flag_attribute(flag, value)),
     );
     template
 }
 
-/// The attributes that hold the numbers of a public key.
-pub(super) fn public_numbers(key: &PublicKey) -> Result<Vec<Attribute>, HsmError> {
-    let point = |bytes: &[u8]| {
-        OctetStringRef::new(bytes)
-            .and_then(|string| string.to_der())
-            .map(Attribute::EcPoint)
-            .map_err(|_| failure(&cryptoki::error::Error::InvalidValue))
+/// The attributes that hold the numbers of a public key, in each way that tokens know, best first.
+pub(super) fn public_numbers(key: &PublicKey) -> Result<Vec<Vec<Attribute>>, HsmError> {
+    let point: &[u8] = match key.numbers() {
+        PublicNumbers::Rsa { modulus, exponent } => {
+            return Ok(vec![vec![
+                Attribute::Modulus(modulus.clone()),
+                Attribute::PublicExponent(exponent.clone()),
+            ]]);
+        }
+        PublicNumbers::P256(point) => point,
+        PublicNumbers::P384(point) => point,
+        PublicNumbers::Ed25519(point) => point,
     };
-    Ok(match key.numbers() {
-        PublicNumbers::Rsa { modulus, exponent } => vec![
-            Attribute::Modulus(modulus.clone()),
-            Attribute::PublicExponent(exponent.clone()),
-        ],
-        PublicNumbers::P256(bytes) => {
-            vec![Attribute::EcParams(P256_PARAMETERS.into()), point(bytes)?]
-        }
-        PublicNumbers::P384(bytes) => {
-            vec![Attribute::EcParams(P384_PARAMETERS.into()), point(bytes)?]
-        }
-    })
+    let point = OctetStringRef::new(point)
+        .and_then(|string| string.to_der())
+        .map_err(|_| failure(&Error::InvalidValue))?;
+    Ok(curve_names(key.key_type())
+        .iter()
+        .map(|name| {
+            vec![
+                Attribute::EcParams(name.to_vec()),
+                Attribute::EcPoint(point.clone()),
+            ]
+        })
+        .collect())
 }
 
 /// `CKA_VALUE_LEN` of a secret key of so many bits.

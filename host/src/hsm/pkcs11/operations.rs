@@ -2,8 +2,10 @@
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Rv, RvError};
-use cryptoki::mechanism::Mechanism as CkMechanism;
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
+use cryptoki::mechanism::{Mechanism as CkMechanism, MechanismType};
 use cryptoki::object::Attribute;
 use cryptoki_sys::{
     CK_BYTE, CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_ULONG, CKG_MGF1_SHA1,
@@ -12,8 +14,9 @@ use cryptoki_sys::{
 };
 
 use super::failure;
-use super::objects::{KeyHandle, P256_PARAMETERS, P384_PARAMETERS};
-use super::objects::{modulus_bits, public_numbers, template, value_length};
+use super::objects::{
+    KeyHandle, create, curve_names, modulus_bits, public_numbers, template, value_length,
+};
 use super::session::Connection;
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flags, KeyClass, KeyType};
@@ -42,6 +45,8 @@ pub(in crate::hsm) enum SignMechanism {
     Ecdsa,
     /// RSASSA-PKCS1-v1_5 with SHA-256 over a message.
     RsaPkcs1Sha256,
+    /// Ed25519 over a message.
+    Ed25519,
     /// AES-CMAC.
     Cmac,
     /// HMAC with SHA-256.
@@ -61,7 +66,8 @@ pub(in crate::hsm) enum WrapOutcome {
     },
 }
 
-/// An object that lives in this session only, destroyed when the guard goes out of scope, whichever way that happens.
+/// An object that is destroyed when the guard goes out of scope, whichever way that happens: one that lives in this session
+/// only, or one that is not yet known to be as it should be.
 pub(in crate::hsm) struct SessionObject<'c> {
     connection: &'c Connection,
     handle: KeyHandle,
@@ -70,6 +76,11 @@ pub(in crate::hsm) struct SessionObject<'c> {
 impl SessionObject<'_> {
     pub(in crate::hsm) fn handle(&self) -> KeyHandle {
         self.handle
+    }
+
+    /// Lets the object be, for it lives on the token and is as it should be.
+    pub(in crate::hsm) fn keep(self) {
+        std::mem::forget(self);
     }
 }
 
@@ -92,16 +103,22 @@ impl Connection {
         let (mechanism, bits) = match key_type {
             KeyType::Aes { bits } => (CkMechanism::AesKeyGen, bits),
             KeyType::Secret { bits } => (CkMechanism::GenericSecretKeyGen, bits),
-            KeyType::Rsa { .. } | KeyType::P256 | KeyType::P384 | KeyType::Other => {
+            KeyType::Rsa { .. }
+            | KeyType::P256
+            | KeyType::P384
+            | KeyType::Ed25519
+            | KeyType::Other => {
                 return Err(failure(&Error::NotSupported));
             }
         };
         let own = vec![value_length(bits)];
-        let attributes = template(KeyClass::Secret, key_type, label, id, own, flags);
-        self.session()
-            .generate_key(&mechanism, &attributes)
-            .map(KeyHandle)
-            .map_err(|error| failure(&error))
+        create(|wording| {
+            let own = own.clone();
+            let attributes = template(KeyClass::Secret, key_type, label, id, own, flags, wording);
+            self.session().generate_key(&mechanism, &attributes)
+        })
+        .map(KeyHandle)
+        .map_err(|error| failure(&error))
     }
 
     /// Generates a key pair; gives its public and its private half.
@@ -113,39 +130,40 @@ impl Connection {
         public_flags: &Flags,
         private_flags: &Flags,
     ) -> Result<(KeyHandle, KeyHandle), HsmError> {
-        let (mechanism, own) = match key_type {
-            KeyType::Rsa { bits } => (
-                CkMechanism::RsaPkcsKeyPairGen,
-                vec![
-                    modulus_bits(bits),
-                    Attribute::PublicExponent(RSA_EXPONENT.into()),
-                ],
-            ),
-            KeyType::P256 => (
-                CkMechanism::EccKeyPairGen,
-                vec![Attribute::EcParams(P256_PARAMETERS.into())],
-            ),
-            KeyType::P384 => (
-                CkMechanism::EccKeyPairGen,
-                vec![Attribute::EcParams(P384_PARAMETERS.into())],
-            ),
+        let mechanism = match key_type {
+            KeyType::Rsa { .. } => CkMechanism::RsaPkcsKeyPairGen,
+            KeyType::P256 | KeyType::P384 => CkMechanism::EccKeyPairGen,
+            KeyType::Ed25519 => CkMechanism::EccEdwardsKeyPairGen,
             KeyType::Aes { .. } | KeyType::Secret { .. } | KeyType::Other => {
                 return Err(failure(&Error::NotSupported));
             }
         };
-        let public = template(KeyClass::Public, key_type, label, id, own, public_flags);
-        let private = template(
-            KeyClass::Private,
-            key_type,
-            label,
-            id,
-            Vec::new(),
-            private_flags,
-        );
-        self.session()
-            .generate_key_pair(&mechanism, &public, &private)
-            .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
-            .map_err(|error| failure(&error))
+        let own = match key_type {
+            KeyType::Rsa { bits } => vec![vec![
+                modulus_bits(bits),
+                Attribute::PublicExponent(RSA_EXPONENT.into()),
+            ]],
+            KeyType::P256
+            | KeyType::P384
+            | KeyType::Ed25519
+            | KeyType::Aes { .. }
+            | KeyType::Secret { .. }
+            | KeyType::Other => curve_names(key_type)
+                .iter()
+                .map(|name| vec![Attribute::EcParams(name.to_vec())])
+                .collect(),
+        };
+        first_understood(own, |own| {
+            create(|wording| {
+                let half =
+                    |class, own, flags| template(class, key_type, label, id, own, flags, wording);
+                let public = half(KeyClass::Public, own.clone(), public_flags);
+                let private = half(KeyClass::Private, Vec::new(), private_flags);
+                self.session()
+                    .generate_key_pair(&mechanism, &public, &private)
+            })
+        })
+        .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
     }
 
     /// Makes an object of a public key.
@@ -156,12 +174,16 @@ impl Connection {
         id: &[u8],
         flags: &Flags,
     ) -> Result<KeyHandle, HsmError> {
-        let own = public_numbers(key)?;
-        let attributes = template(KeyClass::Public, key.key_type(), label, id, own, flags);
-        self.session()
-            .create_object(&attributes)
-            .map(KeyHandle)
-            .map_err(|error| failure(&error))
+        let key_type = key.key_type();
+        first_understood(public_numbers(key)?, |own| {
+            create(|wording| {
+                let own = own.clone();
+                let attributes =
+                    template(KeyClass::Public, key_type, label, id, own, flags, wording);
+                self.session().create_object(&attributes)
+            })
+        })
+        .map(KeyHandle)
     }
 
     /// Derives an AES-256 key from a private EC key and a peer's uncompressed point: the shared x coordinate itself
@@ -177,12 +199,14 @@ impl Connection {
         let mechanism = CkMechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), point));
         let key_type = KeyType::Aes { bits };
         let own = vec![value_length(bits)];
-        let attributes = template(KeyClass::Secret, key_type, label, &[], own, flags);
-        let handle = self
-            .session()
-            .derive_key(&mechanism, private.0, &attributes)
-            .map(KeyHandle)
-            .map_err(|error| failure(&error))?;
+        let handle = create(|wording| {
+            let own = own.clone();
+            let attributes = template(KeyClass::Secret, key_type, label, &[], own, flags, wording);
+            self.session()
+                .derive_key(&mechanism, private.0, &attributes)
+        })
+        .map(KeyHandle)
+        .map_err(|error| failure(&error))?;
         let guard = self.guard(handle);
         let found = self.read(handle, KeyClass::Secret)?.key_type;
         // The length comes from the shared secret, and a shorter key would be a weaker one.
@@ -230,10 +254,11 @@ impl Connection {
         };
         if let Some(parameters) = &mut oaep {
             ck_mechanism.pParameter = std::ptr::from_mut(parameters).cast();
-            ck_mechanism.ulParameterLen = ulong(size_of::<CK_RSA_PKCS_OAEP_PARAMS>())?;
+            ck_mechanism.ulParameterLen =
+                ulong(size_of::<CK_RSA_PKCS_OAEP_PARAMS>()).map_err(|error| failure(&error))?;
         }
         let mut blob: Vec<CK_BYTE> = vec![0; capacity];
-        let mut length = ulong(capacity)?;
+        let mut length = ulong(capacity).map_err(|error| failure(&error))?;
         // SAFETY: the function comes from the initialised module the session belongs to; the mechanism and its parameters
         // live until the call returns; `blob` has `length` bytes, and the module writes at most that many
         // (PKCS#11 v3.1 §5.2).
@@ -305,8 +330,101 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Encrypts or decrypts one block with AES in ECB mode (`CKM_AES_ECB`): good for comparing two copies of a key, and used for
+    /// nothing else.
+    pub(in crate::hsm) fn aes_block(
+        &self,
+        key: KeyHandle,
+        direction: Direction,
+        block: &[u8; 16],
+    ) -> Result<Vec<u8>, HsmError> {
+        let mechanism = CkMechanism::AesEcb;
+        match direction {
+            Direction::Encrypt => self.session().encrypt(&mechanism, key.0, block),
+            Direction::Decrypt => self.session().decrypt(&mechanism, key.0, block),
+        }
+        .map_err(|error| failure(&error))
+    }
+
+    /// Decrypts what was encrypted with the public half of an RSA key (`CKM_RSA_PKCS_OAEP` with SHA-1, which every token
+    /// has).
+    pub(in crate::hsm) fn rsa_decrypt(
+        &self,
+        key: KeyHandle,
+        ciphertext: &[u8],
+    ) -> Result<Vec<u8>, HsmError> {
+        self.session()
+            .decrypt(&oaep_sha1(), key.0, ciphertext)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Encrypts with an RSA public key (`CKM_RSA_PKCS_OAEP` with SHA-1).
+    pub(in crate::hsm) fn rsa_encrypt(
+        &self,
+        key: KeyHandle,
+        clear: &[u8],
+    ) -> Result<Vec<u8>, HsmError> {
+        self.session()
+            .encrypt(&oaep_sha1(), key.0, clear)
+            .map_err(|error| failure(&error))
+    }
+
+    /// Destroys an object.
+    pub(in crate::hsm) fn destroy(&self, key: KeyHandle) -> Result<(), HsmError> {
+        self.session()
+            .destroy_object(key.0)
+            .map_err(|error| failure(&error))
+    }
+}
+
+/// One of the two ways through a cipher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hsm) enum Direction {
+    Encrypt,
+    Decrypt,
+}
+
+fn oaep_sha1() -> CkMechanism<'static> {
+    CkMechanism::RsaPkcsOaep(PkcsOaepParams::new(
+        MechanismType::SHA1,
+        PkcsMgfType::MGF1_SHA1,
+        PkcsOaepSource::empty(),
+    ))
+}
+
+/// Tries one spelling of the same attributes after another, until the token takes one or fails for another reason than not
+/// knowing the spelling.
+fn first_understood<T>(
+    spellings: Vec<Vec<Attribute>>,
+    mut attempt: impl FnMut(Vec<Attribute>) -> cryptoki::error::Result<T>,
+) -> Result<T, HsmError> {
+    let mut last = Error::NotSupported;
+    for spelling in spellings {
+        match attempt(spelling) {
+            Ok(value) => return Ok(value),
+            Err(error) => last = error,
+        }
+        if !matches!(
+            last,
+            Error::Pkcs11(
+                RvError::AttributeValueInvalid
+                    | RvError::CurveNotSupported
+                    | RvError::DomainParamsInvalid
+                    | RvError::TemplateInconsistent
+                    | RvError::GeneralError
+                    | RvError::FunctionFailed,
+                _
+            )
+        ) {
+            break;
+        }
+    }
+    Err(failure(&last))
+}
+
 /// The id of a wrapping mechanism.
-fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
+pub(super) fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
     match mechanism {
         WrapMechanism::Kwp => CKM_AES_KEY_WRAP_KWP,
         WrapMechanism::Pad => CKM_AES_KEY_WRAP_PAD,
@@ -315,7 +433,7 @@ fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
 }
 
 /// The parameters of RSA-OAEP, if that is the mechanism.
-fn oaep_parameters(mechanism: WrapMechanism) -> Option<CK_RSA_PKCS_OAEP_PARAMS> {
+pub(super) fn oaep_parameters(mechanism: WrapMechanism) -> Option<CK_RSA_PKCS_OAEP_PARAMS> {
     let (hash, mgf) = match mechanism {
         WrapMechanism::OaepSha1 => (CKM_SHA_1, CKG_MGF1_SHA1),
         WrapMechanism::OaepSha256 => (CKM_SHA256, CKG_MGF1_SHA256),
@@ -334,12 +452,15 @@ fn sign_mechanism(mechanism: SignMechanism) -> CkMechanism<'static> {
     match mechanism {
         SignMechanism::Ecdsa => CkMechanism::Ecdsa,
         SignMechanism::RsaPkcs1Sha256 => CkMechanism::Sha256RsaPkcs,
+        SignMechanism::Ed25519 => {
+            CkMechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519))
+        }
         SignMechanism::Cmac => CkMechanism::AesCMac,
         SignMechanism::HmacSha256 => CkMechanism::Sha256Hmac,
     }
 }
 
 /// A length in the module's own integer type.
-fn ulong(length: usize) -> Result<CK_ULONG, HsmError> {
-    CK_ULONG::try_from(length).map_err(|error| failure(&Error::TryFromInt(error)))
+pub(super) fn ulong(length: usize) -> cryptoki::error::Result<CK_ULONG> {
+    Ok(CK_ULONG::try_from(length)?)
 }

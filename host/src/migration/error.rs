@@ -1,0 +1,122 @@
+//! Why a key was not migrated.
+
+use keyferry_protocol::suite::Suite;
+
+use crate::hsm::{HsmError, KeyType};
+
+/// Why a key was not migrated. Nothing of it is on the target then, unless the message says so.
+#[derive(Debug, thiserror::Error)]
+pub enum MigrationError {
+    /// One of the two tokens.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
+    /// A public key is no secret; it moves by itself.
+    #[error("'{0}' is a public key")]
+    PublicKey(String),
+    /// A key of a type that cannot be migrated.
+    #[error("key '{label}' is of a type that is not supported ({found})")]
+    UnsupportedType {
+        /// The key.
+        label: String,
+        /// Its type.
+        found: KeyType,
+    },
+    /// There is no suite under which the origin wraps and the target unwraps.
+    #[error("'{from}' and '{to}' have no suite in common: {}", reasons(tried))]
+    NoCommonSuite {
+        /// The origin's label.
+        from: String,
+        /// The target's label.
+        to: String,
+        /// What was tried, and what the token that refused said.
+        tried: Vec<(Suite, String)>,
+    },
+    /// The target does not take the key.
+    #[error("token '{to}' does not take key '{label}': {reason}")]
+    NotTaken {
+        /// The key.
+        label: String,
+        /// The target's label.
+        to: String,
+        /// What it said.
+        reason: Box<HsmError>,
+    },
+    /// The target has another key of this label.
+    #[error("token '{to}' has another key '{label}'")]
+    Occupied {
+        /// The key.
+        label: String,
+        /// The target's label.
+        to: String,
+    },
+    /// What was unwrapped at the target is not the origin's key.
+    #[error("what token '{to}' unwrapped is not key '{label}' of '{from}'")]
+    CopyWrong {
+        /// The key.
+        label: String,
+        /// The origin's label.
+        from: String,
+        /// The target's label.
+        to: String,
+    },
+    /// Nothing can be made with the key at the origin that another copy could verify.
+    #[error(
+        "the copy of key '{label}' cannot be proved: at '{from}' it may neither make nor check anything"
+    )]
+    Unprovable {
+        /// The key.
+        label: String,
+        /// The origin's label.
+        from: String,
+    },
+    /// There is a key of this name on the target, and nobody can tell whether it is the same.
+    #[error("token '{to}' has a key '{label}', and whether it is the same cannot be known")]
+    CannotKnow {
+        /// The key.
+        label: String,
+        /// The target's label.
+        to: String,
+    },
+}
+
+impl MigrationError {
+    /// The next move for a person, where there is one to name.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Hsm(error) => return error.hint(),
+            Self::PublicKey(_) => {
+                "`keyferry key public` writes it to a file, `keyferry key import-public` reads it"
+            }
+            Self::UnsupportedType { .. } => {
+                "aes, hmac, rsa, p-256, p-384 and ed25519 keys can be migrated"
+            }
+            Self::NoCommonSuite { .. } => {
+                "`keyferry hsm probe` shows what each token can do; a key pair of another type may help: --via LABEL"
+            }
+            Self::NotTaken { .. } => "`keyferry hsm probe` shows what the target can do",
+            Self::Occupied { .. } => {
+                "rename or delete the key on the target, or give the origin's another label"
+            }
+            Self::CopyWrong { .. } => {
+                "nothing was kept; one of the tokens wraps wrongly, see `keyferry hsm probe`"
+            }
+            Self::Unprovable { .. } => {
+                "--unproved migrates it without a proof; the key on the target is then taken on trust"
+            }
+            Self::CannotKnow { .. } => "delete the key on the target to migrate it anew",
+        };
+        Some(hint.into())
+    }
+}
+
+fn reasons(tried: &[(Suite, String)]) -> String {
+    if tried.is_empty() {
+        return "the origin wraps under none".into();
+    }
+    let each: Vec<_> = tried
+        .iter()
+        .map(|(suite, reason)| format!("{suite}: {reason}"))
+        .collect();
+    each.join("; ")
+}

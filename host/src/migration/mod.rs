@@ -1,0 +1,420 @@
+//! Moves a key from one token to another: the target makes a key pair, its public key goes to the origin, the origin wraps the
+//! key for it, the target unwraps, and the copy is proved. The key pair lives in a session and is gone with it, whatever happens.
+
+mod draft;
+mod error;
+
+pub use error::MigrationError;
+
+use keyferry_protocol::identity::Fingerprint;
+use keyferry_protocol::suite::Suite;
+
+use crate::hsm::{
+    Comparison, Evidence, Flag, Flags, Held, HsmError, KeyClass, KeyDraft, KeyInfo, KeySpec,
+    KeyType, OpenKek, SessionKey, Token, compare,
+};
+
+/// The temporary key pair of a migration through RSA.
+const TEMPORARY_RSA: KeyType = KeyType::Rsa { bits: 3072 };
+
+/// From where to where, and how.
+pub struct Migration<'t> {
+    /// The origin.
+    pub from: &'t Token,
+    /// The target.
+    pub to: &'t Token,
+    /// A key pair of the target to wrap for; without one, a temporary one is made.
+    pub via: Option<KeyInfo>,
+    /// Whether the copy may leave the target again.
+    pub extractable: bool,
+    /// Whether to go on where no proof is possible.
+    pub unproved: bool,
+}
+
+/// What a migration will do for one key.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The key at the origin.
+    pub key: KeyInfo,
+    /// What it will be at the target.
+    pub draft: KeyDraft,
+    /// The attributes of its public half at the target.
+    pub public_flags: Option<Flags>,
+    /// The key of the same name that is on the target already.
+    pub present: Option<KeyInfo>,
+    /// The suites to try, best first.
+    pub suites: Vec<Suite>,
+}
+
+/// Something a person may want to see on the way.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A key pair of the target is the recipient.
+    Recipient {
+        /// Its type.
+        key_type: KeyType,
+        /// Its public key.
+        fingerprint: Fingerprint,
+        /// Whether it was made for this migration.
+        temporary: bool,
+    },
+    /// The origin has wrapped the key.
+    Wrapped {
+        /// The suite.
+        suite: Suite,
+        /// Length of the blob in bytes.
+        bytes: usize,
+    },
+    /// The target has unwrapped the key into a session, and it was compared with the origin's.
+    Proved(Evidence),
+    /// The key is on the target.
+    Kept,
+}
+
+/// How a key's migration ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The key is on the target now.
+    Migrated,
+    /// It was there before.
+    AlreadyThere,
+    /// An interrupted migration is now complete: the public half was missing.
+    Completed,
+}
+
+impl Outcome {
+    /// The name used in output: `migrated`, `already-there`, `completed`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Migrated => "migrated",
+            Self::AlreadyThere => "already-there",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+/// A key that is on the target.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// How it came there.
+    pub outcome: Outcome,
+    /// How it is known to be the origin's; nothing if it was taken on trust.
+    pub evidence: Option<Evidence>,
+    /// The suite it travelled under, if it did.
+    pub suite: Option<Suite>,
+    /// A right that a key which was there before has, and a migrated one would not.
+    pub wider: Option<Flag>,
+}
+
+/// The key on its way: opened at the target, under the suite that worked.
+struct Arrival<'t> {
+    kek: OpenKek<'t>,
+    blob: Vec<u8>,
+    suite: Suite,
+}
+
+impl<'t> Migration<'t> {
+    /// Finds out what there is to do for a key. Changes nothing.
+    ///
+    /// # Errors
+    /// [`MigrationError`] if the key may not leave, is of no supported type, or the target has something in its place.
+    pub fn plan(&self, key: &KeyInfo) -> Result<Plan, MigrationError> {
+        if key.class == KeyClass::Public {
+            return Err(MigrationError::PublicKey(key.name()));
+        }
+        key.check_may_leave()?;
+        if key.key_type == KeyType::Other {
+            return Err(MigrationError::UnsupportedType {
+                label: key.name(),
+                found: key.key_type,
+            });
+        }
+        if key.class == KeyClass::Private {
+            key.public_key()?;
+        }
+        let suites = self.from.supported_suites()?;
+        let via = self.via.as_ref().map(|via| via.key_type);
+        Ok(Plan {
+            key: key.clone(),
+            draft: draft::draft(key, self.extractable),
+            public_flags: draft::public_flags(key),
+            present: self.present(key)?,
+            suites: suites
+                .into_iter()
+                .filter(|suite| via.is_none_or(|via| via.fits(*suite)))
+                .collect(),
+        })
+    }
+
+    /// Carries out a plan. Run again after an interruption, it completes what is missing.
+    ///
+    /// # Errors
+    /// [`MigrationError`].
+    pub fn run(&self, plan: &Plan, on_step: &mut dyn FnMut(&Step)) -> Result<Done, MigrationError> {
+        match &plan.present {
+            Some(present) => self.check_present(plan, present, on_step),
+            None => self.migrate(plan, on_step),
+        }
+    }
+
+    fn migrate(&self, plan: &Plan, on_step: &mut dyn FnMut(&Step)) -> Result<Done, MigrationError> {
+        let arrival = self.ship(plan, on_step)?;
+        let not_taken = |reason| match reason {
+            reason @ (HsmError::BlobRejected { .. }
+            | HsmError::MechanismMissing { .. }
+            | HsmError::Widened { .. }
+            | HsmError::WrongKeyType { .. }
+            | HsmError::Token { .. }) => MigrationError::NotTaken {
+                label: plan.key.name(),
+                to: self.to.label().into(),
+                reason: Box::new(reason),
+            },
+            other => other.into(),
+        };
+        let evidence = {
+            let twin = self.twin(plan, &arrival).map_err(not_taken)?;
+            self.prove(plan, &twin, on_step)?
+        };
+        let copy = arrival
+            .kek
+            .unwrap_to_token(&arrival.blob, &plan.draft)
+            .map_err(not_taken)?;
+        // The blob is proved, but the object that stays was unwrapped by a call of its own.
+        if self.compare(&plan.key, &copy)? == Comparison::Different {
+            self.to.destroy(&copy)?;
+            return Err(self.copy_wrong(plan));
+        }
+        on_step(&Step::Kept);
+        self.complete(plan)?;
+        Ok(Done {
+            outcome: Outcome::Migrated,
+            evidence,
+            suite: Some(arrival.suite),
+            wider: None,
+        })
+    }
+
+    /// Finds out whether the key of this name at the target is the origin's, and completes it.
+    fn check_present(
+        &self,
+        plan: &Plan,
+        present: &KeyInfo,
+        on_step: &mut dyn FnMut(&Step),
+    ) -> Result<Done, MigrationError> {
+        let occupied = || MigrationError::Occupied {
+            label: plan.key.name(),
+            to: self.to.label().into(),
+        };
+        let (evidence, suite) = match self.compare(&plan.key, present)? {
+            Comparison::Different => return Err(occupied()),
+            Comparison::Same(evidence) => (evidence, None),
+            Comparison::Unknown => {
+                // A copy that may do more than either of the two can tell what they cannot tell each other.
+                let arrival = self.ship(plan, on_step)?;
+                let twin = self.twin(plan, &arrival)?;
+                let to_twin = |token, key| {
+                    let twin = Held {
+                        token: self.to,
+                        key: twin.info(),
+                    };
+                    compare(Held { token, key }, twin)
+                };
+                match (to_twin(self.from, &plan.key)?, to_twin(self.to, present)?) {
+                    (Comparison::Same(evidence), Comparison::Same(_)) => {
+                        (evidence, Some(arrival.suite))
+                    }
+                    (Comparison::Different, _) => return Err(self.copy_wrong(plan)),
+                    (_, Comparison::Different) => return Err(occupied()),
+                    (Comparison::Unknown, _) | (_, Comparison::Unknown) => {
+                        return Err(MigrationError::CannotKnow {
+                            label: plan.key.name(),
+                            to: self.to.label().into(),
+                        });
+                    }
+                }
+            }
+        };
+        on_step(&Step::Proved(evidence));
+        let outcome = if self.complete(plan)? {
+            Outcome::Completed
+        } else {
+            Outcome::AlreadyThere
+        };
+        Ok(Done {
+            outcome,
+            evidence: Some(evidence),
+            suite,
+            wider: present.flags.widened_from(&plan.draft.flags),
+        })
+    }
+
+    /// The key of this name at the target, if there is one. Something else of that name is an error.
+    fn present(&self, key: &KeyInfo) -> Result<Option<KeyInfo>, MigrationError> {
+        let by_name = if key.label.is_empty() {
+            KeySpec {
+                id: Some(key.id.clone()),
+                ..KeySpec::default()
+            }
+        } else {
+            KeySpec::label(&key.label)
+        };
+        let exactly = KeySpec {
+            id: Some(key.id.clone()).filter(|id| !id.is_empty()),
+            ..by_name.clone()
+        };
+        let found = match self.to.key(&by_name) {
+            Err(HsmError::SeveralKeys { .. }) => self.to.key(&exactly),
+            result => result,
+        };
+        match found {
+            Ok(found) if found.class == key.class => Ok(Some(found)),
+            Ok(_) => Err(MigrationError::Occupied {
+                label: key.name(),
+                to: self.to.label().into(),
+            }),
+            Err(HsmError::NoSuchKey { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Wraps at the origin and opens at the target, under the first suite that both really do.
+    fn ship(
+        &self,
+        plan: &Plan,
+        on_step: &mut dyn FnMut(&Step),
+    ) -> Result<Arrival<'t>, MigrationError> {
+        let mut temporary: Option<SessionKey<'t>> = None;
+        let mut tried = Vec::new();
+        for suite in plan.suites.iter().copied() {
+            let recipient = match (&self.via, &temporary) {
+                (Some(via), _) => via,
+                (None, Some(pair)) if pair.info().key_type.fits(suite) => pair.info(),
+                (None, _) => {
+                    let key_type = if TEMPORARY_RSA.fits(suite) {
+                        TEMPORARY_RSA
+                    } else {
+                        KeyType::P256
+                    };
+                    match self.to.recipient_pair(key_type) {
+                        Ok(pair) => temporary.insert(pair).info(),
+                        Err(error @ HsmError::Token { .. }) => {
+                            tried.push((suite, error.to_string()));
+                            continue;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            };
+            let public = recipient.public_key()?;
+            let wrapped = match self.from.wrap_for(public, suite, &[&plan.key]) {
+                Ok(wrapped) => wrapped,
+                Err(error @ HsmError::SuiteRefused { .. }) => {
+                    tried.push((suite, error.to_string()));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            match self.to.open_kek(recipient, suite, &wrapped.kek_blob) {
+                Ok(kek) => {
+                    let blob = wrapped.blobs.into_iter().flatten().collect::<Vec<_>>();
+                    on_step(&Step::Recipient {
+                        key_type: recipient.key_type,
+                        fingerprint: public.fingerprint(),
+                        temporary: self.via.is_none(),
+                    });
+                    on_step(&Step::Wrapped {
+                        suite,
+                        bytes: wrapped.kek_blob.len() + blob.len(),
+                    });
+                    return Ok(Arrival { kek, blob, suite });
+                }
+                Err(error @ (HsmError::SuiteRefused { .. } | HsmError::BlobRejected { .. })) => {
+                    tried.push((suite, error.to_string()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(MigrationError::NoCommonSuite {
+            from: self.from.label().into(),
+            to: self.to.label().into(),
+            tried,
+        })
+    }
+
+    /// The key in a session of the target, with the rights that a proof takes. It is gone before the key itself is kept.
+    fn twin(&self, plan: &Plan, arrival: &Arrival<'t>) -> Result<SessionKey<'t>, HsmError> {
+        let usages = draft::proving_usages(&plan.key);
+        arrival
+            .kek
+            .unwrap_to_session(&arrival.blob, &plan.draft, usages)
+    }
+
+    fn prove(
+        &self,
+        plan: &Plan,
+        twin: &SessionKey<'_>,
+        on_step: &mut dyn FnMut(&Step),
+    ) -> Result<Option<Evidence>, MigrationError> {
+        match self.compare(&plan.key, twin.info())? {
+            Comparison::Same(evidence) => {
+                on_step(&Step::Proved(evidence));
+                Ok(Some(evidence))
+            }
+            Comparison::Different => Err(self.copy_wrong(plan)),
+            Comparison::Unknown if self.unproved => Ok(None),
+            Comparison::Unknown => Err(MigrationError::Unprovable {
+                label: plan.key.name(),
+                from: self.from.label().into(),
+            }),
+        }
+    }
+
+    /// Compares a key of the origin with one of the target.
+    fn compare(&self, origin: &KeyInfo, copy: &KeyInfo) -> Result<Comparison, HsmError> {
+        compare(
+            Held {
+                token: self.from,
+                key: origin,
+            },
+            Held {
+                token: self.to,
+                key: copy,
+            },
+        )
+    }
+
+    /// Puts the public half beside a private key if it is not there. Says whether it was missing.
+    fn complete(&self, plan: &Plan) -> Result<bool, MigrationError> {
+        let (Some(public), Some(flags)) = (&plan.draft.public_key, &plan.public_flags) else {
+            return Ok(false);
+        };
+        let spec = KeySpec {
+            class: Some(KeyClass::Public),
+            label: Some(plan.draft.label.clone()).filter(|label| !label.is_empty()),
+            id: Some(plan.draft.id.clone()).filter(|id| !id.is_empty()),
+        };
+        match self.to.key(&spec) {
+            Ok(found) if found.public_key.as_ref() == Some(public) => Ok(false),
+            Ok(_) | Err(HsmError::SeveralKeys { .. }) => Err(MigrationError::Occupied {
+                label: plan.key.name(),
+                to: self.to.label().into(),
+            }),
+            Err(HsmError::NoSuchKey { .. }) => {
+                let draft = &plan.draft;
+                self.to
+                    .import_public(public, &draft.label, &draft.id, flags)?;
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn copy_wrong(&self, plan: &Plan) -> MigrationError {
+        MigrationError::CopyWrong {
+            label: plan.key.name(),
+            from: self.from.label().into(),
+            to: self.to.label().into(),
+        }
+    }
+}
