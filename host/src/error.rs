@@ -256,6 +256,7 @@ const fn public_key_exit(reason: &PublicKeyError) -> Exit {
 const fn hsm_exit(error: &HsmError) -> Exit {
     match error {
         HsmError::NoModule
+        | HsmError::ModuleInitialized { .. }
         | HsmError::RecipientOnly { .. }
         | HsmError::SuiteMismatch { .. }
         | HsmError::SuiteUnavailable { .. } => Exit::Usage,

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::{Context, Outcome, TokenArgs, fields};
-use crate::hsm::{HsmError, TokenInfo, tokens};
+use crate::hsm::{TokenInfo, tokens};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -23,8 +23,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
 /// Lists the initialised tokens that the arguments match: all of a module if only that is named.
 fn list(context: &Context, arguments: &TokenArgs) -> Outcome {
     let (spec, _) = arguments.spec()?;
-    let module = spec.module.as_ref().ok_or(HsmError::NoModule)?;
-    let found: Vec<TokenInfo> = tokens(module)?
+    let found: Vec<TokenInfo> = tokens(&spec)?
         .into_iter()
         .filter(|token| token.initialized && spec.matches(token))
         .collect();

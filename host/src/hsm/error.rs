@@ -27,6 +27,12 @@ pub enum HsmError {
         /// What the loader said.
         reason: String,
     },
+    /// The module is in use in this process with another configuration.
+    #[error("{} is initialised already, with another init-reserved", path.display())]
+    ModuleInitialized {
+        /// The path as it was given.
+        path: PathBuf,
+    },
     /// No token of the module matches.
     #[error("no token {wanted}; {}", there_are("token", present))]
     NoSuchToken {
@@ -256,6 +262,9 @@ impl HsmError {
                 None => return None,
             },
             Self::WrongKeyType { .. } => return None,
+            Self::ModuleInitialized { .. } => {
+                "one process uses a module in one configuration: name both tokens with the same init-reserved".into()
+            }
             Self::RecipientOnly { .. } => {
                 "it must be an rsa or p-256 pair, not extractable, with --usage unwrap alone".into()
             }

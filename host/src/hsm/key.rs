@@ -435,10 +435,20 @@ impl Flags {
     /// protection.
     #[must_use]
     pub fn widened_from(&self, other: &Self) -> Option<Flag> {
-        Flag::ALL.into_iter().find(|flag| match flag.kind() {
-            FlagKind::Right => self.has(*flag) && !other.has(*flag),
-            FlagKind::Protection => self.get(*flag) == Some(false) && other.has(*flag),
-            FlagKind::Other => false,
+        let unprotected = |flag: &Flag| {
+            matches!(flag.kind(), FlagKind::Protection)
+                && self.get(*flag) == Some(false)
+                && other.has(*flag)
+        };
+        self.rights_beyond(other)
+            .next()
+            .or_else(|| Flag::ALL.into_iter().find(unprotected))
+    }
+
+    /// The rights that these attributes give and the others do not.
+    pub(super) fn rights_beyond<'f>(&'f self, other: &'f Self) -> impl Iterator<Item = Flag> + 'f {
+        Flag::ALL.into_iter().filter(|flag| {
+            matches!(flag.kind(), FlagKind::Right) && self.has(*flag) && !other.has(*flag)
         })
     }
 

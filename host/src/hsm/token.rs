@@ -1,7 +1,7 @@
 //! A token the station is logged in to: its keys, its signatures, its verdicts on proofs.
 
 use std::cell::OnceCell;
-use std::path::Path;
+use std::sync::Arc;
 
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
@@ -17,12 +17,18 @@ use super::uri::{KeySpec, TokenSpec};
 /// Length in bytes of the random `CKA_ID` of a new key.
 const ID_LENGTH: usize = 16;
 
-/// The tokens of a module, initialised or not. No login is needed.
+/// The tokens of the module that is named, initialised or not. No login is needed.
 ///
 /// # Errors
-/// [`HsmError`] if the module cannot be loaded or does not answer.
-pub fn tokens(module: &Path) -> Result<Vec<TokenInfo>, HsmError> {
-    Module::load(module)?.tokens()
+/// [`HsmError`] if no module is named, or it cannot be loaded or does not answer.
+pub fn tokens(spec: &TokenSpec) -> Result<Vec<TokenInfo>, HsmError> {
+    module(spec)?.tokens()
+}
+
+/// The module that is named, loaded and initialised.
+fn module(spec: &TokenSpec) -> Result<Arc<Module>, HsmError> {
+    let path = spec.module.as_ref().ok_or(HsmError::NoModule)?;
+    Module::load(path, spec.init_reserved.as_deref())
 }
 
 /// Random bytes of the operating system, for ids and nonces.
@@ -59,8 +65,7 @@ impl Token {
     /// [`HsmError::NoModule`]; [`HsmError::ModuleNotFound`], [`HsmError::ModuleNotLoadable`]; [`HsmError::NoSuchToken`],
     /// [`HsmError::SeveralTokens`].
     pub fn find(spec: &TokenSpec) -> Result<TokenInfo, HsmError> {
-        let module = spec.module.as_ref().ok_or(HsmError::NoModule)?;
-        let mut present: Vec<_> = tokens(module)?
+        let mut present: Vec<_> = tokens(spec)?
             .into_iter()
             .filter(|token| token.initialized)
             .collect();
@@ -86,7 +91,7 @@ impl Token {
     /// As [`Token::find`], and [`HsmError::PinIncorrect`], [`HsmError::PinLocked`], [`HsmError::PinNotSet`].
     pub fn open(spec: &TokenSpec, pin: &SecretString) -> Result<Self, HsmError> {
         let info = Self::find(spec)?;
-        let module = Module::load(spec.module.as_ref().ok_or(HsmError::NoModule)?)?;
+        let module = module(spec)?;
         Ok(Self {
             connection: Connection::open(&module, &info, pin)?,
             info,
@@ -173,7 +178,7 @@ impl Token {
                     KeyClass::Private => self.public_half(&object)?,
                     KeyClass::Secret | KeyClass::Public => None,
                 };
-                Ok(key_info(class, object, half))
+                self.measured(key_info(class, object, half))
             }
             Some(_) => Err(HsmError::SeveralKeys {
                 token: self.label().into(),

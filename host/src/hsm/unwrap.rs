@@ -239,19 +239,14 @@ impl<'t> OpenKek<'t> {
     ///
     /// # Errors
     /// [`HsmError::BlobRejected`]; [`HsmError::WrongKeyType`] if the blob holds a key of another type or size; [`HsmError::Widened`]
-    /// if the token gave the key more rights than it was told to: then the key is destroyed again. [`HsmError::Token`].
+    /// if the token insists on giving the key more rights than it was told to: then the key is destroyed again.
+    /// [`HsmError::Token`].
     pub fn unwrap_to_token(&self, blob: &[u8], draft: &KeyDraft) -> Result<KeyInfo, HsmError> {
         let mut flags = draft.flags;
         flags.put(Flag::Token, true);
-        let handle = self.unwrap(blob, draft, flags)?;
-        match self.settle(handle, draft, &flags) {
-            Ok(info) => Ok(info),
-            Err(error) => {
-                // What went wrong first is what a person must know.
-                let _ = self.token.connection.destroy(handle);
-                Err(error)
-            }
-        }
+        let (object, info) = self.unwrap_narrowly(blob, draft, flags)?;
+        object.keep();
+        Ok(info)
     }
 
     /// Unwraps a key into the session, with these usages and no others.
@@ -266,12 +261,45 @@ impl<'t> OpenKek<'t> {
     ) -> Result<SessionKey<'t>, HsmError> {
         let always = [Flag::Private, Flag::Destroyable, Flag::Sensitive];
         let flags = Flags::of(draft.class, &[&always, usages].concat());
-        let handle = self.unwrap(blob, draft, flags)?;
-        let object = self.token.connection.guard(handle);
+        let (object, info) = self.unwrap_narrowly(blob, draft, flags)?;
         Ok(SessionKey {
-            info: self.settle(handle, draft, &flags)?,
             _object: object,
+            info,
         })
+    }
+
+    /// Unwraps a key and sees to it that it has no more rights than it should have. Some tokens give an unwrapped private key every
+    /// usage of its type, whatever the template says (NSS softokn 3.87 does): from such a key they are taken away.
+    fn unwrap_narrowly(
+        &self,
+        blob: &[u8],
+        draft: &KeyDraft,
+        mut flags: Flags,
+    ) -> Result<(SessionObject<'t>, KeyInfo), HsmError> {
+        let connection = &self.token.connection;
+        let object = connection.guard(self.unwrap(blob, draft, flags)?);
+        let info = self.read_back(object.handle(), draft)?;
+        if info.flags.widened_from(&flags).is_none() {
+            return Ok((object, info));
+        }
+        drop(object);
+        flags.put(Flag::Modifiable, true);
+        let object = connection.guard(self.unwrap(blob, draft, flags)?);
+        let info = self.read_back(object.handle(), draft)?;
+        let refused = |flag| HsmError::Widened {
+            label: draft.label.clone(),
+            flag,
+        };
+        if let Some(flag) = info.flags.widened_from(&flags) {
+            connection
+                .take_away(object.handle(), info.flags.rights_beyond(&flags))
+                .map_err(|_| refused(flag))?;
+        }
+        let info = self.read_back(object.handle(), draft)?;
+        match info.flags.widened_from(&flags) {
+            Some(flag) => Err(refused(flag)),
+            None => Ok((object, info)),
+        }
     }
 
     fn unwrap(&self, blob: &[u8], draft: &KeyDraft, flags: Flags) -> Result<KeyHandle, HsmError> {
@@ -310,13 +338,8 @@ impl<'t> OpenKek<'t> {
             })
     }
 
-    /// Reads a new key back: type and size must be the draft's, and no right may have been added.
-    fn settle(
-        &self,
-        handle: KeyHandle,
-        draft: &KeyDraft,
-        flags: &Flags,
-    ) -> Result<KeyInfo, HsmError> {
+    /// Reads a new key back; type and size must be the draft's.
+    fn read_back(&self, handle: KeyHandle, draft: &KeyDraft) -> Result<KeyInfo, HsmError> {
         let object = self.token.connection.read(handle, draft.class)?;
         let mut info = key_info(draft.class, object, None);
         if !info.key_type.may_be(draft.key_type) {
@@ -328,13 +351,7 @@ impl<'t> OpenKek<'t> {
         }
         info.key_type = draft.key_type;
         info.public_key = info.public_key.or_else(|| draft.public_key.clone());
-        match info.flags.widened_from(flags) {
-            Some(flag) => Err(HsmError::Widened {
-                label: info.name(),
-                flag,
-            }),
-            None => Ok(info),
-        }
+        Ok(info)
     }
 }
 

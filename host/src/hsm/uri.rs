@@ -7,6 +7,9 @@ use percent_encoding::percent_decode_str;
 use super::key::KeyClass;
 use super::pkcs11::TokenInfo;
 
+/// The vendor-specific query attribute with the string for `C_Initialize`.
+const INIT_RESERVED: &str = "init-reserved";
+
 /// Why a name of a token or key cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -57,6 +60,9 @@ impl SpecError {
 pub struct TokenSpec {
     /// The PKCS#11 library.
     pub module: Option<PathBuf>,
+    /// What `C_Initialize` is given in `pReserved`, as a zero-terminated string: some modules take their configuration there (NSS
+    /// softokn, kryoptic). In a URI it is the query attribute `init-reserved`, after p11-kit's setting.
+    pub init_reserved: Option<String>,
     /// The token's label.
     pub label: Option<String>,
     /// The token's serial number.
@@ -201,6 +207,15 @@ pub fn parse(uri: &str) -> Result<(TokenSpec, KeySpec), SpecError> {
     };
     let token = TokenSpec {
         module: text("module-path", parsed.module_path())?.map(PathBuf::from),
+        init_reserved: match parsed.vendor(INIT_RESERVED).map(Vec::as_slice) {
+            None => None,
+            Some([value]) => text(INIT_RESERVED, Some(value))?,
+            Some(_) => {
+                return Err(SpecError::Malformed(format!(
+                    "{INIT_RESERVED} is given twice"
+                )));
+            }
+        },
         label: text("token", parsed.token())?,
         serial: text("serial", parsed.serial())?,
         manufacturer: text("manufacturer", parsed.manufacturer())?,
@@ -223,13 +238,14 @@ mod tests {
     fn attributes_are_percent_decoded() {
         let (token, key) = parse(
             "pkcs11:token=The%20Line%20%231;serial=0a;object=m%C3%BCller;id=%69%00%ff;type=private\
-             ?module-path=/opt/my%20hsm/lib.so&pin-source=file:/etc/pin",
+             ?module-path=/opt/my%20hsm/lib.so&pin-source=file:/etc/pin&init-reserved=dir%3D%27a%20b%27",
         )
         .unwrap();
         assert_eq!(token.label.as_deref(), Some("The Line #1"));
         assert_eq!(token.serial.as_deref(), Some("0a"));
         assert_eq!(token.module, Some(PathBuf::from("/opt/my hsm/lib.so")));
         assert_eq!(token.pin_source.as_deref(), Some("file:/etc/pin"));
+        assert_eq!(token.init_reserved.as_deref(), Some("dir='a b'"));
         assert_eq!(key.label.as_deref(), Some("müller"));
         assert_eq!(key.id, Some(vec![0x69, 0x00, 0xff]));
         assert_eq!(key.class, Some(KeyClass::Private));

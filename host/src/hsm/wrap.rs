@@ -19,6 +19,9 @@ pub(super) const KEK_BITS: u16 = 256;
 /// Room beyond a right answer, so that a wrong one is seen by its length and not as a full buffer.
 const SLACK: usize = 64;
 
+/// Longest secret key whose length the token does not tell, in bytes.
+const MAXIMUM_SECRET: usize = 512;
+
 /// Label of everything that lives in a session only.
 pub(super) const SESSION_LABEL: &str = "keyferry session object";
 
@@ -308,6 +311,34 @@ impl Token {
         }
     }
 
+    /// Finds out the length of a secret key whose length the token does not tell, by wrapping it under a throw-away key. A key that
+    /// may not leave stays as it is.
+    pub(super) fn measured(&self, mut key: KeyInfo) -> Result<KeyInfo, HsmError> {
+        let unknown = matches!(
+            key.key_type,
+            KeyType::Aes { bits: 0 } | KeyType::Secret { bits: 0 }
+        );
+        if !unknown || key.check_may_leave().is_err() {
+            return Ok(key);
+        }
+        let set = [
+            Flag::Private,
+            Flag::Destroyable,
+            Flag::Sensitive,
+            Flag::Wrap,
+        ];
+        let kek = session_aes_key(&self.connection, &set)?;
+        let mechanism = self.key_wrap_mechanism()?;
+        let blob = self.wrap_key(mechanism, kek.handle(), &key, clear_length(&key)?)?;
+        // Eight bytes of a wrapping are its own (RFC 5649 §3).
+        let bits = u16::try_from(blob.len().saturating_sub(8) * 8).unwrap_or(0);
+        key.key_type = match key.key_type {
+            KeyType::Aes { .. } => KeyType::Aes { bits },
+            _ => KeyType::Secret { bits },
+        };
+        Ok(key)
+    }
+
     /// Wraps a secret key under an AES key of the token (RFC 5649).
     pub(super) fn wrap_under(
         &self,
@@ -378,6 +409,8 @@ fn clear_length(key: &KeyInfo) -> Result<RangeInclusive<usize>, HsmError> {
         length..=length
     };
     match (key.class, key.key_type) {
+        (KeyClass::Secret, KeyType::Aes { bits: 0 }) => Ok(16..=32),
+        (KeyClass::Secret, KeyType::Secret { bits: 0 }) => Ok(1..=MAXIMUM_SECRET),
         (KeyClass::Secret, KeyType::Aes { bits } | KeyType::Secret { bits }) => Ok(exact(bits)),
         (KeyClass::Private, KeyType::P256) => Ok(60..=160),
         (KeyClass::Private, KeyType::P384) => Ok(76..=208),

@@ -10,8 +10,8 @@ use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
 
 use crate::hsm::{
-    Comparison, Evidence, Flags, Held, HsmError, KeyClass, KeyDraft, KeyInfo, KeySpec, KeyType,
-    OpenKek, SessionKey, Token, compare,
+    Comparison, Evidence, Flag, Flags, Held, HsmError, KeyClass, KeyDraft, KeyInfo, KeySpec,
+    KeyType, OpenKek, SessionKey, Token, compare,
 };
 
 /// The temporary key pair of a migration through RSA.
@@ -103,6 +103,8 @@ pub struct Done {
     pub evidence: Option<Evidence>,
     /// The suite it travelled under, if it did.
     pub suite: Option<Suite>,
+    /// A right that a key which was there before has, and a migrated one would not.
+    pub wider: Option<Flag>,
 }
 
 /// The key on its way: opened at the target, under the suite that worked.
@@ -189,6 +191,7 @@ impl<'t> Migration<'t> {
             outcome: Outcome::Migrated,
             evidence,
             suite: Some(arrival.suite),
+            wider: None,
         })
     }
 
@@ -242,6 +245,7 @@ impl<'t> Migration<'t> {
             outcome,
             evidence: Some(evidence),
             suite,
+            wider: present.flags.widened_from(&plan.draft.flags),
         })
     }
 
@@ -303,11 +307,6 @@ impl<'t> Migration<'t> {
                 }
             };
             let public = recipient.public_key()?;
-            on_step(&Step::Recipient {
-                key_type: recipient.key_type,
-                fingerprint: public.fingerprint(),
-                temporary: self.via.is_none(),
-            });
             let wrapped = match self.from.wrap_for(public, suite, &[&plan.key]) {
                 Ok(wrapped) => wrapped,
                 Err(error @ HsmError::SuiteRefused { .. }) => {
@@ -319,6 +318,11 @@ impl<'t> Migration<'t> {
             match self.to.open_kek(recipient, suite, &wrapped.kek_blob) {
                 Ok(kek) => {
                     let blob = wrapped.blobs.into_iter().flatten().collect::<Vec<_>>();
+                    on_step(&Step::Recipient {
+                        key_type: recipient.key_type,
+                        fingerprint: public.fingerprint(),
+                        temporary: self.via.is_none(),
+                    });
                     on_step(&Step::Wrapped {
                         suite,
                         bytes: wrapped.kek_blob.len() + blob.len(),

@@ -61,6 +61,20 @@ fn every_attribute_is_as_asked() {
             KeyClass::Public,
             &[&open_to_all, &[Flag::Verify]],
         );
+        let recipient = NewKey {
+            label: "recipient".into(),
+            key_type: KeyType::Rsa { bits: 2048 },
+            extractable: false,
+            usage: vec![KeyUsage::Unwrap],
+        };
+        token.create_key(&recipient).unwrap();
+        let halves = [
+            (KeyClass::Private, &guarded[..], Flag::Unwrap),
+            (KeyClass::Public, &open_to_all[..], Flag::Wrap),
+        ];
+        for (class, always, usage) in halves {
+            expect("recipient", class, &[always, &[usage]]);
+        }
         for usage in KeyUsage::ALL {
             let create = |key_type: KeyType| {
                 let label = format!("{} {key_type}", usage.name());
@@ -73,15 +87,19 @@ fn every_attribute_is_as_asked() {
                 token.create_key(&new).unwrap();
                 label
             };
-            let secret = create(KeyType::Aes { bits: 256 });
-            expect(&secret, KeyClass::Secret, &[&guarded, &[usage.flag()]]);
-            let (private, public): (&[Flag], &[Flag]) = match usage {
-                KeyUsage::Encrypt => (&[], &[Flag::Encrypt]),
-                KeyUsage::Decrypt => (&[Flag::Decrypt], &[]),
-                KeyUsage::Sign => (&[Flag::Sign], &[Flag::Verify]),
-                KeyUsage::Verify => (&[], &[Flag::Verify]),
-                KeyUsage::Derive => (&[Flag::Derive], &[]),
+            let (secret, private, public): (_, &[Flag], &[Flag]) = match usage {
+                KeyUsage::Encrypt => (Some(Flag::Encrypt), &[], &[Flag::Encrypt]),
+                KeyUsage::Decrypt => (Some(Flag::Decrypt), &[Flag::Decrypt], &[]),
+                KeyUsage::Sign => (Some(Flag::Sign), &[Flag::Sign], &[Flag::Verify]),
+                KeyUsage::Verify => (Some(Flag::Verify), &[], &[Flag::Verify]),
+                KeyUsage::Derive => (Some(Flag::Derive), &[Flag::Derive], &[]),
+                // An elliptic-curve pair receives keys by deriving; a secret key cannot receive.
+                KeyUsage::Unwrap => (None, &[Flag::Derive], &[]),
             };
+            if let Some(flag) = secret {
+                let secret = create(KeyType::Aes { bits: 256 });
+                expect(&secret, KeyClass::Secret, &[&guarded, &[flag]]);
+            }
             let pair = create(KeyType::P256);
             expect(&pair, KeyClass::Private, &[&guarded, private]);
             expect(&pair, KeyClass::Public, &[&open_to_all, public]);

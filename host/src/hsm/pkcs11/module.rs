@@ -1,7 +1,9 @@
 //! PKCS#11 modules: each is loaded and initialised once and kept for the process, as `C_Initialize` is per process.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
@@ -69,6 +71,8 @@ pub(in crate::hsm) struct Module {
     path: PathBuf,
     context: Pkcs11,
     functions: CK_FUNCTION_LIST,
+    /// What it was initialised with.
+    reserved: Option<String>,
     /// Keeps `functions` callable.
     _library: cryptoki_sys::Pkcs11,
 }
@@ -78,8 +82,9 @@ static MODULES: Mutex<BTreeMap<PathBuf, Arc<Module>>> = Mutex::new(BTreeMap::new
 
 impl Module {
     /// Loads and initialises the module at `path`, or gives the one that is loaded already. A bare file name is looked up
-    /// where the system looks for libraries.
-    pub(in crate::hsm) fn load(path: &Path) -> Result<Arc<Self>, HsmError> {
+    /// where the system looks for libraries. `reserved` goes to `C_Initialize` (`pReserved`, PKCS#11 v3.1 §5.4.1), once for the
+    /// process.
+    pub(in crate::hsm) fn load(path: &Path, reserved: Option<&str>) -> Result<Arc<Self>, HsmError> {
         let bare = path.components().count() == 1 && !path.exists();
         let name = match path.canonicalize() {
             Ok(found) => found,
@@ -90,20 +95,24 @@ impl Module {
         };
         let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = modules.get(&name) {
-            return Ok(Arc::clone(module));
+            return match reserved {
+                Some(_) if module.reserved.as_deref() != reserved => {
+                    Err(HsmError::ModuleInitialized { path: path.into() })
+                }
+                Some(_) | None => Ok(Arc::clone(module)),
+            };
         }
-        let module =
-            Arc::new(
-                Self::initialize(&name).map_err(|reason| HsmError::ModuleNotLoadable {
-                    path: path.into(),
-                    reason,
-                })?,
-            );
+        let module = Arc::new(Self::initialize(&name, reserved).map_err(|reason| {
+            HsmError::ModuleNotLoadable {
+                path: path.into(),
+                reason,
+            }
+        })?);
         modules.insert(name, Arc::clone(&module));
         Ok(module)
     }
 
-    fn initialize(path: &Path) -> Result<Self, String> {
+    fn initialize(path: &Path, reserved: Option<&str>) -> Result<Self, String> {
         let context = Pkcs11::new(path).map_err(|error| match error {
             Error::LibraryLoading(reason) => reason.to_string(),
             Error::MissingSymbol(name) => format!("it has no {name}"),
@@ -128,11 +137,24 @@ impl Module {
         // SAFETY: the pointer is not null and C_GetFunctionList succeeded, so it names the module's list, which lives as
         // long as the library.
         let functions = unsafe { *list };
-        match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        let string = reserved
+            .map(CString::new)
+            .transpose()
+            .map_err(|_| "init-reserved has a zero byte".to_owned())?;
+        let flags = CInitializeFlags::OS_LOCKING_OK;
+        let arguments = match &string {
+            // SAFETY: the module reads a zero-terminated string during C_Initialize; it lives until the end of this function.
+            Some(string) => unsafe {
+                CInitializeArgs::new_with_reserved(flags, NonNull::from(string.as_c_str()).cast())
+            },
+            None => CInitializeArgs::new(flags),
+        };
+        match context.initialize(arguments) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => Ok(Self {
                 path: path.into(),
                 context,
                 functions,
+                reserved: reserved.map(str::to_owned),
                 _library: library,
             }),
             Err(error) => Err(failure(&error).to_string()),

@@ -112,6 +112,18 @@ impl Connection {
         })
     }
 
+    /// Takes rights away from an object that it should not have (`C_SetAttributeValue`).
+    pub(in crate::hsm) fn take_away(
+        &self,
+        handle: KeyHandle,
+        rights: impl Iterator<Item = Flag>,
+    ) -> Result<(), HsmError> {
+        let template: Vec<_> = rights.map(|flag| flag_attribute(flag, false)).collect();
+        self.session()
+            .update_attributes(handle.0, &template)
+            .map_err(|error| failure(&error))
+    }
+
     /// Reads attributes in one call; where that fails (one value that does not parse is enough), one by one.
     fn attributes(
         &self,

@@ -66,7 +66,8 @@ pub(in crate::hsm) enum WrapOutcome {
     },
 }
 
-/// An object that lives in this session only, destroyed when the guard goes out of scope, whichever way that happens.
+/// An object that is destroyed when the guard goes out of scope, whichever way that happens: one that lives in this session
+/// only, or one that is not yet known to be as it should be.
 pub(in crate::hsm) struct SessionObject<'c> {
     connection: &'c Connection,
     handle: KeyHandle,
@@ -75,6 +76,11 @@ pub(in crate::hsm) struct SessionObject<'c> {
 impl SessionObject<'_> {
     pub(in crate::hsm) fn handle(&self) -> KeyHandle {
         self.handle
+    }
+
+    /// Lets the object be, for it lives on the token and is as it should be.
+    pub(in crate::hsm) fn keep(self) {
+        std::mem::forget(self);
     }
 }
 
