@@ -210,7 +210,7 @@ impl Scratch {
             .find(|(_, found)| found == label)
             .unwrap_or_else(|| panic!("there is no token '{label}': {tokens:?}"));
         let reserved = match kind {
-            Kind::Nss => format!("&x-init-reserved={}", nss::reserved(self)),
+            Kind::Nss => format!("&init-reserved={}", nss::reserved(self)),
             Kind::SoftHsm | Kind::Kryoptic => String::new(),
         };
         format!(

@@ -90,7 +90,7 @@ fn every_attribute_is_as_asked() {
             };
             let (secret, private, public): (_, &[Flag], &[Flag]) = match usage {
                 KeyUsage::Encrypt => (Some(Flag::Encrypt), &[], &[Flag::Encrypt]),
-                KeyUsage::Decrypt => (Some(Flag::Decrypt), &[Flag::Decrypt], &[]),
+                KeyUsage::Decrypt => (Some(Flag::Decrypt), &[Flag::Decrypt], &[Flag::Encrypt]),
                 KeyUsage::Sign => (Some(Flag::Sign), &[Flag::Sign], &[Flag::Verify]),
                 KeyUsage::Verify => (Some(Flag::Verify), &[], &[Flag::Verify]),
                 KeyUsage::Derive => (Some(Flag::Derive), &[Flag::Derive], &[]),
