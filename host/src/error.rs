@@ -138,6 +138,14 @@ pub enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file is longer than any of its kind.
+    #[error("{} is longer than {limit} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read, in bytes.
+        limit: usize,
+    },
     /// A file cannot be written.
     #[error("{} cannot be written: {source}", path.display())]
     Write {
@@ -174,7 +182,8 @@ impl Failure {
             | Self::Spec(_)
             | Self::NoSuchRecipient { .. }
             | Self::OutputExists(_)
-            | Self::Read { .. } => Exit::Usage,
+            | Self::Read { .. }
+            | Self::TooLong { .. } => Exit::Usage,
             Self::FingerprintMismatch { .. } => Exit::Policy,
             Self::Write { .. } => Exit::JobFailed,
         }
@@ -215,7 +224,7 @@ impl Failure {
                 Some("use another kind of recipient key, or another token".into())
             }
             Self::OutputExists(_) => Some("--force replaces it".into()),
-            Self::Read { .. } | Self::Write { .. } => None,
+            Self::Read { .. } | Self::TooLong { .. } | Self::Write { .. } => None,
         }
     }
 }
@@ -234,10 +243,13 @@ const fn migration_exit(error: &MigrationError) -> Exit {
 
 const fn public_key_exit(reason: &PublicKeyError) -> Exit {
     match reason {
-        PublicKeyError::Malformed | PublicKeyError::Private | PublicKeyError::Unsupported(_) => {
-            Exit::Usage
-        }
-        PublicKeyError::WeakModulus { .. } | PublicKeyError::Unsound => Exit::Policy,
+        PublicKeyError::Malformed
+        | PublicKeyError::Several
+        | PublicKeyError::Private
+        | PublicKeyError::Unsupported(_) => Exit::Usage,
+        PublicKeyError::WeakModulus { .. }
+        | PublicKeyError::Unsound
+        | PublicKeyError::SmallExponent { .. } => Exit::Policy,
     }
 }
 

@@ -503,11 +503,10 @@ impl KeyUsage {
     }
 
     /// The attribute that allows it to the half of this class of a key of this type, if that half has a part in it. What a
-    /// private key signs, anybody may check, and what it decrypts, anybody may have encrypted; NSS 3.87 tries both on a new pair,
-    /// and gives none whose public half may not (`CKR_KEY_TYPE_INCONSISTENT`).
+    /// private key signs, anybody may check; and what it decrypts, anybody may encrypt.
     const fn flag(self, class: KeyClass, key_type: KeyType) -> Option<Flag> {
         match (self, class) {
-            (Self::Encrypt, _) | (Self::Decrypt, KeyClass::Public) => Some(Flag::Encrypt),
+            (Self::Decrypt, KeyClass::Public) | (Self::Encrypt, _) => Some(Flag::Encrypt),
             (Self::Decrypt, _) => Some(Flag::Decrypt),
             (Self::Sign, KeyClass::Public) | (Self::Verify, _) => Some(Flag::Verify),
             (Self::Sign, _) => Some(Flag::Sign),

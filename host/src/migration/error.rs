@@ -59,15 +59,17 @@ pub enum MigrationError {
         /// The target's label.
         to: String,
     },
-    /// Nothing can be made with the key at the origin that another copy could verify.
+    /// There is nothing that the key may do at the origin and that both tokens do with such a key.
     #[error(
-        "the copy of key '{label}' cannot be proved: at '{from}' it may neither make nor check anything"
+        "the copy of key '{label}' cannot be proved: '{from}' and '{to}' have nothing to compare it by"
     )]
     Unprovable {
         /// The key.
         label: String,
         /// The origin's label.
         from: String,
+        /// The target's label.
+        to: String,
     },
     /// There is a key of this name on the target, and nobody can tell whether it is the same.
     #[error("token '{to}' has a key '{label}', and whether it is the same cannot be known")]

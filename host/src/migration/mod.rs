@@ -366,6 +366,7 @@ impl<'t> Migration<'t> {
             Comparison::Unknown => Err(MigrationError::Unprovable {
                 label: plan.key.name(),
                 from: self.from.label().into(),
+                to: self.to.label().into(),
             }),
         }
     }
