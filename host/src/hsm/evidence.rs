@@ -80,6 +80,46 @@ pub fn compare(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
     Ok(Comparison::Unknown)
 }
 
+/// Whether a private key and a public key are the halves of one pair: the private one signs, and the token verifies with the
+/// public one.
+///
+/// # Errors
+/// As [`compare`].
+pub fn is_pair(private: Held<'_>, public: &PublicKey) -> Result<Comparison, HsmError> {
+    let input = question()?;
+    let Some(signature) = private.sign(&input)? else {
+        return Ok(Comparison::Unknown);
+    };
+    Ok(
+        match private.token.verify_with(public, &input, &signature)? {
+            Some(right) => outcome(right, Evidence::Signature),
+            None => Comparison::Unknown,
+        },
+    )
+}
+
+/// Whether a secret key answers a question as it was answered before.
+///
+/// # Errors
+/// As [`compare`].
+pub fn answers(
+    held: Held<'_>,
+    algorithm: CheckAlgorithm,
+    input: &[u8],
+    value: &[u8],
+) -> Result<Comparison, HsmError> {
+    if CheckAlgorithm::of(held.key.key_type) != Some(algorithm) {
+        return Ok(Comparison::Different);
+    }
+    if let Some(right) = held.verify(input, value)? {
+        return Ok(outcome(right, Evidence::Mac));
+    }
+    Ok(match held.sign(input)? {
+        Some(again) => outcome(again == value, Evidence::Mac),
+        None => Comparison::Unknown,
+    })
+}
+
 fn same_kind(one: KeyType, other: KeyType) -> bool {
     one.may_be(other) || other.may_be(one)
 }

@@ -19,7 +19,7 @@ mod wrap;
 
 pub use check::CheckAlgorithm;
 pub use error::HsmError;
-pub use evidence::{Comparison, Evidence, Held, compare};
+pub use evidence::{Comparison, Evidence, Held, answers, compare, is_pair};
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};
 pub use key_file::MAXIMUM_KEY_FILE;
 pub use pin::{PIN_VARIABLE, PinError, PinSource};
