@@ -350,6 +350,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }
         | HsmError::Widened { .. }
+        | HsmError::PairMismatch { .. }
         | HsmError::NoPublicKey { .. }
         | HsmError::SuiteRefused { .. }
         | HsmError::MechanismMissing { .. }

@@ -153,6 +153,14 @@ pub enum HsmError {
         /// Its return value.
         code: String,
     },
+    /// The public key beside a private key is that of another.
+    #[error(
+        "the public key beside '{label}' is not its own: it does not verify what '{label}' signs"
+    )]
+    PairMismatch {
+        /// The private key's label.
+        label: String,
+    },
     /// The token gave a key more rights than it was told to.
     #[error("the token did not keep {} of key '{label}' as it was told", flag.attribute())]
     Widened {
@@ -275,7 +283,7 @@ impl HsmError {
                 "the key was taken off the token again; such a token cannot keep this key".into()
             }
             Self::Recipient(error) => return error.hint(),
-            Self::NoPublicKey { .. } => {
+            Self::NoPublicKey { .. } | Self::PairMismatch { .. } => {
                 "put the public key on the token beside it, with the same CKA_ID".into()
             }
             Self::SuiteMismatch { recipient, .. } => {

@@ -8,6 +8,7 @@ mod error;
 mod evidence;
 mod key;
 mod key_file;
+mod pairs;
 mod pin;
 mod pkcs11;
 mod public_key;

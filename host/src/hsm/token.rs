@@ -319,7 +319,7 @@ impl Token {
         })
     }
 
-    fn objects(&self, class: KeyClass, spec: &KeySpec) -> Result<Vec<Object>, HsmError> {
+    pub(super) fn objects(&self, class: KeyClass, spec: &KeySpec) -> Result<Vec<Object>, HsmError> {
         self.handles(class, spec)?
             .into_iter()
             .map(|handle| self.connection.read(handle, class))

@@ -137,9 +137,7 @@ impl<'t> Migration<'t> {
                 found: key.key_type,
             });
         }
-        if key.class == KeyClass::Private {
-            key.public_key()?;
-        }
+        let key = &self.from.with_pair(key.clone())?;
         let draft = draft::draft(key, self.extractable);
         let landing = Landing {
             to: self.to,
