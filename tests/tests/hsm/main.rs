@@ -7,7 +7,6 @@ mod key_files;
 mod keys;
 mod kinds;
 mod mistakes;
-mod openssl;
 
 use keyferry::hsm::{HsmError, KeyInfo, KeySpec, KeyType, PinSource, PublicKey, Token, parse};
 use keyferry_tests::tokens::Scratch;
