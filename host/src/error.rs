@@ -333,6 +333,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::RecipientOnly { .. }
         | HsmError::SuiteMismatch { .. }
         | HsmError::SuiteUnavailable { .. } => Exit::Usage,
+        HsmError::LastTry { .. } => Exit::Policy,
         HsmError::Recipient(reason) => public_key_exit(reason),
         HsmError::ModuleNotFound { .. }
         | HsmError::ModuleNotLoadable { .. }
@@ -341,6 +342,11 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::PinIncorrect { .. }
         | HsmError::PinLocked { .. }
         | HsmError::PinNotSet { .. }
+        | HsmError::TokenGone { .. }
+        | HsmError::TokenReplaced { .. }
+        | HsmError::LostTwice { .. }
+        | HsmError::NoSession { .. }
+        | HsmError::ReadOnly { .. }
         | HsmError::NoSuchKey { .. }
         | HsmError::SeveralKeys { .. }
         | HsmError::LabelTaken { .. }

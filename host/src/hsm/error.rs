@@ -69,6 +69,50 @@ pub enum HsmError {
         /// The token's label.
         token: String,
     },
+    /// A wrong PIN would lock the token, so it is not sent without a person's word.
+    #[error("one try is left for the PIN of token '{token}'")]
+    LastTry {
+        /// The token's label.
+        token: String,
+    },
+    /// The token was removed, or the connection to it is broken.
+    #[error("token '{token}' is gone ({function}: {code})")]
+    TokenGone {
+        /// The token's label.
+        token: String,
+        /// The function that failed.
+        function: String,
+        /// Its return value.
+        code: String,
+    },
+    /// In the token's place there is another one.
+    #[error("token '{token}' is gone; '{found}' is in its place")]
+    TokenReplaced {
+        /// The token's label.
+        token: String,
+        /// The label of the one that is there now.
+        found: String,
+    },
+    /// The token lost the session, and the one that was opened in its place.
+    #[error("token '{token}' lost the session twice in one operation")]
+    LostTwice {
+        /// The token's label.
+        token: String,
+    },
+    /// The token has no session left.
+    #[error("token '{token}' has no session left{}", limit.map(|limit| format!("; it allows {limit}")).unwrap_or_default())]
+    NoSession {
+        /// The token's label.
+        token: String,
+        /// How many it allows a process, where it says so.
+        limit: Option<u64>,
+    },
+    /// The token does not let itself be changed.
+    #[error("token '{token}' is read-only")]
+    ReadOnly {
+        /// The token's label.
+        token: String,
+    },
     /// No key matches.
     #[error("no key {wanted} on token '{token}'; {}", there_are("key", present))]
     NoSuchKey {
@@ -256,6 +300,19 @@ impl HsmError {
             }
             Self::PinLocked { .. } => "the token's security officer can set a new PIN".into(),
             Self::PinNotSet { .. } => "set the user PIN with the token's own tool first".into(),
+            Self::LastTry { .. } => {
+                "a wrong PIN would lock the token: make sure of the PIN, then repeat with --allow-last-try".into()
+            }
+            Self::TokenGone { .. } | Self::LostTwice { .. } => {
+                "see to the token or the connection to it, then repeat the command: nothing is done twice".into()
+            }
+            Self::TokenReplaced { .. } => {
+                "put the right token back, then repeat the command: nothing is done twice".into()
+            }
+            Self::NoSession { .. } => "close other programs that use this token".into(),
+            Self::ReadOnly { .. } => {
+                "the token is write-protected: unlock it with its own tool or switch, or use another".into()
+            }
             Self::NoSuchKey { .. } => "`keyferry key list` shows the keys of a token".into(),
             Self::SeveralKeys { .. } => "name one of them by its id: --id HEX, or id= in the URI".into(),
             Self::LabelTaken { .. } => "choose another label; labels are how keys are named".into(),
@@ -316,10 +373,6 @@ impl HsmError {
             }
             Self::Token { code, .. } => match code.as_str() {
                 "CKR_DEVICE_REMOVED" | "CKR_TOKEN_NOT_PRESENT" => "is the token still plugged in?".into(),
-                "CKR_SESSION_COUNT" => "close other programs that use this token".into(),
-                "CKR_TOKEN_WRITE_PROTECTED" | "CKR_SESSION_READ_ONLY" => {
-                    "the token does not allow changes".into()
-                }
                 _ => return None,
             },
             Self::Random(_) => return None,

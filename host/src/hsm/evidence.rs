@@ -71,13 +71,17 @@ pub fn compare(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
         KeyClass::Private => &[by_signature, by_decryption],
         KeyClass::Public => &[by_public_key],
     };
-    for method in methods {
-        match method(one, other)? {
-            Comparison::Unknown => {}
-            found @ (Comparison::Same(_) | Comparison::Different) => return Ok(found),
-        }
-    }
-    Ok(Comparison::Unknown)
+    one.token.alive(|| {
+        other.token.alive(|| {
+            for method in methods {
+                match method(one, other)? {
+                    Comparison::Unknown => {}
+                    found @ (Comparison::Same(_) | Comparison::Different) => return Ok(found),
+                }
+            }
+            Ok(Comparison::Unknown)
+        })
+    })
 }
 
 /// Whether a private key and a public key are the halves of one pair: the private one signs, and the token verifies with the
@@ -208,6 +212,7 @@ fn by_wrapping(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
                         None => continue,
                     }
                 }
+                Err(error) if unwrapper.token.connection.is_lost() => return Err(error),
                 Err(HsmError::BlobRejected { .. }) => Comparison::Different,
                 Err(error) if cannot(&error) => continue,
                 Err(error) => return Err(error),
@@ -251,10 +256,11 @@ fn by_decryption(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError>
         let found = holder
             .token
             .connection
-            .rsa_decrypt(holder.key.handle, &ciphertext);
+            .rsa_decrypt(holder.token.handle_of(holder.key)?, &ciphertext);
         return Ok(match found {
             Ok(found) => outcome(found == clear, Evidence::Encryption),
             Err(error) if cannot(&error) => continue,
+            Err(error) if holder.token.connection.is_lost() => return Err(error),
             Err(HsmError::Token { .. }) => Comparison::Different,
             Err(error) => return Err(error),
         });
@@ -301,7 +307,8 @@ impl Held<'_> {
             return Ok(None);
         }
         let connection = &self.token.connection;
-        let found = possible(connection.aes_block(self.key.handle, direction, block))?;
+        let found =
+            possible(connection.aes_block(self.token.handle_of(self.key)?, direction, block))?;
         Ok(found.and_then(|found| found.try_into().ok()))
     }
 }

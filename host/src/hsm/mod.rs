@@ -3,6 +3,7 @@
 //!
 //! [`Token`] is the door. Only the folder `pkcs11` behind it speaks PKCS#11.
 
+mod alive;
 mod check;
 mod error;
 mod evidence;
@@ -23,7 +24,7 @@ pub use error::HsmError;
 pub use evidence::{Comparison, Evidence, Held, answers, compare, is_pair};
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};
 pub use key_file::MAXIMUM_KEY_FILE;
-pub use pin::{PIN_VARIABLE, PinError, PinSource};
+pub use pin::{Credentials, PIN_VARIABLE, PinError, PinSource};
 pub use pkcs11::{PinState, TokenInfo};
 pub use public_key::{MINIMUM_RSA_BITS, PublicKey, PublicKeyError, PublicNumbers};
 pub use token::{Token, random, tokens};

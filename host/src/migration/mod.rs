@@ -9,6 +9,8 @@ mod landing;
 pub use error::MigrationError;
 pub use import::Import;
 
+use std::cell::{Cell, RefCell};
+
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
 
@@ -164,6 +166,30 @@ impl<'t> Migration<'t> {
     /// # Errors
     /// [`MigrationError`].
     pub fn run(&self, plan: &Plan, on_step: &mut dyn FnMut(&Step)) -> Result<Done, MigrationError> {
+        let on_step = RefCell::new(on_step);
+        let first = Cell::new(true);
+        self.from.alive(|| {
+            self.to.alive(|| {
+                let mut on_step = |step: &Step| (on_step.borrow_mut())(step);
+                if first.replace(false) {
+                    return self.carry_out(plan, &mut on_step);
+                }
+                // A session was lost on the way. The key may be at the target all the same.
+                let again = self.plan(&plan.key)?;
+                let mut done = self.carry_out(&again, &mut on_step)?;
+                if plan.present.is_none() {
+                    done.outcome = Outcome::Migrated;
+                }
+                Ok(done)
+            })
+        })
+    }
+
+    fn carry_out(
+        &self,
+        plan: &Plan,
+        on_step: &mut dyn FnMut(&Step),
+    ) -> Result<Done, MigrationError> {
         match &plan.present {
             Some(present) => self.check_present(plan, present, on_step),
             None => self.migrate(plan, on_step),
