@@ -11,6 +11,7 @@ mod key_file;
 mod pin;
 mod pkcs11;
 mod public_key;
+mod registry;
 mod token;
 mod unwrap;
 mod uri;
