@@ -7,6 +7,7 @@ use keyferry_protocol::suite::Suite;
 
 use crate::device::DeviceError;
 use crate::emulate::EmulateError;
+use crate::export::ExportError;
 use crate::hsm::{HsmError, PinError, PublicKeyError, SpecError};
 use crate::migration::MigrationError;
 use crate::station::JobError;
@@ -84,6 +85,9 @@ pub enum Failure {
     /// A `--key` that names no slot, or one twice.
     #[error("'{0}' names no free slot")]
     BadSlot(String),
+    /// A document of an export.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// There is no PIN.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -163,6 +167,7 @@ impl Failure {
         match self {
             Self::Hsm(error) | Self::Job(JobError::Hsm(error)) => hsm_exit(error),
             Self::PublicKeyFile { reason, .. } => public_key_exit(reason),
+            Self::Export(error) => export_exit(error),
             Self::NoCommonSuite { .. } | Self::Job(JobError::NoCommonSuite { .. }) => Exit::Hsm,
             Self::Job(JobError::Device(_))
             | Self::Device(_)
@@ -209,6 +214,7 @@ impl Failure {
                 "write LABEL@SLOT with a slot from 0 to {}, each slot once",
                 keyferry_protocol::MAX_SLOTS - 1
             )),
+            Self::Export(error) => error.hint(),
             Self::Pin(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::PublicKeyFile { reason, .. } => reason.hint(),
@@ -238,6 +244,28 @@ const fn migration_exit(error: &MigrationError) -> Exit {
         | MigrationError::CopyWrong { .. }
         | MigrationError::Unprovable { .. }
         | MigrationError::CannotKnow { .. } => Exit::JobFailed,
+    }
+}
+
+const fn export_exit(error: &ExportError) -> Exit {
+    match error {
+        ExportError::Hsm(error) => hsm_exit(error),
+        ExportError::TooLong { .. }
+        | ExportError::Malformed { .. }
+        | ExportError::OtherFormat { .. }
+        | ExportError::SignatureMalformed
+        | ExportError::SignerType(_) => Exit::Usage,
+        ExportError::UnsupportedType { .. } => Exit::Hsm,
+        ExportError::ProofWrong => Exit::JobFailed,
+        ExportError::Inconsistent(_)
+        | ExportError::Unsigned
+        | ExportError::OtherSigner { .. }
+        | ExportError::Altered
+        | ExportError::NotSignOnly { .. }
+        | ExportError::OtherBlob { .. }
+        | ExportError::BlobLength { .. }
+        | ExportError::OtherRecipient { .. }
+        | ExportError::Widened { .. } => Exit::Policy,
     }
 }
 

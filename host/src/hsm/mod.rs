@@ -12,6 +12,7 @@ mod pin;
 mod pkcs11;
 mod public_key;
 mod registry;
+mod tail;
 mod token;
 mod unwrap;
 mod uri;

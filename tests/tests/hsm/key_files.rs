@@ -1,7 +1,7 @@
 //! Public key files in every form that tools write, and what is not one.
 
 use keyferry::hsm::{KeyType, MAXIMUM_KEY_FILE, PublicKey, PublicKeyError};
-use keyferry_tests::softhsm::Scratch;
+use keyferry_tests::tokens::Scratch;
 
 use crate::openssl::{make_key, make_p256, make_rsa, openssl};
 
