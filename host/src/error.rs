@@ -329,6 +329,8 @@ const fn public_key_exit(reason: &PublicKeyError) -> Exit {
 const fn hsm_exit(error: &HsmError) -> Exit {
     match error {
         HsmError::NoModule
+        | HsmError::NoSuchModule { .. }
+        | HsmError::Registry { .. }
         | HsmError::ModuleInitialized { .. }
         | HsmError::RecipientOnly { .. }
         | HsmError::SuiteMismatch { .. }

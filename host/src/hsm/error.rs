@@ -13,6 +13,25 @@ pub enum HsmError {
     /// No module is named.
     #[error("no PKCS#11 module is named")]
     NoModule,
+    /// No one module of that name is registered with p11-kit.
+    #[error(
+        "no PKCS#11 module '{name}' is registered here; {}",
+        there_are("module", present)
+    )]
+    NoSuchModule {
+        /// The name that was asked for.
+        name: String,
+        /// The names that exist.
+        present: Vec<String>,
+    },
+    /// p11-kit's registry of modules cannot be used.
+    #[error("p11-kit's configuration {} cannot be used: {reason}", path.display())]
+    Registry {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is no file at the path of the PKCS#11 module.
     #[error("there is no PKCS#11 module at {}", path.display())]
     ModuleNotFound {
@@ -282,6 +301,9 @@ impl HsmError {
         let hint = match self {
             Self::NoModule | Self::ModuleNotFound { .. } => {
                 "give the path of your HSM's PKCS#11 library with --module or as module-path= in the URI".into()
+            }
+            Self::NoSuchModule { .. } | Self::Registry { .. } => {
+                "give the path of the library with module-path= instead, or register it with p11-kit (see pkcs11.conf(5))".into()
             }
             Self::ModuleNotLoadable { .. } => {
                 "the file must be a PKCS#11 library for this machine's architecture".into()

@@ -13,6 +13,7 @@ mod pairs;
 mod pin;
 mod pkcs11;
 mod public_key;
+mod registry;
 mod tail;
 mod token;
 mod unwrap;

@@ -13,6 +13,7 @@ use super::pkcs11::{
     Connection, KeyHandle, Module, Object, Query, SignMechanism, TokenInfo, WrapMechanism,
 };
 use super::public_key::PublicKey;
+use super::registry;
 use super::uri::{KeySpec, TokenSpec};
 
 /// Length in bytes of the random `CKA_ID` of a new key.
@@ -21,15 +22,25 @@ const ID_LENGTH: usize = 16;
 /// The tokens of the module that is named, initialised or not. No login is needed.
 ///
 /// # Errors
-/// [`HsmError`] if no module is named, or it cannot be loaded or does not answer.
+/// [`HsmError`] if no module is named or registered, or it cannot be loaded or does not answer.
 pub fn tokens(spec: &TokenSpec) -> Result<Vec<TokenInfo>, HsmError> {
     module(spec)?.tokens()
 }
 
 /// The module that is named, loaded and initialised.
 fn module(spec: &TokenSpec) -> Result<Arc<Module>, HsmError> {
-    let path = spec.module.as_ref().ok_or(HsmError::NoModule)?;
-    Module::load(path, spec.init_reserved.as_deref())
+    let reserved = spec.init_reserved.as_deref();
+    match (&spec.module, &spec.module_name) {
+        (Some(path), _) => Module::load(path, reserved),
+        (None, Some(name)) => {
+            let registered = registry::find(name)?;
+            Module::load(
+                &registered.path,
+                reserved.or(registered.init_reserved.as_deref()),
+            )
+        }
+        (None, None) => Err(HsmError::NoModule),
+    }
 }
 
 /// Random bytes of the operating system, for ids and nonces.
@@ -63,7 +74,7 @@ impl Token {
     /// Finds the one token that is named, without logging in.
     ///
     /// # Errors
-    /// [`HsmError::NoModule`]; [`HsmError::ModuleNotFound`], [`HsmError::ModuleNotLoadable`]; [`HsmError::NoSuchToken`],
+    /// [`HsmError::NoModule`], [`HsmError::NoSuchModule`], [`HsmError::Registry`]; [`HsmError::ModuleNotFound`], [`HsmError::ModuleNotLoadable`]; [`HsmError::NoSuchToken`],
     /// [`HsmError::SeveralTokens`].
     pub fn find(spec: &TokenSpec) -> Result<TokenInfo, HsmError> {
         let mut present: Vec<_> = tokens(spec)?

@@ -7,6 +7,7 @@ mod key_files;
 mod keys;
 mod kinds;
 mod mistakes;
+mod registry;
 
 use keyferry::hsm::{HsmError, KeyInfo, KeySpec, KeyType, PinSource, PublicKey, Token, parse};
 use keyferry_tests::tokens::Scratch;

@@ -257,5 +257,6 @@ impl Module {
 /// `ulMaxSessionCount` of a token, if it says a number.
 fn session_limit(count: CK_ULONG) -> Option<u64> {
     let known = count != CK_EFFECTIVELY_INFINITE && count != CK_UNAVAILABLE_INFORMATION;
+    #[allow(clippy::useless_conversion, reason = "CK_ULONG has 32 bits on Windows")]
     known.then_some(count.into())
 }
