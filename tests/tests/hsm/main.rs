@@ -8,6 +8,7 @@ mod keys;
 mod kinds;
 mod mistakes;
 mod opened;
+mod registry;
 
 use keyferry::hsm::{HsmError, KeyInfo, KeySpec, KeyType, PinSource, PublicKey, Token, parse};
 use keyferry_tests::tokens::Scratch;
