@@ -7,6 +7,7 @@ mod key_files;
 mod keys;
 mod mistakes;
 mod openssl;
+mod sidecars;
 
 use keyferry::hsm::{HsmError, KeyInfo, KeySpec, KeyType, PinSource, PublicKey, Token, parse};
 use keyferry_tests::tokens::Scratch;
