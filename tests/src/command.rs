@@ -131,9 +131,9 @@ impl Answer {
 /// If it fails.
 pub fn done(command: &mut Command) -> Value {
     let answer = Answer::of(command.arg("--json"));
-    assert_eq!(answer.code, 0, "{answer:?}");
+    assert_eq!(answer.code, 0, "{command:?}: {answer:?}");
     let last = answer.last();
-    assert_eq!(last["ok"], true, "{answer:?}");
+    assert_eq!(last["ok"], true, "{command:?}: {answer:?}");
     last
 }
 

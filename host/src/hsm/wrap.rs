@@ -58,32 +58,34 @@ impl Token {
         suite: Suite,
         keys: &[&KeyInfo],
     ) -> Result<WrappedKeys, HsmError> {
-        recipient.check_recipient()?;
-        if !recipient.key_type().fits(suite) {
-            return Err(HsmError::SuiteMismatch {
+        self.alive(|| {
+            recipient.check_recipient()?;
+            if !recipient.key_type().fits(suite) {
+                return Err(HsmError::SuiteMismatch {
+                    suite,
+                    recipient: recipient.key_type(),
+                });
+            }
+            for key in keys {
+                key.check_may_leave()?;
+            }
+            let lengths: Vec<_> = keys
+                .iter()
+                .map(|key| clear_length(key))
+                .collect::<Result<_, _>>()?;
+            let (kek, kek_blob) = self.make_kek(recipient, suite)?;
+            let mechanism = self.key_wrap_mechanism()?;
+            let blobs = keys
+                .iter()
+                .zip(lengths)
+                .map(|(key, length)| self.wrap_key(mechanism, kek.handle(), key, length))
+                .collect::<Result<_, _>>()?;
+            Ok(WrappedKeys {
                 suite,
-                recipient: recipient.key_type(),
-            });
-        }
-        for key in keys {
-            key.check_may_leave()?;
-        }
-        let lengths: Vec<_> = keys
-            .iter()
-            .map(|key| clear_length(key))
-            .collect::<Result<_, _>>()?;
-        let (kek, kek_blob) = self.make_kek(recipient, suite)?;
-        let mechanism = self.key_wrap_mechanism()?;
-        let blobs = keys
-            .iter()
-            .zip(lengths)
-            .map(|(key, length)| self.wrap_key(mechanism, kek.handle(), key, length))
-            .collect::<Result<_, _>>()?;
-        Ok(WrappedKeys {
-            suite,
-            recipient: recipient.fingerprint(),
-            kek_blob,
-            blobs,
+                recipient: recipient.fingerprint(),
+                kek_blob,
+                blobs,
+            })
         })
     }
 
@@ -92,13 +94,15 @@ impl Token {
     /// # Errors
     /// As [`Token::supports`].
     pub fn supported_suites(&self) -> Result<Vec<Suite>, HsmError> {
-        let mut supported = Vec::new();
-        for suite in Suite::ALL {
-            if self.supports(suite)? {
-                supported.push(suite);
+        self.alive(|| {
+            let mut supported = Vec::new();
+            for suite in Suite::ALL {
+                if self.supports(suite)? {
+                    supported.push(suite);
+                }
             }
-        }
-        Ok(supported)
+            Ok(supported)
+        })
     }
 
     /// Whether this token wraps under the suite, found out by making a throw-away KEK for a throw-away recipient. That the
@@ -107,18 +111,20 @@ impl Token {
     /// # Errors
     /// [`HsmError::Token`] if the token fails for another reason than not knowing the suite.
     pub fn supports(&self, suite: Suite) -> Result<bool, HsmError> {
-        let attempt = self
-            .trial_recipient(suite)
-            .and_then(|recipient| self.make_kek(&recipient, suite));
-        match attempt {
-            Ok(_) => Ok(true),
-            Err(
-                HsmError::SuiteRefused { .. }
-                | HsmError::SuiteUnavailable { .. }
-                | HsmError::UnexpectedLength { .. },
-            ) => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.alive(|| {
+            let attempt = self
+                .trial_recipient(suite)
+                .and_then(|recipient| self.make_kek(&recipient, suite));
+            match attempt {
+                Ok(_) => Ok(true),
+                Err(
+                    HsmError::SuiteRefused { .. }
+                    | HsmError::SuiteUnavailable { .. }
+                    | HsmError::UnexpectedLength { .. },
+                ) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
     }
 
     /// A recipient that nobody is: a modulus whose factors nobody knows, or the generator of the curve.
@@ -302,7 +308,10 @@ impl Token {
     ) -> Result<Vec<u8>, HsmError> {
         let expected = kwp_length(*clear.start())..=kwp_length(*clear.end());
         let capacity = expected.end() + SLACK;
-        match self.connection.wrap(mechanism, kek, key.handle, capacity)? {
+        match self
+            .connection
+            .wrap(mechanism, kek, self.handle_of(key)?, capacity)?
+        {
             WrapOutcome::Wrapped(blob) => {
                 check_length(&format!("key '{}'", key.name()), expected, blob.len())?;
                 Ok(blob)
@@ -346,7 +355,12 @@ impl Token {
         key: &KeyInfo,
     ) -> Result<Vec<u8>, HsmError> {
         let mechanism = self.key_wrap_mechanism()?;
-        self.wrap_key(mechanism, wrapping.handle, key, clear_length(key)?)
+        self.wrap_key(
+            mechanism,
+            self.handle_of(wrapping)?,
+            key,
+            clear_length(key)?,
+        )
     }
 
     /// How this token wraps with AES as RFC 5649 has it, tried out once: `CKM_AES_KEY_WRAP_PAD` is RFC 5649 on some tokens and

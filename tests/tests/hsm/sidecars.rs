@@ -8,8 +8,8 @@ use keyferry::hsm::{Flag, Flags, KeyClass, KeyType, KeyUsage, NewKey};
 use keyferry_tests::tokens::{Kind, Scratch, in_own_process, in_own_process_with};
 use serde_json::{Value, json};
 
-use crate::openssl::{make_p256, make_rsa, openssl};
 use crate::{open, public_key};
+use keyferry_tests::openssl::{make_p256, make_rsa, openssl};
 
 /// A token with keys that may leave, a signer, a recipient, and a signed export "blob".
 struct Exported {

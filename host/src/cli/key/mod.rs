@@ -3,6 +3,7 @@
 mod arguments;
 mod create;
 mod export;
+mod import;
 mod import_public;
 mod list;
 mod migrate;
@@ -29,6 +30,8 @@ pub(super) enum Command {
     Export(export::Export),
     /// Check an export and its signature. This takes no token, only the signer's public key.
     VerifyExport(verify_export::VerifyExport),
+    /// Take the key out of an export.
+    Import(import::Import),
     /// Put a public key on a token, to wrap keys for it.
     ImportPublic(import_public::ImportPublic),
     /// Move a key to another token, and prove the copy.
@@ -42,6 +45,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
         Command::Public(arguments) => public::public(context, &arguments),
         Command::Export(arguments) => export::export(context, &arguments),
         Command::VerifyExport(arguments) => verify_export::verify_export(context, &arguments),
+        Command::Import(arguments) => import::import(context, &arguments),
         Command::ImportPublic(arguments) => import_public::import_public(context, &arguments),
         Command::Migrate(arguments) => migrate::migrate(context, arguments),
     }
