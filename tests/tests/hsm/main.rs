@@ -9,6 +9,7 @@ mod kinds;
 mod mistakes;
 mod opened;
 mod registry;
+mod sidecars;
 
 use keyferry::hsm::{HsmError, KeyInfo, KeySpec, KeyType, PinSource, PublicKey, Token, parse};
 use keyferry_tests::tokens::Scratch;
