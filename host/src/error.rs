@@ -246,8 +246,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         HsmError::NoModule
         | HsmError::ModuleInitialized { .. }
         | HsmError::RecipientOnly { .. }
-        | HsmError::SuiteMismatch { .. }
-        | HsmError::SuiteUnavailable { .. } => Exit::Usage,
+        | HsmError::SuiteMismatch { .. } => Exit::Usage,
         HsmError::Recipient(reason) => public_key_exit(reason),
         HsmError::ModuleNotFound { .. }
         | HsmError::ModuleNotLoadable { .. }
@@ -267,6 +266,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::Widened { .. }
         | HsmError::NoPublicKey { .. }
         | HsmError::SuiteRefused { .. }
+        | HsmError::SuiteWrong { .. }
         | HsmError::MechanismMissing { .. }
         | HsmError::UnexpectedLength { .. }
         | HsmError::Token { .. }
