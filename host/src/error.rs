@@ -333,8 +333,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::Registry { .. }
         | HsmError::ModuleInitialized { .. }
         | HsmError::RecipientOnly { .. }
-        | HsmError::SuiteMismatch { .. }
-        | HsmError::SuiteUnavailable { .. } => Exit::Usage,
+        | HsmError::SuiteMismatch { .. } => Exit::Usage,
         HsmError::LastTry { .. } => Exit::Policy,
         HsmError::Recipient(reason) => public_key_exit(reason),
         HsmError::ModuleNotFound { .. }
@@ -361,6 +360,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::PairMismatch { .. }
         | HsmError::NoPublicKey { .. }
         | HsmError::SuiteRefused { .. }
+        | HsmError::SuiteWrong { .. }
         | HsmError::MechanismMissing { .. }
         | HsmError::UnexpectedLength { .. }
         | HsmError::Token { .. }

@@ -6,6 +6,7 @@ use keyferry_protocol::suite::Suite;
 
 use super::key::{Flag, KeyType};
 use super::public_key::PublicKeyError;
+use super::trial::Difference;
 
 /// Why a token did not do what it was asked. No variant ever carries a PIN or key material.
 #[derive(Debug, thiserror::Error)]
@@ -243,11 +244,15 @@ pub enum HsmError {
         /// The recipient key's type.
         recipient: KeyType,
     },
-    /// Keyferry does not wrap under this suite yet.
-    #[error("suite {suite} is not available in this version")]
-    SuiteUnavailable {
+    /// The token accepts the suite and does something else, as a trial with throw-away keys showed.
+    #[error("token '{token}' accepts suite {suite}, but {difference}")]
+    SuiteWrong {
+        /// The token's label.
+        token: String,
         /// The suite that was asked for.
         suite: Suite,
+        /// What it does.
+        difference: Difference,
     },
     /// The token does not do the suite.
     #[error("token '{token}' refuses suite {suite} ({function}: {code})")]
@@ -377,8 +382,11 @@ impl HsmError {
                     format!("suites for this recipient: {}", fitting.join(", "))
                 }
             }
-            Self::SuiteUnavailable { .. } | Self::SuiteRefused { suite: Suite::EcdhP256X963Sha256, .. } => {
+            Self::SuiteRefused { suite: Suite::EcdhP256X963Sha256, .. } => {
                 "use another suite, for example ecdh-p256-null".into()
+            }
+            Self::SuiteWrong { .. } => {
+                "`keyferry hsm probe` shows what the token really does; use another suite".into()
             }
             Self::SuiteRefused { suite: Suite::RsaOaepSha256, .. } => {
                 "this token may do SHA-1 only (SoftHSM 2.x does): use suite rsa-oaep-sha1".into()

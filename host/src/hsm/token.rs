@@ -1,6 +1,5 @@
 //! A token the station is logged in to: its keys, its signatures, its verdicts on proofs.
 
-use std::cell::OnceCell;
 use std::sync::Arc;
 
 use secrecy::SecretString;
@@ -10,10 +9,11 @@ use super::error::HsmError;
 use super::key::{Flag, KeyClass, KeyInfo, KeyType, NewKey};
 use super::pin::Credentials;
 use super::pkcs11::{
-    Connection, KeyHandle, Module, Object, Query, SignMechanism, TokenInfo, WrapMechanism,
+    Connection, KeyHandle, Module, Object, Query, SignMechanism, TokenInfo, Versions,
 };
 use super::public_key::PublicKey;
 use super::registry;
+use super::trial::Profile;
 use super::uri::{KeySpec, TokenSpec};
 
 /// Length in bytes of the random `CKA_ID` of a new key.
@@ -58,8 +58,8 @@ pub fn random<const N: usize>() -> Result<[u8; N], HsmError> {
 pub struct Token {
     pub(super) connection: Connection,
     info: TokenInfo,
-    /// How this token wraps with AES, once it has been tried out.
-    pub(super) key_wrap: OnceCell<WrapMechanism>,
+    /// What was found out about the token by trial.
+    pub(super) profile: Arc<Profile>,
 }
 
 impl std::fmt::Debug for Token {
@@ -116,7 +116,7 @@ impl Token {
         Ok(Self {
             connection: Connection::open(&module, &info, credentials)?,
             info,
-            key_wrap: OnceCell::new(),
+            profile: Arc::default(),
         })
     }
 
@@ -128,7 +128,7 @@ impl Token {
         Ok(Self {
             connection: self.connection.another()?,
             info: self.info.clone(),
-            key_wrap: self.key_wrap.clone(),
+            profile: Arc::clone(&self.profile),
         })
     }
 
@@ -136,6 +136,14 @@ impl Token {
     #[must_use]
     pub fn info(&self) -> &TokenInfo {
         &self.info
+    }
+
+    /// The versions of module and token.
+    ///
+    /// # Errors
+    /// [`HsmError::Token`].
+    pub fn versions(&self) -> Result<Versions, HsmError> {
+        self.connection.versions()
     }
 
     /// The token's label.

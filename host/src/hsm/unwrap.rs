@@ -8,7 +8,7 @@ use super::key::{Flag, Flags, KeyClass, KeyInfo, KeyType};
 use super::pkcs11::{Incoming, KeyHandle, SessionObject, WrapMechanism};
 use super::public_key::PublicKey;
 use super::token::{Token, key_info};
-use super::wrap::{KEK_BITS, SESSION_LABEL, WrappedKeys, session_aes_key};
+use super::wrap::{KEK_BITS, SESSION_LABEL, WrappedKeys, derivation, session_aes_key, shared_info};
 
 /// Longest blob of one key that is handed to a token, in bytes: a wrapped RSA-4096 key has about 2400.
 pub const MAXIMUM_BLOB: usize = 8192;
@@ -89,7 +89,8 @@ impl Token {
     /// Opens a KEK with a private key of this token.
     ///
     /// # Errors
-    /// Before the token is asked: [`HsmError::SuiteMismatch`], [`HsmError::NotPermitted`], [`HsmError::UnexpectedLength`]. Then:
+    /// Before the token is asked: [`HsmError::SuiteMismatch`], [`HsmError::NotPermitted`], [`HsmError::UnexpectedLength`],
+    /// [`HsmError::NoPublicKey`]. Then:
     /// [`HsmError::SuiteRefused`] if the token does not know the suite, [`HsmError::BlobRejected`] if the KEK does not open,
     /// [`HsmError::MechanismMissing`], [`HsmError::Token`].
     pub fn open_kek(
@@ -128,10 +129,13 @@ impl Token {
             let oaep = match suite {
                 Suite::RsaOaepSha256 => WrapMechanism::OaepSha256,
                 Suite::RsaOaepSha1 => WrapMechanism::OaepSha1,
-                Suite::EcdhP256Null => {
+                Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => {
+                    let shared_info = shared_info(suite, &with.public_key()?.fingerprint());
+                    let derivation = derivation(suite, &shared_info);
+                    let private = self.handle_of(with)?;
                     let kek = self
                         .connection
-                        .derive_ecdh_null(self.handle_of(with)?, kek_blob, SESSION_LABEL, &flags)
+                        .derive_ecdh(private, kek_blob, derivation, SESSION_LABEL, &flags)
                         .map_err(|error| self.opening(suite, "the KEK", error))?;
                     return Ok(OpenKek {
                         token: self,
@@ -139,7 +143,6 @@ impl Token {
                         mechanism,
                     });
                 }
-                Suite::EcdhP256X963Sha256 => return Err(HsmError::SuiteUnavailable { suite }),
             };
             let incoming = Incoming {
                 class: KeyClass::Secret,

@@ -15,14 +15,19 @@ mod module;
 mod objects;
 mod operations;
 mod session;
+mod trying;
 mod unwrapping;
 
 pub use module::{PinState, TokenInfo};
+pub use trying::Versions;
 
 pub(super) use module::Module;
 pub(super) use objects::{KeyHandle, Object, Query};
-pub(super) use operations::{Direction, SessionObject, SignMechanism, WrapMechanism, WrapOutcome};
+pub(super) use operations::{
+    Direction, EcdhDerivation, SessionObject, SignMechanism, WrapMechanism, WrapOutcome,
+};
 pub(super) use session::Connection;
+pub(super) use trying::Diversification;
 pub(super) use unwrapping::Incoming;
 
 use cryptoki::error::Error;

@@ -13,8 +13,7 @@ use cryptoki_sys::{
     CK_EFFECTIVELY_INFINITE, CK_FUNCTION_LIST, CK_MECHANISM_INFO, CK_MECHANISM_TYPE,
     CK_SESSION_HANDLE, CK_TOKEN_INFO, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
     CKF_PROTECTED_AUTHENTICATION_PATH, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW,
-    CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_WRAP,
-    CKF_WRITE_PROTECTED,
+    CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_WRITE_PROTECTED,
 };
 
 use super::failure;
@@ -241,16 +240,18 @@ impl Module {
         }
     }
 
-    /// Whether the token in this slot says that it wraps with this mechanism. An id that is listed proves nothing; one that
-    /// is not listed need not be tried.
-    pub(super) fn offers_wrapping(&self, slot: Slot, mechanism: CK_MECHANISM_TYPE) -> bool {
+    /// What the token in this slot says about a mechanism, if it knows the id. An id that is listed proves nothing; one that is
+    /// not listed need not be tried.
+    pub(super) fn mechanism(
+        &self,
+        slot: Slot,
+        mechanism: CK_MECHANISM_TYPE,
+    ) -> Option<CK_MECHANISM_INFO> {
         let mut info = CK_MECHANISM_INFO::default();
-        let Some(get) = ({ self.functions.C_GetMechanismInfo }) else {
-            return false;
-        };
+        let get = { self.functions.C_GetMechanismInfo }?;
         // SAFETY: the function comes from the initialised module, and writes one CK_MECHANISM_INFO.
         let value = unsafe { get(slot.into(), mechanism, &raw mut info) };
-        Rv::from(value) == Rv::Ok && info.flags & CKF_WRAP != 0
+        (Rv::from(value) == Rv::Ok).then_some(info)
     }
 }
 
