@@ -8,7 +8,7 @@ use keyferry_protocol::suite::Suite;
 use crate::device::DeviceError;
 use crate::emulate::EmulateError;
 use crate::export::ExportError;
-use crate::hsm::{HsmError, PinError, PublicKeyError, SpecError};
+use crate::hsm::{HsmError, KeyType, PinError, PublicKeyError, SpecError};
 use crate::migration::MigrationError;
 use crate::station::JobError;
 
@@ -72,6 +72,33 @@ pub enum Failure {
     /// A migration.
     #[error(transparent)]
     Migration(#[from] MigrationError),
+    /// An export without its document.
+    #[error("{} is not there, which says what the blob is", .0.display())]
+    NoSidecar(PathBuf),
+    /// An export that nobody vouches for.
+    #[error("{} is not to be believed without its signature", .0.display())]
+    NoSigner(PathBuf),
+    /// Something that a document says already.
+    #[error("{0} is for a blob without a document")]
+    SaidTwice(&'static str),
+    /// Something that nothing else says.
+    #[error("{name} is missing: {because}")]
+    Missing {
+        /// The argument.
+        name: &'static str,
+        /// Why it is needed.
+        because: &'static str,
+    },
+    /// A public key of another type than was announced.
+    #[error("{} is a key of type {found}, not {wanted}", path.display())]
+    OtherType {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        found: KeyType,
+        /// What should be.
+        wanted: KeyType,
+    },
     /// Some of several keys were not migrated.
     #[error("{failed} of {keys} keys were not migrated; the first because: {first}")]
     SomeNotMigrated {
@@ -183,6 +210,11 @@ impl Failure {
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
             Self::Migration(error) => migration_exit(error),
             Self::SomeNotMigrated { .. } => Exit::JobFailed,
+            Self::NoSidecar(_)
+            | Self::NoSigner(_)
+            | Self::SaidTwice(_)
+            | Self::Missing { .. }
+            | Self::OtherType { .. } => Exit::Usage,
             Self::Pin(_)
             | Self::Spec(_)
             | Self::NoSuchRecipient { .. }
@@ -203,6 +235,17 @@ impl Failure {
             Self::Job(error) => error.hint(),
             Self::Migration(error) => error.hint(),
             Self::SomeNotMigrated { first, .. } => first.hint(),
+            Self::NoSidecar(_) => Some(
+                "put it beside the blob; or describe the key yourself, with --unauthenticated"
+                    .into(),
+            ),
+            Self::NoSigner(_) => Some(
+                "give the public key of whoever signed it with --signer; --unauthenticated takes it on trust"
+                    .into(),
+            ),
+            Self::SaidTwice(_) => Some("leave it out: the document says it".into()),
+            Self::Missing { name, .. } => Some(format!("give {name}")),
+            Self::OtherType { .. } => None,
             Self::Emulate(error) => error.hint().map(Into::into),
             Self::DeviceEnded(_) => Some("see the log in its folder".into()),
             Self::IdentityMismatch { .. } => {
@@ -240,7 +283,9 @@ const fn migration_exit(error: &MigrationError) -> Exit {
         MigrationError::Hsm(error) => hsm_exit(error),
         MigrationError::PublicKey(_) | MigrationError::UnsupportedType { .. } => Exit::Usage,
         MigrationError::NoCommonSuite { .. } | MigrationError::NotTaken { .. } => Exit::Hsm,
-        MigrationError::Occupied { .. }
+        MigrationError::NotOpened { .. } => Exit::Hsm,
+        MigrationError::OtherKey { .. }
+        | MigrationError::Occupied { .. }
         | MigrationError::CopyWrong { .. }
         | MigrationError::Unprovable { .. }
         | MigrationError::CannotKnow { .. } => Exit::JobFailed,
@@ -284,10 +329,12 @@ const fn public_key_exit(reason: &PublicKeyError) -> Exit {
 const fn hsm_exit(error: &HsmError) -> Exit {
     match error {
         HsmError::NoModule
+        | HsmError::NoSuchModule { .. }
+        | HsmError::Registry { .. }
         | HsmError::ModuleInitialized { .. }
         | HsmError::RecipientOnly { .. }
-        | HsmError::SuiteMismatch { .. }
-        | HsmError::SuiteUnavailable { .. } => Exit::Usage,
+        | HsmError::SuiteMismatch { .. } => Exit::Usage,
+        HsmError::LastTry { .. } => Exit::Policy,
         HsmError::Recipient(reason) => public_key_exit(reason),
         HsmError::ModuleNotFound { .. }
         | HsmError::ModuleNotLoadable { .. }
@@ -296,6 +343,11 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::PinIncorrect { .. }
         | HsmError::PinLocked { .. }
         | HsmError::PinNotSet { .. }
+        | HsmError::TokenGone { .. }
+        | HsmError::TokenReplaced { .. }
+        | HsmError::LostTwice { .. }
+        | HsmError::NoSession { .. }
+        | HsmError::ReadOnly { .. }
         | HsmError::NoSuchKey { .. }
         | HsmError::SeveralKeys { .. }
         | HsmError::LabelTaken { .. }
@@ -305,8 +357,10 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }
         | HsmError::Widened { .. }
+        | HsmError::PairMismatch { .. }
         | HsmError::NoPublicKey { .. }
         | HsmError::SuiteRefused { .. }
+        | HsmError::SuiteWrong { .. }
         | HsmError::MechanismMissing { .. }
         | HsmError::UnexpectedLength { .. }
         | HsmError::Token { .. }

@@ -1,4 +1,6 @@
-//! `keyferry hsm`: what tokens there are.
+//! `keyferry hsm`: what tokens there are, and what one really does.
+
+mod probe;
 
 use clap::Subcommand;
 
@@ -12,11 +14,17 @@ pub(super) enum Command {
         #[command(flatten)]
         token: TokenArgs,
     },
+    /// Find out by trial what a token really does: throw-away keys are wrapped and looked at. Leaves nothing on the token.
+    Probe {
+        #[command(flatten)]
+        token: TokenArgs,
+    },
 }
 
 pub(super) fn run(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Tokens { token } => list(context, &token),
+        Command::Probe { token } => probe::probe(context, &token),
     }
 }
 

@@ -462,6 +462,19 @@ impl Flags {
         })
     }
 
+    /// What the public half may do where the private half may do this: check what that signs, encrypt what that decrypts, wrap
+    /// what that unwraps.
+    pub fn public_usages(&self) -> impl Iterator<Item = Flag> + '_ {
+        [
+            (Flag::Sign, Flag::Verify),
+            (Flag::Decrypt, Flag::Encrypt),
+            (Flag::Unwrap, Flag::Wrap),
+        ]
+        .into_iter()
+        .filter(|(private, _)| self.has(*private))
+        .map(|(_, public)| public)
+    }
+
     /// Those whose value is known, in the order of [`Flag::ALL`].
     pub fn known(&self) -> impl Iterator<Item = (Flag, bool)> + '_ {
         Flag::ALL
@@ -515,7 +528,8 @@ impl KeyUsage {
     /// The attribute that allows it to the half of this class of a key of this type, if that half has a part in it. What a
     /// private key signs, anybody may check, and what it decrypts, anybody may have encrypted; NSS 3.87 tries both on a new pair,
     /// and gives none whose public half may not (`CKR_KEY_TYPE_INCONSISTENT`).
-    const fn flag(self, class: KeyClass, key_type: KeyType) -> Option<Flag> {
+    #[must_use]
+    pub const fn flag(self, class: KeyClass, key_type: KeyType) -> Option<Flag> {
         match (self, class) {
             (Self::Encrypt, _) | (Self::Decrypt, KeyClass::Public) => Some(Flag::Encrypt),
             (Self::Decrypt, _) => Some(Flag::Decrypt),

@@ -3,29 +3,34 @@
 //!
 //! [`Token`] is the door. Only the folder `pkcs11` behind it speaks PKCS#11.
 
+mod alive;
 mod check;
 mod error;
 mod evidence;
 mod key;
 mod key_file;
+mod pairs;
 mod pin;
 mod pkcs11;
 mod public_key;
+mod registry;
 mod tail;
 mod token;
+mod trial;
 mod unwrap;
 mod uri;
 mod wrap;
 
 pub use check::CheckAlgorithm;
 pub use error::HsmError;
-pub use evidence::{Comparison, Evidence, Held, compare};
+pub use evidence::{Comparison, Evidence, Held, answers, compare, is_pair};
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};
 pub use key_file::MAXIMUM_KEY_FILE;
-pub use pin::{PIN_VARIABLE, PinError, PinSource};
-pub use pkcs11::{PinState, TokenInfo};
+pub use pin::{Credentials, PIN_VARIABLE, PinError, PinSource};
+pub use pkcs11::{PinState, TokenInfo, Versions};
 pub use public_key::{MINIMUM_RSA_BITS, PublicKey, PublicKeyError, PublicNumbers};
 pub use token::{Token, random, tokens};
+pub use trial::{Difference, Fact, Finding, Padding, Profile, Quirk, Verdict, Warning};
 pub use unwrap::{KeyDraft, MAXIMUM_BLOB, OpenKek, SessionKey};
 pub use uri::{KeySpec, SpecError, TokenSpec, parse};
 pub use wrap::WrappedKeys;

@@ -5,11 +5,12 @@ use std::ops::RangeInclusive;
 
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::{Suite, kwp_length};
-use sha2::{Digest, Sha256};
 
 use super::error::HsmError;
 use super::key::{Flag, Flags, KeyClass, KeyInfo, KeyType};
-use super::pkcs11::{Connection, KeyHandle, SessionObject, WrapMechanism, WrapOutcome};
+use super::pkcs11::{
+    Connection, EcdhDerivation, KeyHandle, SessionObject, WrapMechanism, WrapOutcome,
+};
 use super::public_key::{PublicKey, PublicNumbers};
 use super::token::Token;
 
@@ -24,6 +25,9 @@ const MAXIMUM_SECRET: usize = 512;
 
 /// Label of everything that lives in a session only.
 pub(super) const SESSION_LABEL: &str = "keyferry session object";
+
+/// What the shared information of an ECDH suite begins with.
+const SHARED_INFO_TAG: &[u8; 16] = b"keyferry ecdhkek";
 
 /// Keys wrapped under one KEK for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,14 +46,14 @@ pub struct WrappedKeys {
 /// How the KEK of a suite is made.
 enum Transport {
     Oaep(WrapMechanism),
-    EcdhNull,
+    Ecdh,
 }
 
 impl Token {
     /// Wraps keys for a recipient, all under one KEK. Each wrapping is one call to the token; nothing is left behind on it.
     ///
     /// # Errors
-    /// Before the token is asked: [`HsmError::Recipient`], [`HsmError::SuiteMismatch`], [`HsmError::SuiteUnavailable`],
+    /// Before the key is touched: [`HsmError::Recipient`], [`HsmError::SuiteMismatch`], [`HsmError::SuiteWrong`],
     /// [`HsmError::NotExtractable`], [`HsmError::TrustedOnly`], [`HsmError::WrongKeyType`]. Then:
     /// [`HsmError::SuiteRefused`], [`HsmError::MechanismMissing`], [`HsmError::UnexpectedLength`], [`HsmError::Token`].
     pub fn wrap_for(
@@ -58,32 +62,35 @@ impl Token {
         suite: Suite,
         keys: &[&KeyInfo],
     ) -> Result<WrappedKeys, HsmError> {
-        recipient.check_recipient()?;
-        if !recipient.key_type().fits(suite) {
-            return Err(HsmError::SuiteMismatch {
+        self.alive(|| {
+            recipient.check_recipient()?;
+            if !recipient.key_type().fits(suite) {
+                return Err(HsmError::SuiteMismatch {
+                    suite,
+                    recipient: recipient.key_type(),
+                });
+            }
+            for key in keys {
+                key.check_may_leave()?;
+            }
+            let lengths: Vec<_> = keys
+                .iter()
+                .map(|key| clear_length(key))
+                .collect::<Result<_, _>>()?;
+            self.check_suite(suite)?;
+            let mechanism = self.key_wrap_mechanism()?;
+            let (kek, kek_blob) = self.make_kek(recipient, suite)?;
+            let blobs = keys
+                .iter()
+                .zip(lengths)
+                .map(|(key, length)| self.wrap_key(mechanism, kek.handle(), key, length))
+                .collect::<Result<_, _>>()?;
+            Ok(WrappedKeys {
                 suite,
-                recipient: recipient.key_type(),
-            });
-        }
-        for key in keys {
-            key.check_may_leave()?;
-        }
-        let lengths: Vec<_> = keys
-            .iter()
-            .map(|key| clear_length(key))
-            .collect::<Result<_, _>>()?;
-        let (kek, kek_blob) = self.make_kek(recipient, suite)?;
-        let mechanism = self.key_wrap_mechanism()?;
-        let blobs = keys
-            .iter()
-            .zip(lengths)
-            .map(|(key, length)| self.wrap_key(mechanism, kek.handle(), key, length))
-            .collect::<Result<_, _>>()?;
-        Ok(WrappedKeys {
-            suite,
-            recipient: recipient.fingerprint(),
-            kek_blob,
-            blobs,
+                recipient: recipient.fingerprint(),
+                kek_blob,
+                blobs,
+            })
         })
     }
 
@@ -92,54 +99,27 @@ impl Token {
     /// # Errors
     /// As [`Token::supports`].
     pub fn supported_suites(&self) -> Result<Vec<Suite>, HsmError> {
-        let mut supported = Vec::new();
-        for suite in Suite::ALL {
-            if self.supports(suite)? {
-                supported.push(suite);
+        self.alive(|| {
+            let mut supported = Vec::new();
+            for suite in Suite::ALL {
+                if self.supports(suite)? {
+                    supported.push(suite);
+                }
             }
-        }
-        Ok(supported)
+            Ok(supported)
+        })
     }
 
-    /// Whether this token wraps under the suite, found out by making a throw-away KEK for a throw-away recipient. That the
-    /// token accepts the suite is not yet a proof that it does it right: the blob is not opened.
+    /// Whether this token really wraps under the suite, found out with throw-away keys ([`Token::find_out`]).
     ///
     /// # Errors
-    /// [`HsmError::Token`] if the token fails for another reason than not knowing the suite.
+    /// [`HsmError::MechanismMissing`] if it cannot wrap keys under any suite; [`HsmError::Token`] if it fails for another reason than
+    /// not knowing the suite.
     pub fn supports(&self, suite: Suite) -> Result<bool, HsmError> {
-        let attempt = self
-            .trial_recipient(suite)
-            .and_then(|recipient| self.make_kek(&recipient, suite));
-        match attempt {
-            Ok(_) => Ok(true),
-            Err(
-                HsmError::SuiteRefused { .. }
-                | HsmError::SuiteUnavailable { .. }
-                | HsmError::UnexpectedLength { .. },
-            ) => Ok(false),
+        self.alive(|| match self.check_suite(suite) {
+            Ok(()) => self.key_wrap_mechanism().map(|_| true),
+            Err(HsmError::SuiteRefused { .. } | HsmError::SuiteWrong { .. }) => Ok(false),
             Err(error) => Err(error),
-        }
-    }
-
-    /// A recipient that nobody is: a modulus whose factors nobody knows, or the generator of the curve.
-    fn trial_recipient(&self, suite: Suite) -> Result<PublicKey, HsmError> {
-        Ok(match suite {
-            Suite::RsaOaepSha256 | Suite::RsaOaepSha1 => {
-                let mut modulus = [0; 256];
-                for (index, chunk) in (0u8..).zip(modulus.chunks_exact_mut(32)) {
-                    let mut hash = Sha256::new();
-                    hash.update(b"keyferry trial modulus");
-                    hash.update([index]);
-                    chunk.copy_from_slice(&hash.finalize());
-                }
-                modulus[0] |= 0x80;
-                modulus[255] |= 0x01;
-                PublicKey::from_rsa(&modulus, &[0x01, 0x00, 0x01])?
-            }
-            Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => {
-                let (_private, public) = self.ephemeral_pair(suite)?;
-                public
-            }
         })
     }
 
@@ -152,15 +132,16 @@ impl Token {
         let transport = match suite {
             Suite::RsaOaepSha256 => Transport::Oaep(WrapMechanism::OaepSha256),
             Suite::RsaOaepSha1 => Transport::Oaep(WrapMechanism::OaepSha1),
-            Suite::EcdhP256Null => Transport::EcdhNull,
-            Suite::EcdhP256X963Sha256 => return Err(HsmError::SuiteUnavailable { suite }),
+            Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => Transport::Ecdh,
         };
         match (transport, recipient.numbers()) {
             (Transport::Oaep(mechanism), PublicNumbers::Rsa { modulus, .. }) => {
                 self.make_kek_oaep(recipient, suite, mechanism, modulus.len())
             }
-            (Transport::EcdhNull, PublicNumbers::P256(point)) => self.make_kek_ecdh(suite, point),
-            (Transport::Oaep(_) | Transport::EcdhNull, _) => Err(HsmError::SuiteMismatch {
+            (Transport::Ecdh, PublicNumbers::P256(point)) => {
+                self.make_kek_ecdh(suite, &recipient.fingerprint(), point)
+            }
+            (Transport::Oaep(_) | Transport::Ecdh, _) => Err(HsmError::SuiteMismatch {
                 suite,
                 recipient: recipient.key_type(),
             }),
@@ -210,6 +191,7 @@ impl Token {
     fn make_kek_ecdh(
         &self,
         suite: Suite,
+        recipient: &Fingerprint,
         point: &[u8; 65],
     ) -> Result<(SessionObject<'_>, Vec<u8>), HsmError> {
         let (private, public) = self.ephemeral_pair(suite)?;
@@ -222,9 +204,11 @@ impl Token {
                 Flag::Wrap,
             ],
         );
+        let shared_info = shared_info(suite, recipient);
+        let derivation = derivation(suite, &shared_info);
         let kek = self
             .connection
-            .derive_ecdh_null(private.handle(), point, SESSION_LABEL, &flags)
+            .derive_ecdh(private.handle(), point, derivation, SESSION_LABEL, &flags)
             .map_err(|error| self.refusal(suite, error))?;
         match public.numbers() {
             PublicNumbers::P256(point) => Ok((kek, point.to_vec())),
@@ -302,7 +286,10 @@ impl Token {
     ) -> Result<Vec<u8>, HsmError> {
         let expected = kwp_length(*clear.start())..=kwp_length(*clear.end());
         let capacity = expected.end() + SLACK;
-        match self.connection.wrap(mechanism, kek, key.handle, capacity)? {
+        match self
+            .connection
+            .wrap(mechanism, kek, self.handle_of(key)?, capacity)?
+        {
             WrapOutcome::Wrapped(blob) => {
                 check_length(&format!("key '{}'", key.name()), expected, blob.len())?;
                 Ok(blob)
@@ -346,36 +333,12 @@ impl Token {
         key: &KeyInfo,
     ) -> Result<Vec<u8>, HsmError> {
         let mechanism = self.key_wrap_mechanism()?;
-        self.wrap_key(mechanism, wrapping.handle, key, clear_length(key)?)
-    }
-
-    /// How this token wraps with AES as RFC 5649 has it, tried out once: `CKM_AES_KEY_WRAP_PAD` is RFC 5649 on some tokens and
-    /// PKCS#7 padding on others, which shows in the length of a wrapped AES-256 key (40 or 48 bytes).
-    pub(super) fn key_wrap_mechanism(&self) -> Result<WrapMechanism, HsmError> {
-        if let Some(mechanism) = self.key_wrap.get() {
-            return Ok(*mechanism);
-        }
-        let flags = [
-            Flag::Private,
-            Flag::Destroyable,
-            Flag::Sensitive,
-            Flag::Extractable,
-        ];
-        let key = session_aes_key(&self.connection, &flags)?;
-        let kek = session_aes_key(&self.connection, &[&flags[..], &[Flag::Wrap]].concat())?;
-        let right = kwp_length(usize::from(KEK_BITS / 8));
-        for mechanism in [WrapMechanism::Kwp, WrapMechanism::Pad] {
-            if !self.connection.offers_wrapping(mechanism) {
-                continue;
-            }
-            let outcome =
-                self.connection
-                    .wrap(mechanism, kek.handle(), key.handle(), right + SLACK)?;
-            if matches!(outcome, WrapOutcome::Wrapped(blob) if blob.len() == right) {
-                return Ok(*self.key_wrap.get_or_init(|| mechanism));
-            }
-        }
-        Err(self.no_key_wrap())
+        self.wrap_key(
+            mechanism,
+            self.handle_of(wrapping)?,
+            key,
+            clear_length(key)?,
+        )
     }
 
     pub(super) fn no_key_wrap(&self) -> HsmError {
@@ -384,6 +347,30 @@ impl Token {
             purpose: "AES key wrapping with padding as in RFC 5649",
             mechanism: "CKM_AES_KEY_WRAP_KWP or CKM_AES_KEY_WRAP_PAD",
         }
+    }
+}
+
+/// The shared information of `ecdh-p256-x963-sha256` (SEC 1 §3.6.1), 49 bytes: a tag, the suite's number, and the fingerprint of
+/// the recipient's key. It ties the KEK to suite and recipient.
+pub(super) fn shared_info(suite: Suite, recipient: &Fingerprint) -> [u8; 49] {
+    let number = match suite {
+        Suite::RsaOaepSha256 => 0,
+        Suite::RsaOaepSha1 => 1,
+        Suite::EcdhP256X963Sha256 => 2,
+        Suite::EcdhP256Null => 3,
+    };
+    let mut info = [0; 49];
+    info[..16].copy_from_slice(SHARED_INFO_TAG);
+    info[16] = number;
+    info[17..].copy_from_slice(&recipient.0);
+    info
+}
+
+/// What becomes of the shared x coordinate under an ECDH suite.
+pub(super) fn derivation(suite: Suite, shared_info: &[u8]) -> EcdhDerivation<'_> {
+    match suite {
+        Suite::EcdhP256X963Sha256 => EcdhDerivation::X963Sha256(shared_info),
+        Suite::RsaOaepSha256 | Suite::RsaOaepSha1 | Suite::EcdhP256Null => EcdhDerivation::Null,
     }
 }
 

@@ -59,6 +59,22 @@ pub enum MigrationError {
         /// The target's label.
         to: String,
     },
+    /// What came out of an export is not the key that the export describes.
+    #[error("what token '{to}' unwrapped is not the key '{label}' that the export describes")]
+    OtherKey {
+        /// The key.
+        label: String,
+        /// The target's label.
+        to: String,
+    },
+    /// The blob opens under none of the suites.
+    #[error("token '{to}' does not open the blob: {}", reasons(tried))]
+    NotOpened {
+        /// The target's label.
+        to: String,
+        /// What was tried, and what the token said.
+        tried: Vec<(Suite, String)>,
+    },
     /// There is nothing that the key may do at the origin and that both tokens do with such a key.
     #[error(
         "the copy of key '{label}' cannot be proved: '{from}' and '{to}' have nothing to compare it by"
@@ -102,6 +118,10 @@ impl MigrationError {
             }
             Self::CopyWrong { .. } => {
                 "nothing was kept; one of the tokens wraps wrongly, see `keyferry hsm probe`"
+            }
+            Self::OtherKey { .. } => "nothing was kept; ask the sender for a new export",
+            Self::NotOpened { .. } => {
+                "the blob is damaged or was wrapped for another key; compare the recipient's fingerprint"
             }
             Self::Unprovable { .. } => {
                 "--unproved migrates it without a proof; the key on the target is then taken on trust"

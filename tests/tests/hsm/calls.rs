@@ -6,7 +6,7 @@ use std::path::Path;
 use keyferry_tests::command::Answer;
 use keyferry_tests::tokens::{Kind, Scratch};
 
-use crate::openssl::{make_p256, make_rsa};
+use keyferry_tests::openssl::{make_p256, make_rsa};
 
 /// Where systems put OpenSC's spy.
 const SPIES: [&str; 5] = [

@@ -3,7 +3,7 @@
 use keyferry::hsm::{KeyType, MAXIMUM_KEY_FILE, PublicKey, PublicKeyError};
 use keyferry_tests::tokens::Scratch;
 
-use crate::openssl::{make_key, make_p256, make_rsa, openssl};
+use keyferry_tests::openssl::{make_key, make_p256, make_rsa, openssl};
 
 fn read(content: &[u8]) -> Result<PublicKey, PublicKeyError> {
     PublicKey::from_file_content(content)

@@ -11,8 +11,8 @@ use keyferry_protocol::suite::Suite;
 use keyferry_tests::command::Answer;
 use keyferry_tests::tokens::{Kind, PIN, Scratch, in_own_process};
 
-use crate::openssl::{make_rsa, openssl};
 use crate::{EXPORTED, MESSAGE, create_all, key, open, open_uri, public_key};
+use keyferry_tests::openssl::{make_rsa, openssl};
 
 /// DESIGN: every boolean attribute is set explicitly.
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use keyferry::hsm::PublicKey;
 use keyferry_tests::tokens::{Kind, PIN, Scratch, set_mode};
 
-use crate::openssl::{make_key, make_rsa};
+use keyferry_tests::openssl::{make_key, make_rsa};
 
 /// A token with one key that may leave, one that may not, and an authority.
 fn line() -> Scratch {

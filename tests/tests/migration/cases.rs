@@ -48,17 +48,21 @@ fn listed(scratch: &Scratch, token: &str) -> Vec<Value> {
     lines
 }
 
-/// Deletes an object of the target with a tool that is not ours.
-fn delete(scratch: &Scratch, class: &str, label: &str) {
-    let status = Command::new("pkcs11-tool")
+/// Changes a token with a tool that is not ours.
+fn tool(scratch: &Scratch, kind: Kind, token: &str, arguments: &[&str]) {
+    let output = Command::new("pkcs11-tool")
         .arg("--module")
-        .arg(Kind::Kryoptic.module())
-        .args(["--token-label", "target", "--login", "--pin", PIN])
-        .args(["--delete-object", "--type", class, "--label", label])
+        .arg(kind.module())
+        .args(["--token-label", token, "--login", "--pin", PIN])
+        .args(arguments)
         .envs(scratch.environment())
         .output()
         .expect("pkcs11-tool is not installed: run cargo xtask setup");
-    assert!(status.status.success(), "{status:?}");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn at_origin(scratch: &Scratch, arguments: &[&str]) {
+    tool(scratch, Kind::SoftHsm, "origin", arguments);
 }
 
 const PAIR: &[&str] = &[
@@ -92,7 +96,12 @@ fn a_dry_run_changes_nothing() {
 fn an_interrupted_migration_is_completed() {
     let scratch = two(&[PAIR]);
     migrate(&scratch, &["--label", "pair"]);
-    delete(&scratch, "pubkey", "pair");
+    tool(
+        &scratch,
+        Kind::Kryoptic,
+        "target",
+        &["--delete-object", "--type", "pubkey", "--label", "pair"],
+    );
     let left = listed(&scratch, "target");
     assert_eq!(
         (left.len(), &left[0]["class"]),
@@ -257,4 +266,57 @@ fn without_a_proof_only_if_asked() {
     assert_eq!(lines[0]["proof"], Value::Null, "{lines:?}");
     assert_eq!(lines.last().unwrap()["unproved"], 1);
     assert_eq!(listed(&scratch, "target").len(), 1);
+}
+
+/// A public key of another pair, with the id and label of this one: found out by a trial signature. Where the right one is on the
+/// token under another name, it is found.
+#[test]
+fn a_pair_is_what_signs_and_verifies() {
+    let other: &[&str] = &["--label", "other", "--type", "p-256", "--usage", "sign"];
+    let scratch = two(&[PAIR, other]);
+    let id = listed(&scratch, "origin")
+        .iter()
+        .find(|key| key["label"] == "pair")
+        .map(|key| key["id"].as_str().unwrap().to_owned())
+        .unwrap();
+    for name in ["pair", "other"] {
+        scratch.done(["key", "public", "--label", name, "--out", name, "--der"]);
+    }
+    at_origin(
+        &scratch,
+        &["--delete-object", "--type", "pubkey", "--label", "pair"],
+    );
+    refused(
+        &scratch,
+        &["--label", "pair"],
+        3,
+        "the public key of 'pair' is not on the token",
+        "put the public key on the token beside it",
+    );
+    let write = |file: &str, label: &str, id: &str| {
+        let path = scratch.path(file).display().to_string();
+        let object = [
+            "--write-object",
+            &path,
+            "--type",
+            "pubkey",
+            "--label",
+            label,
+        ];
+        at_origin(&scratch, &[&object[..], &["--id", id]].concat());
+    };
+    write("other", "pair", &id);
+    refused(
+        &scratch,
+        &["--label", "pair"],
+        3,
+        "the public key beside 'pair' is not its own",
+        "put the public key on the token beside it",
+    );
+    write("pair", "lost and found", "00");
+    let lines = migrate(&scratch, &["--label", "pair"]);
+    assert_eq!(lines[0]["proof"], "signature", "{lines:?}");
+    let fingerprint = scratch.done(["key", "public", "--label", "lost and found"]);
+    let copy = &listed(&scratch, "target")[0];
+    assert_eq!(copy["fingerprint"], fingerprint["fingerprint"]);
 }

@@ -183,11 +183,7 @@ fn one(
     };
     context.note(&format!(
         "{} {} key '{}': {proved}",
-        match done.outcome {
-            crate::migration::Outcome::Migrated => "migrated",
-            crate::migration::Outcome::AlreadyThere => "already there:",
-            crate::migration::Outcome::Completed => "completed",
-        },
+        done.outcome.words(),
         key.key_type,
         key.name()
     ));

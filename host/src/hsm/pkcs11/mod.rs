@@ -10,18 +10,24 @@
     reason = "a few functions of the module are called directly, and its configuration is passed as a C string"
 )]
 
+mod login;
 mod module;
 mod objects;
 mod operations;
 mod session;
+mod trying;
 mod unwrapping;
 
 pub use module::{PinState, TokenInfo};
+pub use trying::Versions;
 
 pub(super) use module::Module;
 pub(super) use objects::{KeyHandle, Object, Query};
-pub(super) use operations::{Direction, SessionObject, SignMechanism, WrapMechanism, WrapOutcome};
+pub(super) use operations::{
+    Direction, EcdhDerivation, SessionObject, SignMechanism, WrapMechanism, WrapOutcome,
+};
 pub(super) use session::Connection;
+pub(super) use trying::Diversification;
 pub(super) use unwrapping::Incoming;
 
 use cryptoki::error::Error;

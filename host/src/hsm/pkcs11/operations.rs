@@ -4,13 +4,14 @@ use cryptoki::context::Function;
 use cryptoki::error::{Error, Rv, RvError};
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
-use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism as CkMechanism, MechanismType};
 use cryptoki::object::Attribute;
+use cryptoki::types::Ulong;
 use cryptoki_sys::{
-    CK_BYTE, CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_PKCS_OAEP_PARAMS, CK_ULONG, CKG_MGF1_SHA1,
-    CKG_MGF1_SHA256, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD, CKM_RSA_PKCS_OAEP, CKM_SHA_1,
-    CKM_SHA256, CKZ_DATA_SPECIFIED,
+    CK_BYTE, CK_MECHANISM, CK_MECHANISM_TYPE, CK_RSA_AES_KEY_WRAP_PARAMS, CK_RSA_PKCS_OAEP_PARAMS,
+    CK_ULONG, CKG_MGF1_SHA1, CKG_MGF1_SHA256, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
+    CKM_RSA_AES_KEY_WRAP, CKM_RSA_PKCS_OAEP, CKM_SHA_1, CKM_SHA256, CKZ_DATA_SPECIFIED,
 };
 
 use super::failure;
@@ -25,6 +26,12 @@ use crate::hsm::public_key::PublicKey;
 /// The public exponent of every RSA key that is generated: 65537.
 const RSA_EXPONENT: [u8; 3] = [0x01, 0x00, 0x01];
 
+/// Length of a SHA-256 digest in bytes.
+const SHA256_LENGTH: CK_ULONG = 32;
+
+/// Size in bits of the AES key that `CKM_RSA_AES_KEY_WRAP` makes for itself.
+const SINGLE_STEP_KEK_BITS: CK_ULONG = 256;
+
 /// A way to wrap a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hsm) enum WrapMechanism {
@@ -36,6 +43,10 @@ pub(in crate::hsm) enum WrapMechanism {
     OaepSha1,
     /// RSA-OAEP, SHA-256 and MGF1 with SHA-256, no label.
     OaepSha256,
+    /// A fresh AES-256 key under RSA-OAEP with SHA-1, and the key under that one, in a single step (`CKM_RSA_AES_KEY_WRAP`).
+    SingleStepSha1,
+    /// The same with SHA-256.
+    SingleStepSha256,
 }
 
 /// A way to sign and verify.
@@ -43,8 +54,12 @@ pub(in crate::hsm) enum WrapMechanism {
 pub(in crate::hsm) enum SignMechanism {
     /// ECDSA over a digest that is already made.
     Ecdsa,
+    /// ECDSA over a message, of which the token makes the SHA-256 digest.
+    EcdsaSha256,
     /// RSASSA-PKCS1-v1_5 with SHA-256 over a message.
     RsaPkcs1Sha256,
+    /// RSASSA-PSS with SHA-256 over a message; the salt is as long as the digest.
+    RsaPssSha256,
     /// Ed25519 over a message.
     Ed25519,
     /// AES-CMAC.
@@ -78,8 +93,15 @@ impl SessionObject<'_> {
         self.handle
     }
 
+    /// The session may be lost now without this object being lost.
+    fn let_go(&self) {
+        let held = self.connection.objects();
+        held.set(held.get().saturating_sub(1));
+    }
+
     /// Lets the object be, for it lives on the token and is as it should be.
     pub(in crate::hsm) fn keep(self) {
+        self.let_go();
         std::mem::forget(self);
     }
 }
@@ -88,6 +110,7 @@ impl Drop for SessionObject<'_> {
     fn drop(&mut self) {
         // There is nobody to tell; should the token refuse, the object still ends with the session.
         let _ = self.connection.session().destroy_object(self.handle.0);
+        self.let_go();
     }
 }
 
@@ -117,7 +140,7 @@ impl Connection {
             let attributes = template(KeyClass::Secret, key_type, label, id, own, flags, wording);
             self.session().generate_key(&mechanism, &attributes)
         })
-        .map(KeyHandle)
+        .map(|object| self.named(object))
         .map_err(|error| failure(&error))
     }
 
@@ -163,7 +186,7 @@ impl Connection {
                     .generate_key_pair(&mechanism, &public, &private)
             })
         })
-        .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
+        .map(|(public, private)| (self.named(public), self.named(private)))
     }
 
     /// Makes an object of a public key.
@@ -183,20 +206,24 @@ impl Connection {
                 self.session().create_object(&attributes)
             })
         })
-        .map(KeyHandle)
+        .map(|object| self.named(object))
     }
 
-    /// Derives an AES-256 key from a private EC key and a peer's uncompressed point: the shared x coordinate itself
-    /// (`CKM_ECDH1_DERIVE` with `CKD_NULL`).
-    pub(in crate::hsm) fn derive_ecdh_null(
+    /// Derives an AES-256 key from a private EC key and a peer's uncompressed point (`CKM_ECDH1_DERIVE`).
+    pub(in crate::hsm) fn derive_ecdh(
         &self,
         private: KeyHandle,
         point: &[u8],
+        derivation: EcdhDerivation<'_>,
         label: &str,
         flags: &Flags,
     ) -> Result<SessionObject<'_>, HsmError> {
         let bits = 256;
-        let mechanism = CkMechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), point));
+        let derivation = match derivation {
+            EcdhDerivation::Null => EcKdf::null(),
+            EcdhDerivation::X963Sha256(shared_info) => EcKdf::sha256(shared_info),
+        };
+        let mechanism = CkMechanism::Ecdh1Derive(Ecdh1DeriveParams::new(derivation, point));
         let key_type = KeyType::Aes { bits };
         let own = vec![value_length(bits)];
         let handle = create(|wording| {
@@ -205,7 +232,7 @@ impl Connection {
             self.session()
                 .derive_key(&mechanism, private.0, &attributes)
         })
-        .map(KeyHandle)
+        .map(|object| self.named(object))
         .map_err(|error| failure(&error))?;
         let guard = self.guard(handle);
         let found = self.secret_type(handle)?;
@@ -222,16 +249,11 @@ impl Connection {
 
     /// Ties a session object to the life of a guard.
     pub(in crate::hsm) fn guard(&self, handle: KeyHandle) -> SessionObject<'_> {
+        self.objects().set(self.objects().get() + 1);
         SessionObject {
             connection: self,
             handle,
         }
-    }
-
-    /// Whether the token says that it wraps with this mechanism.
-    pub(in crate::hsm) fn offers_wrapping(&self, mechanism: WrapMechanism) -> bool {
-        self.module()
-            .offers_wrapping(self.slot(), wrap_mechanism(mechanism))
     }
 
     /// Wraps a key with one `C_WrapKey` call into a buffer of `capacity` bytes.
@@ -246,17 +268,8 @@ impl Connection {
     ) -> Result<WrapOutcome, HsmError> {
         let missing = || failure(&Error::NullFunctionPointer);
         let wrap_key = { self.module().functions().C_WrapKey }.ok_or_else(missing)?;
-        let mut oaep = oaep_parameters(mechanism);
-        let mut ck_mechanism = CK_MECHANISM {
-            mechanism: wrap_mechanism(mechanism),
-            pParameter: std::ptr::null_mut(),
-            ulParameterLen: 0,
-        };
-        if let Some(parameters) = &mut oaep {
-            ck_mechanism.pParameter = std::ptr::from_mut(parameters).cast();
-            ck_mechanism.ulParameterLen =
-                ulong(size_of::<CK_RSA_PKCS_OAEP_PARAMS>()).map_err(|error| failure(&error))?;
-        }
+        let mut parameters = WrapParameters::of(mechanism);
+        let mut ck_mechanism = parameters.mechanism().map_err(|error| failure(&error))?;
         let mut blob: Vec<CK_BYTE> = vec![0; capacity];
         let mut length = ulong(capacity).map_err(|error| failure(&error))?;
         // SAFETY: the function comes from the initialised module the session belongs to; the mechanism and its parameters
@@ -378,6 +391,15 @@ impl Connection {
     }
 }
 
+/// What becomes of the shared x coordinate.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::hsm) enum EcdhDerivation<'a> {
+    /// It is the key (`CKD_NULL`).
+    Null,
+    /// The key is derived from it and this shared information (ANSI X9.63 with SHA-256, `CKD_SHA256_KDF`).
+    X963Sha256(&'a [u8]),
+}
+
 /// One of the two ways through a cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::hsm) enum Direction {
@@ -424,34 +446,83 @@ fn first_understood<T>(
 }
 
 /// The id of a wrapping mechanism.
-pub(super) fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
+fn wrap_mechanism(mechanism: WrapMechanism) -> CK_MECHANISM_TYPE {
     match mechanism {
         WrapMechanism::Kwp => CKM_AES_KEY_WRAP_KWP,
         WrapMechanism::Pad => CKM_AES_KEY_WRAP_PAD,
         WrapMechanism::OaepSha1 | WrapMechanism::OaepSha256 => CKM_RSA_PKCS_OAEP,
+        WrapMechanism::SingleStepSha1 | WrapMechanism::SingleStepSha256 => CKM_RSA_AES_KEY_WRAP,
     }
 }
 
-/// The parameters of RSA-OAEP, if that is the mechanism.
-pub(super) fn oaep_parameters(mechanism: WrapMechanism) -> Option<CK_RSA_PKCS_OAEP_PARAMS> {
-    let (hash, mgf) = match mechanism {
-        WrapMechanism::OaepSha1 => (CKM_SHA_1, CKG_MGF1_SHA1),
-        WrapMechanism::OaepSha256 => (CKM_SHA256, CKG_MGF1_SHA256),
-        WrapMechanism::Kwp | WrapMechanism::Pad => return None,
-    };
-    Some(CK_RSA_PKCS_OAEP_PARAMS {
-        hashAlg: hash,
-        mgf,
-        source: CKZ_DATA_SPECIFIED,
-        pSourceData: std::ptr::null_mut(),
-        ulSourceDataLen: 0,
-    })
+/// What a call with a wrapping mechanism points to.
+pub(super) struct WrapParameters {
+    mechanism: WrapMechanism,
+    oaep: CK_RSA_PKCS_OAEP_PARAMS,
+    single_step: CK_RSA_AES_KEY_WRAP_PARAMS,
+}
+
+impl WrapParameters {
+    pub(super) fn of(mechanism: WrapMechanism) -> Self {
+        let (hash, mgf) = match mechanism {
+            WrapMechanism::OaepSha256 | WrapMechanism::SingleStepSha256 => {
+                (CKM_SHA256, CKG_MGF1_SHA256)
+            }
+            WrapMechanism::OaepSha1
+            | WrapMechanism::SingleStepSha1
+            | WrapMechanism::Kwp
+            | WrapMechanism::Pad => (CKM_SHA_1, CKG_MGF1_SHA1),
+        };
+        Self {
+            mechanism,
+            oaep: CK_RSA_PKCS_OAEP_PARAMS {
+                hashAlg: hash,
+                mgf,
+                source: CKZ_DATA_SPECIFIED,
+                pSourceData: std::ptr::null_mut(),
+                ulSourceDataLen: 0,
+            },
+            single_step: CK_RSA_AES_KEY_WRAP_PARAMS {
+                ulAESKeyBits: SINGLE_STEP_KEK_BITS,
+                pOAEPParams: std::ptr::null_mut(),
+            },
+        }
+    }
+
+    /// The mechanism; it points into `self`.
+    pub(super) fn mechanism(&mut self) -> cryptoki::error::Result<CK_MECHANISM> {
+        let (parameter, length) = match self.mechanism {
+            WrapMechanism::Kwp | WrapMechanism::Pad => (std::ptr::null_mut(), 0),
+            WrapMechanism::OaepSha1 | WrapMechanism::OaepSha256 => (
+                (&raw mut self.oaep).cast(),
+                size_of::<CK_RSA_PKCS_OAEP_PARAMS>(),
+            ),
+            WrapMechanism::SingleStepSha1 | WrapMechanism::SingleStepSha256 => {
+                self.single_step.pOAEPParams = &raw mut self.oaep;
+                (
+                    (&raw mut self.single_step).cast(),
+                    size_of::<CK_RSA_AES_KEY_WRAP_PARAMS>(),
+                )
+            }
+        };
+        Ok(CK_MECHANISM {
+            mechanism: wrap_mechanism(self.mechanism),
+            pParameter: parameter,
+            ulParameterLen: ulong(length)?,
+        })
+    }
 }
 
 fn sign_mechanism(mechanism: SignMechanism) -> CkMechanism<'static> {
     match mechanism {
         SignMechanism::Ecdsa => CkMechanism::Ecdsa,
+        SignMechanism::EcdsaSha256 => CkMechanism::EcdsaSha256,
         SignMechanism::RsaPkcs1Sha256 => CkMechanism::Sha256RsaPkcs,
+        SignMechanism::RsaPssSha256 => CkMechanism::Sha256RsaPkcsPss(PkcsPssParams {
+            hash_alg: MechanismType::SHA256,
+            mgf: PkcsMgfType::MGF1_SHA256,
+            s_len: Ulong::new(SHA256_LENGTH),
+        }),
         SignMechanism::Ed25519 => {
             CkMechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519))
         }

@@ -3,13 +3,11 @@
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Rv, RvError};
 use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
-use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_MECHANISM, CK_RSA_PKCS_OAEP_PARAMS, CK_ULONG,
-};
+use cryptoki_sys::{CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_ULONG};
 
 use super::failure;
 use super::objects::{KeyHandle, create, template};
-use super::operations::{WrapMechanism, oaep_parameters, ulong, wrap_mechanism};
+use super::operations::{WrapMechanism, WrapParameters, ulong};
 use super::session::Connection;
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flags, KeyClass, KeyType};
@@ -70,7 +68,7 @@ impl Connection {
         .map_err(|error| failure(&error))
     }
 
-    fn call_unwrap(
+    pub(super) fn call_unwrap(
         &self,
         mechanism: WrapMechanism,
         unwrapping_key: KeyHandle,
@@ -79,16 +77,8 @@ impl Connection {
     ) -> cryptoki::error::Result<KeyHandle> {
         let unwrap_key =
             { self.module().functions().C_UnwrapKey }.ok_or(Error::NullFunctionPointer)?;
-        let mut oaep = oaep_parameters(mechanism);
-        let mut ck_mechanism = CK_MECHANISM {
-            mechanism: wrap_mechanism(mechanism),
-            pParameter: std::ptr::null_mut(),
-            ulParameterLen: 0,
-        };
-        if let Some(parameters) = &mut oaep {
-            ck_mechanism.pParameter = std::ptr::from_mut(parameters).cast();
-            ck_mechanism.ulParameterLen = ulong(size_of::<CK_RSA_PKCS_OAEP_PARAMS>())?;
-        }
+        let mut parameters = WrapParameters::of(mechanism);
+        let mut ck_mechanism = parameters.mechanism()?;
         let mut blob = blob.to_vec();
         let mut template: Vec<CK_ATTRIBUTE> = attributes.iter().map(Into::into).collect();
         let (blob_length, attribute_count) = (ulong(blob.len())?, ulong(template.len())?);
@@ -109,7 +99,7 @@ impl Connection {
         };
         Rv::from(value).into_result(Function::UnwrapKey)?;
         // SAFETY: the module has just made this handle in this session.
-        Ok(KeyHandle(unsafe { ObjectHandle::new_from_raw(handle) }))
+        Ok(self.named(unsafe { ObjectHandle::new_from_raw(handle) }))
     }
 }
 
