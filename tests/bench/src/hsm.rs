@@ -73,7 +73,9 @@ pub(crate) fn token(kind: &str, module: &Path, uri: &str, seconds: f64) -> Resul
         for suite in Suite::ALL.into_iter().filter(|suite| key_type.fits(*suite)) {
             let case = format!("{kind}/{name}/{suite}");
             if !desk.token.supports(suite)? {
-                record(&json!({"bench": "hsm", "case": case, "skipped": "not a suite of this token"}))?;
+                record(
+                    &json!({"bench": "hsm", "case": case, "skipped": "not a suite of this token"}),
+                )?;
                 continue;
             }
             let objects = desk.token.session_objects()?;
