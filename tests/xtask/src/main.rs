@@ -1,8 +1,9 @@
-//! The developer's doors: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask test`.
+//! The developer's doors: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
 //!
 //! What CI runs is what a person runs. Everything here goes through `std::process` without a shell, so that it works the
 //! same wherever the prerequisites do. A door never skips a step without saying so.
 
+mod bench;
 mod checks;
 mod demo;
 mod firmware;
@@ -54,6 +55,11 @@ enum Door {
         #[arg(long)]
         keep_going: bool,
     },
+    /// Figures, beside their targets.
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
 }
 
 /// How a door ended.
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
         Door::Setup { check: false } => setup::run(&screen, Need::Tests),
         Door::Demo { unwrap } => demo::run(&screen, &unwrap),
         Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
+        Door::Bench { bench } => bench::run(&screen, &bench),
     };
     let outcome = outcome.unwrap_or_else(|error| {
         screen.mark(BAD, "error", format!("{error:#}"));

@@ -71,6 +71,8 @@ pub struct TokenInfo {
     pub write_protected: bool,
     /// How many sessions a process can have at once, where the token says so and there is a limit.
     pub session_limit: Option<u64>,
+    /// How many sessions this process has open with it (`ulSessionCount`), where the token says so.
+    pub sessions: Option<u64>,
 }
 
 /// A loaded and initialised module.
@@ -228,7 +230,9 @@ impl Module {
             pin,
             pin_pad: flags & CKF_PROTECTED_AUTHENTICATION_PATH != 0,
             write_protected: flags & CKF_WRITE_PROTECTED != 0,
-            session_limit: session_limit(info.ulMaxSessionCount),
+            session_limit: number(info.ulMaxSessionCount)
+                .filter(|_| info.ulMaxSessionCount != CK_EFFECTIVELY_INFINITE),
+            sessions: number(info.ulSessionCount),
         })
     }
 
@@ -255,9 +259,8 @@ impl Module {
     }
 }
 
-/// `ulMaxSessionCount` of a token, if it says a number.
-fn session_limit(count: CK_ULONG) -> Option<u64> {
-    let known = count != CK_EFFECTIVELY_INFINITE && count != CK_UNAVAILABLE_INFORMATION;
+/// A number in the description of a token, if it says one.
+fn number(value: CK_ULONG) -> Option<u64> {
     #[allow(clippy::useless_conversion, reason = "CK_ULONG has 32 bits on Windows")]
-    known.then_some(count.into())
+    (value != CK_UNAVAILABLE_INFORMATION).then_some(value.into())
 }

@@ -1,0 +1,175 @@
+//! `cargo xtask bench`: builds the figures' own program in release mode, runs it, hands its rows on, and judges.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use crate::Outcome;
+use crate::firmware::cargo;
+use crate::kryoptic;
+use crate::process::command;
+use crate::screen::{self, BAD, GOOD, NOTE, Screen};
+use crate::setup;
+
+/// The package that measures.
+const PACKAGE: &str = "keyferry-bench";
+
+/// What is measured.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// The time for one new device (wrap a key for it, sign its order) through keyferry, beside the bare calls of the token:
+    /// SoftHSM, NSS, kryoptic.
+    Hsm,
+}
+
+/// The door.
+///
+/// # Errors
+/// If something cannot be built, or a measurement fails. That a target is missed is in the outcome.
+pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
+    setup::ensure(screen, setup::Need::Tests)?;
+    let name = match bench {
+        Bench::Hsm => "hsm",
+    };
+    build()?;
+    let mut measure = cargo_on_bench("run");
+    measure
+        .args(["--", name])
+        .env("KEYFERRY_KRYOPTIC", kryoptic::built().unwrap_or_default());
+    let mut child = measure
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        let row: Value =
+            serde_json::from_str(&line).with_context(|| format!("not a row: {line}"))?;
+        screen.record(&row)?;
+        counts.take(screen, &row);
+    }
+    let status = child.wait()?;
+    ensure!(status.success(), "the measurement failed: {status}");
+    ensure!(counts.held + counts.missed > 0, "nothing was measured");
+    counts.close(screen);
+    Ok(Outcome {
+        ok: counts.missed == 0,
+        summary: Map::from_iter([
+            ("targets_held".to_owned(), json!(counts.held)),
+            ("targets_missed".to_owned(), json!(counts.missed)),
+            ("skipped".to_owned(), json!(counts.skipped)),
+        ]),
+    })
+}
+
+/// Builds first, so that no compiler runs beside a measurement.
+fn build() -> anyhow::Result<()> {
+    let status = cargo_on_bench("build")
+        .stdout(Stdio::null())
+        .status()
+        .context("cannot start cargo")?;
+    ensure!(status.success(), "{PACKAGE} does not build");
+    Ok(())
+}
+
+/// Cargo on the release build of the package. Its words go to stderr.
+fn cargo_on_bench(word: &str) -> Command {
+    command(
+        cargo(),
+        [word, "--release", "--quiet", "--package", PACKAGE],
+    )
+}
+
+/// What the rows said.
+#[derive(Default)]
+struct Counts {
+    held: usize,
+    missed: usize,
+    skipped: usize,
+}
+
+impl Counts {
+    /// Notes a row, and tells it to people.
+    fn take(&mut self, screen: &Screen, row: &Value) {
+        let case = row["case"].as_str().unwrap_or("?");
+        if let Some(reason) = row["skipped"].as_str() {
+            self.skipped += 1;
+            screen.mark(NOTE, "skipped", format!("{case:<48} {reason}"));
+            return;
+        }
+        let value = figure(row);
+        // Rows without a target are there for comparison.
+        match row["ok"].as_bool() {
+            None => screen.say(format!("{:>9}  {case:<48} {value}", "")),
+            Some(ok) => {
+                let target = &row["target"];
+                let (style, word) = if ok { (GOOD, "ok") } else { (BAD, "missed") };
+                *(if ok { &mut self.held } else { &mut self.missed }) += 1;
+                screen.mark(
+                    style,
+                    word,
+                    format!("{case:<48} {value} (target: below {target})"),
+                );
+            }
+        }
+    }
+
+    fn close(&self, screen: &Screen) {
+        let held = screen::count(self.held, "target");
+        if self.missed == 0 {
+            screen.mark(GOOD, "ok", format!("{held} held"));
+        } else {
+            screen.mark(
+                BAD,
+                "missed",
+                format!("{} of {}", self.missed, self.held + self.missed),
+            );
+        }
+    }
+}
+
+/// A row's value with its unit.
+fn figure(row: &Value) -> String {
+    let value = row["value"].as_f64().unwrap_or(f64::NAN);
+    match row["metric"].as_str() {
+        Some("seconds") => format!("{:>10.1} µs", value * 1e6),
+        Some("ratio") => format!("{value:>10.3}"),
+        _ => format!("{value:>10} {}", row["metric"].as_str().unwrap_or("?")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_over_its_target_is_a_miss_and_a_skipped_one_is_neither() {
+        let mut counts = Counts::default();
+        let screen = Screen::new(false);
+        for row in [
+            json!({"case": "a", "metric": "ratio", "value": 1.1, "target": 1.15, "ok": true}),
+            json!({"case": "b", "metric": "ratio", "value": 1.3, "target": 1.15, "ok": false}),
+            json!({"case": "b/bare", "metric": "seconds", "value": 0.0001}),
+            json!({"case": "c", "skipped": "not a suite of this token"}),
+        ] {
+            counts.take(&screen, &row);
+        }
+        let Counts {
+            held,
+            missed,
+            skipped,
+        } = counts;
+        assert_eq!((held, missed, skipped), (1, 1, 1));
+    }
+
+    #[test]
+    fn figures_have_units() {
+        let seconds = json!({"metric": "seconds", "value": 0.000_153_4});
+        assert_eq!(figure(&seconds).trim(), "153.4 µs");
+        let ratio = json!({"metric": "ratio", "value": 1.05});
+        assert_eq!(figure(&ratio).trim(), "1.050");
+    }
+}
