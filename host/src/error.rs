@@ -7,7 +7,8 @@ use keyferry_protocol::suite::Suite;
 
 use crate::device::DeviceError;
 use crate::emulate::EmulateError;
-use crate::hsm::{HsmError, PinError, PublicKeyError, SpecError};
+use crate::export::ExportError;
+use crate::hsm::{HsmError, KeyType, PinError, PublicKeyError, SpecError};
 use crate::migration::MigrationError;
 use crate::station::JobError;
 
@@ -71,6 +72,33 @@ pub enum Failure {
     /// A migration.
     #[error(transparent)]
     Migration(#[from] MigrationError),
+    /// An export without its document.
+    #[error("{} is not there, which says what the blob is", .0.display())]
+    NoSidecar(PathBuf),
+    /// An export that nobody vouches for.
+    #[error("{} is not to be believed without its signature", .0.display())]
+    NoSigner(PathBuf),
+    /// Something that a document says already.
+    #[error("{0} is for a blob without a document")]
+    SaidTwice(&'static str),
+    /// Something that nothing else says.
+    #[error("{name} is missing: {because}")]
+    Missing {
+        /// The argument.
+        name: &'static str,
+        /// Why it is needed.
+        because: &'static str,
+    },
+    /// A public key of another type than was announced.
+    #[error("{} is a key of type {found}, not {wanted}", path.display())]
+    OtherType {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        found: KeyType,
+        /// What should be.
+        wanted: KeyType,
+    },
     /// Some of several keys were not migrated.
     #[error("{failed} of {keys} keys were not migrated; the first because: {first}")]
     SomeNotMigrated {
@@ -84,6 +112,9 @@ pub enum Failure {
     /// A `--key` that names no slot, or one twice.
     #[error("'{0}' names no free slot")]
     BadSlot(String),
+    /// A document of an export.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// There is no PIN.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -138,6 +169,14 @@ pub enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file is longer than any of its kind.
+    #[error("{} is longer than {limit} bytes", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read, in bytes.
+        limit: usize,
+    },
     /// A file cannot be written.
     #[error("{} cannot be written: {source}", path.display())]
     Write {
@@ -155,6 +194,7 @@ impl Failure {
         match self {
             Self::Hsm(error) | Self::Job(JobError::Hsm(error)) => hsm_exit(error),
             Self::PublicKeyFile { reason, .. } => public_key_exit(reason),
+            Self::Export(error) => export_exit(error),
             Self::NoCommonSuite { .. } | Self::Job(JobError::NoCommonSuite { .. }) => Exit::Hsm,
             Self::Job(JobError::Device(_))
             | Self::Device(_)
@@ -170,11 +210,17 @@ impl Failure {
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
             Self::Migration(error) => migration_exit(error),
             Self::SomeNotMigrated { .. } => Exit::JobFailed,
+            Self::NoSidecar(_)
+            | Self::NoSigner(_)
+            | Self::SaidTwice(_)
+            | Self::Missing { .. }
+            | Self::OtherType { .. } => Exit::Usage,
             Self::Pin(_)
             | Self::Spec(_)
             | Self::NoSuchRecipient { .. }
             | Self::OutputExists(_)
-            | Self::Read { .. } => Exit::Usage,
+            | Self::Read { .. }
+            | Self::TooLong { .. } => Exit::Usage,
             Self::FingerprintMismatch { .. } => Exit::Policy,
             Self::Write { .. } => Exit::JobFailed,
         }
@@ -189,6 +235,17 @@ impl Failure {
             Self::Job(error) => error.hint(),
             Self::Migration(error) => error.hint(),
             Self::SomeNotMigrated { first, .. } => first.hint(),
+            Self::NoSidecar(_) => Some(
+                "put it beside the blob; or describe the key yourself, with --unauthenticated"
+                    .into(),
+            ),
+            Self::NoSigner(_) => Some(
+                "give the public key of whoever signed it with --signer; --unauthenticated takes it on trust"
+                    .into(),
+            ),
+            Self::SaidTwice(_) => Some("leave it out: the document says it".into()),
+            Self::Missing { name, .. } => Some(format!("give {name}")),
+            Self::OtherType { .. } => None,
             Self::Emulate(error) => error.hint().map(Into::into),
             Self::DeviceEnded(_) => Some("see the log in its folder".into()),
             Self::IdentityMismatch { .. } => {
@@ -200,6 +257,7 @@ impl Failure {
                 "write LABEL@SLOT with a slot from 0 to {}, each slot once",
                 keyferry_protocol::MAX_SLOTS - 1
             )),
+            Self::Export(error) => error.hint(),
             Self::Pin(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::PublicKeyFile { reason, .. } => reason.hint(),
@@ -215,7 +273,7 @@ impl Failure {
                 Some("use another kind of recipient key, or another token".into())
             }
             Self::OutputExists(_) => Some("--force replaces it".into()),
-            Self::Read { .. } | Self::Write { .. } => None,
+            Self::Read { .. } | Self::TooLong { .. } | Self::Write { .. } => None,
         }
     }
 }
@@ -225,28 +283,58 @@ const fn migration_exit(error: &MigrationError) -> Exit {
         MigrationError::Hsm(error) => hsm_exit(error),
         MigrationError::PublicKey(_) | MigrationError::UnsupportedType { .. } => Exit::Usage,
         MigrationError::NoCommonSuite { .. } | MigrationError::NotTaken { .. } => Exit::Hsm,
-        MigrationError::Occupied { .. }
+        MigrationError::NotOpened { .. } => Exit::Hsm,
+        MigrationError::OtherKey { .. }
+        | MigrationError::Occupied { .. }
         | MigrationError::CopyWrong { .. }
         | MigrationError::Unprovable { .. }
         | MigrationError::CannotKnow { .. } => Exit::JobFailed,
     }
 }
 
+const fn export_exit(error: &ExportError) -> Exit {
+    match error {
+        ExportError::Hsm(error) => hsm_exit(error),
+        ExportError::TooLong { .. }
+        | ExportError::Malformed { .. }
+        | ExportError::OtherFormat { .. }
+        | ExportError::SignatureMalformed
+        | ExportError::SignerType(_) => Exit::Usage,
+        ExportError::UnsupportedType { .. } => Exit::Hsm,
+        ExportError::ProofWrong => Exit::JobFailed,
+        ExportError::Inconsistent(_)
+        | ExportError::Unsigned
+        | ExportError::OtherSigner { .. }
+        | ExportError::Altered
+        | ExportError::NotSignOnly { .. }
+        | ExportError::OtherBlob { .. }
+        | ExportError::BlobLength { .. }
+        | ExportError::OtherRecipient { .. }
+        | ExportError::Widened { .. } => Exit::Policy,
+    }
+}
+
 const fn public_key_exit(reason: &PublicKeyError) -> Exit {
     match reason {
-        PublicKeyError::Malformed | PublicKeyError::Private | PublicKeyError::Unsupported(_) => {
-            Exit::Usage
-        }
-        PublicKeyError::WeakModulus { .. } | PublicKeyError::Unsound => Exit::Policy,
+        PublicKeyError::Malformed
+        | PublicKeyError::Several
+        | PublicKeyError::Private
+        | PublicKeyError::Unsupported(_) => Exit::Usage,
+        PublicKeyError::WeakModulus { .. }
+        | PublicKeyError::Unsound
+        | PublicKeyError::SmallExponent { .. } => Exit::Policy,
     }
 }
 
 const fn hsm_exit(error: &HsmError) -> Exit {
     match error {
         HsmError::NoModule
+        | HsmError::NoSuchModule { .. }
+        | HsmError::Registry { .. }
         | HsmError::ModuleInitialized { .. }
         | HsmError::RecipientOnly { .. }
         | HsmError::SuiteMismatch { .. } => Exit::Usage,
+        HsmError::LastTry { .. } => Exit::Policy,
         HsmError::Recipient(reason) => public_key_exit(reason),
         HsmError::ModuleNotFound { .. }
         | HsmError::ModuleNotLoadable { .. }
@@ -255,6 +343,11 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::PinIncorrect { .. }
         | HsmError::PinLocked { .. }
         | HsmError::PinNotSet { .. }
+        | HsmError::TokenGone { .. }
+        | HsmError::TokenReplaced { .. }
+        | HsmError::LostTwice { .. }
+        | HsmError::NoSession { .. }
+        | HsmError::ReadOnly { .. }
         | HsmError::NoSuchKey { .. }
         | HsmError::SeveralKeys { .. }
         | HsmError::LabelTaken { .. }
@@ -264,6 +357,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }
         | HsmError::Widened { .. }
+        | HsmError::PairMismatch { .. }
         | HsmError::NoPublicKey { .. }
         | HsmError::SuiteRefused { .. }
         | HsmError::SuiteWrong { .. }

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod device;
 pub mod emulate;
 pub mod error;
+pub mod export;
 pub mod hsm;
 pub mod migration;
 pub mod station;

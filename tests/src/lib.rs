@@ -1,8 +1,10 @@
 //! What keyferry's tests share: a whole device on the desk with the station's end of the line, and software stand-ins for
-//! a token. The real parts stand beside: tokens in SoftHSM, boards in QEMU.
+//! a token. The real parts stand beside: tokens in SoftHSM, NSS and kryoptic, boards in QEMU.
 
 pub mod board;
 pub mod command;
 pub mod desk;
-pub mod softhsm;
+pub mod openssl;
 pub mod software;
+pub mod strict;
+pub mod tokens;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
 
-use keyferry_tests::command;
+use keyferry_tests::command::{self, Answer};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::ttyname;
@@ -21,7 +21,8 @@ fn terminal() -> (std::fs::File, String, std::os::fd::OwnedFd) {
 }
 
 fn info(port: &str) -> (i32, String, String) {
-    let (code, last) = command::keyferry(&["device", "info", "--port", port]);
+    let answer = Answer::of(command::keyferry().args(["--json", "device", "info", "--port", port]));
+    let (code, last) = (answer.code, answer.last());
     assert_eq!(last["ok"], false);
     assert_eq!(last["exit"], code);
     let word = |name: &str| last[name].as_str().unwrap_or_default().to_owned();
@@ -37,13 +38,13 @@ fn a_missing_port_is_named() {
         "{error}"
     );
     assert!(!hint.is_empty());
-    let output = command::run(&["device", "info", "--port", "/dev/there-is-no-such-port"]);
-    let text = String::from_utf8(output.stderr).unwrap();
+    let port = "/dev/there-is-no-such-port";
+    let answer = Answer::of(command::keyferry().args(["device", "info", "--port", port]));
     assert!(
-        text.starts_with("error: ") && text.contains("\nhint: "),
-        "{text}"
+        answer.stderr.starts_with("error: ") && answer.stderr.contains("\nhint: "),
+        "{answer:?}"
     );
-    assert!(output.stdout.is_empty());
+    assert_eq!(answer.stdout, "");
 }
 
 #[test]

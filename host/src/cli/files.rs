@@ -1,9 +1,33 @@
-//! Files a command writes: whole or not at all.
+//! Files a command writes, whole or not at all, and files it reads, up to a length that makes sense for them.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use crate::error::Failure;
+
+/// Reads a file of at most `limit` bytes.
+///
+/// # Errors
+/// [`Failure::Read`], [`Failure::TooLong`].
+pub(super) fn read_short(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
+    let failed = |source| Failure::Read {
+        path: path.into(),
+        source,
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells that there is more, and stops at it, whatever the file's name stands for.
+    file.take(u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() > limit {
+        return Err(Failure::TooLong {
+            path: path.into(),
+            limit,
+        });
+    }
+    Ok(bytes)
+}
 
 /// Writes a file that appears under its name only when it is complete. An existing file is left alone unless `force` is set.
 ///

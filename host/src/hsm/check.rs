@@ -138,10 +138,13 @@ impl Token {
         algorithm: CheckAlgorithm,
         input: &[u8],
     ) -> Result<Vec<u8>, HsmError> {
-        algorithm.check_key(key)?;
-        key.check_flag(Flag::Sign)?;
-        let (mechanism, input) = algorithm.question(input);
-        self.connection.sign(mechanism, key.handle, &input)
+        self.alive(|| {
+            algorithm.check_key(key)?;
+            key.check_flag(Flag::Sign)?;
+            let (mechanism, input) = algorithm.question(input);
+            self.connection
+                .sign(mechanism, self.handle_of(key)?, &input)
+        })
     }
 
     /// Whether the MAC or signature is the one that this key makes over `input`: MACs are checked with the key, signatures with
@@ -157,15 +160,17 @@ impl Token {
         input: &[u8],
         value: &[u8],
     ) -> Result<bool, HsmError> {
-        algorithm.check_key(key)?;
-        let handle = if key.class == KeyClass::Private {
-            self.verifying_half(key)?
-        } else {
-            key.check_flag(Flag::Verify)?;
-            key.handle
-        };
-        let (mechanism, input) = algorithm.question(input);
-        self.connection.verify(mechanism, handle, &input, value)
+        self.alive(|| {
+            algorithm.check_key(key)?;
+            let handle = if key.class == KeyClass::Private {
+                self.verifying_half(key)?
+            } else {
+                key.check_flag(Flag::Verify)?;
+                self.handle_of(key)?
+            };
+            let (mechanism, input) = algorithm.question(input);
+            self.connection.verify(mechanism, handle, &input, value)
+        })
     }
 
     /// Whether a device's proof is the one that this key makes over `input`: MACs by the token's own copy of the key,

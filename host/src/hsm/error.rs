@@ -14,6 +14,25 @@ pub enum HsmError {
     /// No module is named.
     #[error("no PKCS#11 module is named")]
     NoModule,
+    /// No one module of that name is registered with p11-kit.
+    #[error(
+        "no PKCS#11 module '{name}' is registered here; {}",
+        there_are("module", present)
+    )]
+    NoSuchModule {
+        /// The name that was asked for.
+        name: String,
+        /// The names that exist.
+        present: Vec<String>,
+    },
+    /// p11-kit's registry of modules cannot be used.
+    #[error("p11-kit's configuration {} cannot be used: {reason}", path.display())]
+    Registry {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// There is no file at the path of the PKCS#11 module.
     #[error("there is no PKCS#11 module at {}", path.display())]
     ModuleNotFound {
@@ -67,6 +86,50 @@ pub enum HsmError {
     /// The token has no user PIN yet.
     #[error("token '{token}' has no user PIN yet")]
     PinNotSet {
+        /// The token's label.
+        token: String,
+    },
+    /// A wrong PIN would lock the token, so it is not sent without a person's word.
+    #[error("one try is left for the PIN of token '{token}'")]
+    LastTry {
+        /// The token's label.
+        token: String,
+    },
+    /// The token was removed, or the connection to it is broken.
+    #[error("token '{token}' is gone ({function}: {code})")]
+    TokenGone {
+        /// The token's label.
+        token: String,
+        /// The function that failed.
+        function: String,
+        /// Its return value.
+        code: String,
+    },
+    /// In the token's place there is another one.
+    #[error("token '{token}' is gone; '{found}' is in its place")]
+    TokenReplaced {
+        /// The token's label.
+        token: String,
+        /// The label of the one that is there now.
+        found: String,
+    },
+    /// The token lost the session, and the one that was opened in its place.
+    #[error("token '{token}' lost the session twice in one operation")]
+    LostTwice {
+        /// The token's label.
+        token: String,
+    },
+    /// The token has no session left.
+    #[error("token '{token}' has no session left{}", limit.map(|limit| format!("; it allows {limit}")).unwrap_or_default())]
+    NoSession {
+        /// The token's label.
+        token: String,
+        /// How many it allows a process, where it says so.
+        limit: Option<u64>,
+    },
+    /// The token does not let itself be changed.
+    #[error("token '{token}' is read-only")]
+    ReadOnly {
         /// The token's label.
         token: String,
     },
@@ -154,6 +217,14 @@ pub enum HsmError {
         /// Its return value.
         code: String,
     },
+    /// The public key beside a private key is that of another.
+    #[error(
+        "the public key beside '{label}' is not its own: it does not verify what '{label}' signs"
+    )]
+    PairMismatch {
+        /// The private key's label.
+        label: String,
+    },
     /// The token gave a key more rights than it was told to.
     #[error("the token did not keep {} of key '{label}' as it was told", flag.attribute())]
     Widened {
@@ -236,6 +307,9 @@ impl HsmError {
             Self::NoModule | Self::ModuleNotFound { .. } => {
                 "give the path of your HSM's PKCS#11 library with --module or as module-path= in the URI".into()
             }
+            Self::NoSuchModule { .. } | Self::Registry { .. } => {
+                "give the path of the library with module-path= instead, or register it with p11-kit (see pkcs11.conf(5))".into()
+            }
             Self::ModuleNotLoadable { .. } => {
                 "the file must be a PKCS#11 library for this machine's architecture".into()
             }
@@ -253,6 +327,19 @@ impl HsmError {
             }
             Self::PinLocked { .. } => "the token's security officer can set a new PIN".into(),
             Self::PinNotSet { .. } => "set the user PIN with the token's own tool first".into(),
+            Self::LastTry { .. } => {
+                "a wrong PIN would lock the token: make sure of the PIN, then repeat with --allow-last-try".into()
+            }
+            Self::TokenGone { .. } | Self::LostTwice { .. } => {
+                "see to the token or the connection to it, then repeat the command: nothing is done twice".into()
+            }
+            Self::TokenReplaced { .. } => {
+                "put the right token back, then repeat the command: nothing is done twice".into()
+            }
+            Self::NoSession { .. } => "close other programs that use this token".into(),
+            Self::ReadOnly { .. } => {
+                "the token is write-protected: unlock it with its own tool or switch, or use another".into()
+            }
             Self::NoSuchKey { .. } => "`keyferry key list` shows the keys of a token".into(),
             Self::SeveralKeys { .. } => "name one of them by its id: --id HEX, or id= in the URI".into(),
             Self::LabelTaken { .. } => "choose another label; labels are how keys are named".into(),
@@ -280,7 +367,7 @@ impl HsmError {
                 "the key was taken off the token again; such a token cannot keep this key".into()
             }
             Self::Recipient(error) => return error.hint(),
-            Self::NoPublicKey { .. } => {
+            Self::NoPublicKey { .. } | Self::PairMismatch { .. } => {
                 "put the public key on the token beside it, with the same CKA_ID".into()
             }
             Self::SuiteMismatch { recipient, .. } => {
@@ -316,10 +403,6 @@ impl HsmError {
             }
             Self::Token { code, .. } => match code.as_str() {
                 "CKR_DEVICE_REMOVED" | "CKR_TOKEN_NOT_PRESENT" => "is the token still plugged in?".into(),
-                "CKR_SESSION_COUNT" => "close other programs that use this token".into(),
-                "CKR_TOKEN_WRITE_PROTECTED" | "CKR_SESSION_READ_ONLY" => {
-                    "the token does not allow changes".into()
-                }
                 _ => return None,
             },
             Self::Random(_) => return None,

@@ -71,13 +71,57 @@ pub fn compare(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
         KeyClass::Private => &[by_signature, by_decryption],
         KeyClass::Public => &[by_public_key],
     };
-    for method in methods {
-        match method(one, other)? {
-            Comparison::Unknown => {}
-            found @ (Comparison::Same(_) | Comparison::Different) => return Ok(found),
-        }
+    one.token.alive(|| {
+        other.token.alive(|| {
+            for method in methods {
+                match method(one, other)? {
+                    Comparison::Unknown => {}
+                    found @ (Comparison::Same(_) | Comparison::Different) => return Ok(found),
+                }
+            }
+            Ok(Comparison::Unknown)
+        })
+    })
+}
+
+/// Whether a private key and a public key are the halves of one pair: the private one signs, and the token verifies with the
+/// public one.
+///
+/// # Errors
+/// As [`compare`].
+pub fn is_pair(private: Held<'_>, public: &PublicKey) -> Result<Comparison, HsmError> {
+    let input = question()?;
+    let Some(signature) = private.sign(&input)? else {
+        return Ok(Comparison::Unknown);
+    };
+    Ok(
+        match private.token.verify_with(public, &input, &signature)? {
+            Some(right) => outcome(right, Evidence::Signature),
+            None => Comparison::Unknown,
+        },
+    )
+}
+
+/// Whether a secret key answers a question as it was answered before.
+///
+/// # Errors
+/// As [`compare`].
+pub fn answers(
+    held: Held<'_>,
+    algorithm: CheckAlgorithm,
+    input: &[u8],
+    value: &[u8],
+) -> Result<Comparison, HsmError> {
+    if CheckAlgorithm::of(held.key.key_type) != Some(algorithm) {
+        return Ok(Comparison::Different);
     }
-    Ok(Comparison::Unknown)
+    if let Some(right) = held.verify(input, value)? {
+        return Ok(outcome(right, Evidence::Mac));
+    }
+    Ok(match held.sign(input)? {
+        Some(again) => outcome(again == value, Evidence::Mac),
+        None => Comparison::Unknown,
+    })
 }
 
 fn same_kind(one: KeyType, other: KeyType) -> bool {
@@ -168,6 +212,7 @@ fn by_wrapping(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
                         None => continue,
                     }
                 }
+                Err(error) if unwrapper.token.connection.is_lost() => return Err(error),
                 Err(HsmError::BlobRejected { .. }) => Comparison::Different,
                 Err(error) if cannot(&error) => continue,
                 Err(error) => return Err(error),
@@ -211,10 +256,11 @@ fn by_decryption(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError>
         let found = holder
             .token
             .connection
-            .rsa_decrypt(holder.key.handle, &ciphertext);
+            .rsa_decrypt(holder.token.handle_of(holder.key)?, &ciphertext);
         return Ok(match found {
             Ok(found) => outcome(found == clear, Evidence::Encryption),
             Err(error) if cannot(&error) => continue,
+            Err(error) if holder.token.connection.is_lost() => return Err(error),
             Err(HsmError::Token { .. }) => Comparison::Different,
             Err(error) => return Err(error),
         });
@@ -261,7 +307,8 @@ impl Held<'_> {
             return Ok(None);
         }
         let connection = &self.token.connection;
-        let found = possible(connection.aes_block(self.key.handle, direction, block))?;
+        let found =
+            possible(connection.aes_block(self.token.handle_of(self.key)?, direction, block))?;
         Ok(found.and_then(|found| found.try_into().ok()))
     }
 }

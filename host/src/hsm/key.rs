@@ -67,6 +67,23 @@ impl KeyType {
         }
     }
 
+    /// The type of this name, whether or not such a key can be created: any length of RSA and HMAC keys that fits.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        let number = |prefix: &str| name.strip_prefix(prefix)?.parse().ok();
+        let open_ended = [
+            number("rsa-").map(|bits| Self::Rsa { bits }),
+            number("hmac-")
+                .filter(|bits: &u16| *bits > 0 && bits.is_multiple_of(8))
+                .map(|bits| Self::Secret { bits }),
+        ];
+        Self::CREATABLE
+            .into_iter()
+            .chain(open_ended.into_iter().flatten())
+            // Compared by name, so that "hmac-0256" is not one.
+            .find(|key_type| key_type.to_string() == name)
+    }
+
     /// Whether keys can be wrapped for a recipient key of this type under the suite.
     #[must_use]
     pub const fn fits(self, suite: Suite) -> bool {
@@ -124,15 +141,8 @@ impl std::str::FromStr for KeyType {
 
     /// Takes the name of a type that [can be created](KeyType::is_creatable).
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let hmac = name
-            .strip_prefix("hmac-")
-            .and_then(|bits| bits.parse().ok())
-            .map(|bits| Self::Secret { bits });
-        Self::CREATABLE
-            .into_iter()
-            .chain(hmac)
-            // Compared by name, so that "hmac-0256" is not one.
-            .find(|key_type| key_type.is_creatable() && key_type.to_string() == name)
+        Self::from_name(name)
+            .filter(|key_type| key_type.is_creatable())
             .ok_or(keyferry_protocol::suite::UnknownName)
     }
 }
@@ -452,6 +462,19 @@ impl Flags {
         })
     }
 
+    /// What the public half may do where the private half may do this: check what that signs, encrypt what that decrypts, wrap
+    /// what that unwraps.
+    pub fn public_usages(&self) -> impl Iterator<Item = Flag> + '_ {
+        [
+            (Flag::Sign, Flag::Verify),
+            (Flag::Decrypt, Flag::Encrypt),
+            (Flag::Unwrap, Flag::Wrap),
+        ]
+        .into_iter()
+        .filter(|(private, _)| self.has(*private))
+        .map(|(_, public)| public)
+    }
+
     /// Those whose value is known, in the order of [`Flag::ALL`].
     pub fn known(&self) -> impl Iterator<Item = (Flag, bool)> + '_ {
         Flag::ALL
@@ -503,10 +526,12 @@ impl KeyUsage {
     }
 
     /// The attribute that allows it to the half of this class of a key of this type, if that half has a part in it. What a
-    /// private key signs, anybody may check.
-    const fn flag(self, class: KeyClass, key_type: KeyType) -> Option<Flag> {
+    /// private key signs, anybody may check, and what it decrypts, anybody may have encrypted; NSS 3.87 tries both on a new pair,
+    /// and gives none whose public half may not (`CKR_KEY_TYPE_INCONSISTENT`).
+    #[must_use]
+    pub const fn flag(self, class: KeyClass, key_type: KeyType) -> Option<Flag> {
         match (self, class) {
-            (Self::Encrypt, _) => Some(Flag::Encrypt),
+            (Self::Encrypt, _) | (Self::Decrypt, KeyClass::Public) => Some(Flag::Encrypt),
             (Self::Decrypt, _) => Some(Flag::Decrypt),
             (Self::Sign, KeyClass::Public) | (Self::Verify, _) => Some(Flag::Verify),
             (Self::Sign, _) => Some(Flag::Sign),

@@ -3,13 +3,18 @@
 //!
 //! [`Token`] is the door. Only the folder `pkcs11` behind it speaks PKCS#11.
 
+mod alive;
 mod check;
 mod error;
 mod evidence;
 mod key;
+mod key_file;
+mod pairs;
 mod pin;
 mod pkcs11;
 mod public_key;
+mod registry;
+mod tail;
 mod token;
 mod trial;
 mod unwrap;
@@ -18,9 +23,10 @@ mod wrap;
 
 pub use check::CheckAlgorithm;
 pub use error::HsmError;
-pub use evidence::{Comparison, Evidence, Held, compare};
+pub use evidence::{Comparison, Evidence, Held, answers, compare, is_pair};
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};
-pub use pin::{PIN_VARIABLE, PinError, PinSource};
+pub use key_file::MAXIMUM_KEY_FILE;
+pub use pin::{Credentials, PIN_VARIABLE, PinError, PinSource};
 pub use pkcs11::{PinState, TokenInfo, Versions};
 pub use public_key::{MINIMUM_RSA_BITS, PublicKey, PublicKeyError, PublicNumbers};
 pub use token::{Token, random, tokens};

@@ -9,6 +9,42 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+/// What a login takes.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// The PIN; nothing if it is entered at the token itself.
+    pub(super) pin: Option<SecretString>,
+    /// Whether the PIN is sent even if a wrong one would lock the token.
+    pub(super) even_at_last_try: bool,
+}
+
+impl Credentials {
+    /// A PIN. It is not sent to a token that has one try left.
+    #[must_use]
+    pub const fn pin(pin: SecretString) -> Self {
+        Self {
+            pin: Some(pin),
+            even_at_last_try: false,
+        }
+    }
+
+    /// The PIN is entered at the token, which has keys or a reader for it (`CKF_PROTECTED_AUTHENTICATION_PATH`).
+    #[must_use]
+    pub const fn pin_pad() -> Self {
+        Self {
+            pin: None,
+            even_at_last_try: false,
+        }
+    }
+
+    /// Sends the PIN even if a wrong one would lock the token: a person has said so.
+    #[must_use]
+    pub fn even_at_last_try(mut self) -> Self {
+        self.even_at_last_try = true;
+        self
+    }
+}
+
 /// The environment variable that is looked at when no other source is named.
 pub const PIN_VARIABLE: &str = "KEYFERRY_PIN";
 

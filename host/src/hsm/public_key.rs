@@ -32,9 +32,14 @@ const PEM_LABEL: &str = "PUBLIC KEY";
 /// Why bytes are not a public key, or not one to wrap for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublicKeyError {
-    /// Neither PEM nor DER of a `SubjectPublicKeyInfo`.
-    #[error("this is not a public key (SubjectPublicKeyInfo, PEM or DER)")]
+    /// Neither PEM nor DER of a public key.
+    #[error(
+        "this is not a public key (SubjectPublicKeyInfo, PKCS#1 or X.509 certificate, in PEM or DER)"
+    )]
     Malformed,
+    /// More than one PEM block: which one is meant is not to be guessed.
+    #[error("there is more than one key or certificate in it")]
+    Several,
     /// It is a private key.
     #[error("this is a private key")]
     Private,
@@ -50,6 +55,14 @@ pub enum PublicKeyError {
     /// An even modulus, or a public exponent that is even or 1: what is wrapped for it would lie open.
     #[error("this RSA key is not a sound one (even modulus, or public exponent even or 1)")]
     Unsound,
+    /// The RSA public exponent is smaller than was asked for.
+    #[error("this RSA key's public exponent is {exponent}; at least {minimum} was asked for")]
+    SmallExponent {
+        /// The public exponent.
+        exponent: u64,
+        /// The smallest that is allowed.
+        minimum: u64,
+    },
 }
 
 impl PublicKeyError {
@@ -58,12 +71,16 @@ impl PublicKeyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Malformed => Some("`openssl pkey -in KEY -pubout` makes the right form".into()),
+            Self::Several => Some("put the one key that is meant into a file of its own".into()),
             Self::Private => Some(
                 "a private key has no place here; `openssl pkey -in KEY -pubout` gives its public key".into(),
             ),
             Self::Unsupported(_) => Some("use an RSA or P-256 key".into()),
             Self::WeakModulus { .. } | Self::Unsound => {
                 Some("ask the recipient for a new RSA key of 2048 bits or more".into())
+            }
+            Self::SmallExponent { .. } => {
+                Some("ask the recipient for an RSA key with public exponent 65537".into())
             }
         }
     }
@@ -102,25 +119,6 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// Reads a file's content: PEM (RFC 7468) or DER of a `SubjectPublicKeyInfo`.
-    ///
-    /// # Errors
-    /// [`PublicKeyError`] if it is anything else, or an algorithm that is not used here.
-    pub fn from_file_content(bytes: &[u8]) -> Result<Self, PublicKeyError> {
-        if bytes.windows(12).any(|window| window == b"PRIVATE KEY-") {
-            return Err(PublicKeyError::Private);
-        }
-        if bytes.trim_ascii_start().starts_with(b"-----BEGIN") {
-            let (label, der) =
-                der::pem::decode_vec(bytes.trim_ascii()).map_err(|_| PublicKeyError::Malformed)?;
-            if label != PEM_LABEL {
-                return Err(PublicKeyError::Malformed);
-            }
-            return Self::from_spki_der(&der);
-        }
-        Self::from_spki_der(bytes)
-    }
-
     /// Reads a `SubjectPublicKeyInfo` in DER that fills `spki` exactly.
     ///
     /// # Errors
@@ -301,6 +299,27 @@ impl PublicKey {
             PublicNumbers::P256(_) => Ok(()),
             PublicNumbers::P384(_) => Err(PublicKeyError::Unsupported("P-384".into())),
             PublicNumbers::Ed25519(_) => Err(PublicKeyError::Unsupported("Ed25519".into())),
+        }
+    }
+
+    /// Checks that an RSA key's public exponent is at least `minimum`: small ones are sound with OAEP, but some policies
+    /// (FIPS 186-5 §5.4 asks for more than 65536) do not take them. Other keys have none and pass.
+    ///
+    /// # Errors
+    /// [`PublicKeyError::SmallExponent`].
+    pub fn check_exponent(&self, minimum: u64) -> Result<(), PublicKeyError> {
+        let PublicNumbers::Rsa { exponent, .. } = &self.numbers else {
+            return Ok(());
+        };
+        let value = exponent.iter().try_fold(0_u64, |value, byte| {
+            Some(value.checked_mul(256)? | u64::from(*byte))
+        });
+        match value {
+            Some(exponent) if exponent < minimum => {
+                Err(PublicKeyError::SmallExponent { exponent, minimum })
+            }
+            // One that does not fit is larger than any minimum.
+            Some(_) | None => Ok(()),
         }
     }
 }

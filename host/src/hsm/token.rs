@@ -7,10 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::error::HsmError;
 use super::key::{Flag, KeyClass, KeyInfo, KeyType, NewKey};
+use super::pin::Credentials;
 use super::pkcs11::{
     Connection, KeyHandle, Module, Object, Query, SignMechanism, TokenInfo, Versions,
 };
 use super::public_key::PublicKey;
+use super::registry;
 use super::trial::Profile;
 use super::uri::{KeySpec, TokenSpec};
 
@@ -20,15 +22,25 @@ const ID_LENGTH: usize = 16;
 /// The tokens of the module that is named, initialised or not. No login is needed.
 ///
 /// # Errors
-/// [`HsmError`] if no module is named, or it cannot be loaded or does not answer.
+/// [`HsmError`] if no module is named or registered, or it cannot be loaded or does not answer.
 pub fn tokens(spec: &TokenSpec) -> Result<Vec<TokenInfo>, HsmError> {
     module(spec)?.tokens()
 }
 
 /// The module that is named, loaded and initialised.
 fn module(spec: &TokenSpec) -> Result<Arc<Module>, HsmError> {
-    let path = spec.module.as_ref().ok_or(HsmError::NoModule)?;
-    Module::load(path, spec.init_reserved.as_deref())
+    let reserved = spec.init_reserved.as_deref();
+    match (&spec.module, &spec.module_name) {
+        (Some(path), _) => Module::load(path, reserved),
+        (None, Some(name)) => {
+            let registered = registry::find(name)?;
+            Module::load(
+                &registered.path,
+                reserved.or(registered.init_reserved.as_deref()),
+            )
+        }
+        (None, None) => Err(HsmError::NoModule),
+    }
 }
 
 /// Random bytes of the operating system, for ids and nonces.
@@ -62,7 +74,7 @@ impl Token {
     /// Finds the one token that is named, without logging in.
     ///
     /// # Errors
-    /// [`HsmError::NoModule`]; [`HsmError::ModuleNotFound`], [`HsmError::ModuleNotLoadable`]; [`HsmError::NoSuchToken`],
+    /// [`HsmError::NoModule`], [`HsmError::NoSuchModule`], [`HsmError::Registry`]; [`HsmError::ModuleNotFound`], [`HsmError::ModuleNotLoadable`]; [`HsmError::NoSuchToken`],
     /// [`HsmError::SeveralTokens`].
     pub fn find(spec: &TokenSpec) -> Result<TokenInfo, HsmError> {
         let mut present: Vec<_> = tokens(spec)?
@@ -88,21 +100,30 @@ impl Token {
     /// Logs in to the one token that is named. If the process is logged in to it already, the PIN is not asked again.
     ///
     /// # Errors
-    /// As [`Token::find`], and [`HsmError::PinIncorrect`], [`HsmError::PinLocked`], [`HsmError::PinNotSet`].
+    /// As [`Token::find`], and [`HsmError::PinIncorrect`], [`HsmError::PinLocked`], [`HsmError::PinNotSet`];
+    /// [`HsmError::LastTry`] before the PIN is sent; [`HsmError::NoSession`].
     pub fn open(spec: &TokenSpec, pin: &SecretString) -> Result<Self, HsmError> {
+        Self::log_in(spec, &Credentials::pin(pin.clone()))
+    }
+
+    /// As [`Token::open`], with all that there is to say about the PIN.
+    ///
+    /// # Errors
+    /// As [`Token::open`].
+    pub fn log_in(spec: &TokenSpec, credentials: &Credentials) -> Result<Self, HsmError> {
         let info = Self::find(spec)?;
         let module = module(spec)?;
         Ok(Self {
-            connection: Connection::open(&module, &info, pin)?,
+            connection: Connection::open(&module, &info, credentials)?,
             info,
             profile: Arc::default(),
         })
     }
 
-    /// Opens a further session with the same token under the same login, for another thread.
+    /// A further session with the same token under the same login, for another thread: one that is free, or a new one.
     ///
     /// # Errors
-    /// [`HsmError::Token`] if the token has no session left.
+    /// [`HsmError::NoSession`] if the token has none left.
     pub fn another_session(&self) -> Result<Self, HsmError> {
         Ok(Self {
             connection: self.connection.another()?,
@@ -136,24 +157,26 @@ impl Token {
     /// # Errors
     /// [`HsmError::Token`].
     pub fn keys(&self) -> Result<Vec<KeyInfo>, HsmError> {
-        let mut keys = Vec::new();
-        let mut publics = self.objects(KeyClass::Public, &KeySpec::default())?;
-        for class in [KeyClass::Secret, KeyClass::Private] {
-            for object in self.objects(class, &KeySpec::default())? {
-                let half = (class == KeyClass::Private)
-                    .then(|| publics.iter().position(|public| are_pair(&object, public)))
-                    .flatten()
-                    .map(|index| publics.swap_remove(index));
-                keys.push(key_info(class, object, half));
+        self.alive(|| {
+            let mut keys = Vec::new();
+            let mut publics = self.objects(KeyClass::Public, &KeySpec::default())?;
+            for class in [KeyClass::Secret, KeyClass::Private] {
+                for object in self.objects(class, &KeySpec::default())? {
+                    let half = (class == KeyClass::Private)
+                        .then(|| publics.iter().position(|public| are_pair(&object, public)))
+                        .flatten()
+                        .map(|index| publics.swap_remove(index));
+                    keys.push(key_info(class, object, half));
+                }
             }
-        }
-        keys.extend(
-            publics
-                .into_iter()
-                .map(|object| key_info(KeyClass::Public, object, None)),
-        );
-        keys.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
-        Ok(keys)
+            keys.extend(
+                publics
+                    .into_iter()
+                    .map(|object| key_info(KeyClass::Public, object, None)),
+            );
+            keys.sort_by(|a, b| (&a.label, &a.id).cmp(&(&b.label, &b.id)));
+            Ok(keys)
+        })
     }
 
     /// The one key that is named: a secret or private key, unless a public one is asked for.
@@ -161,39 +184,41 @@ impl Token {
     /// # Errors
     /// [`HsmError::NoSuchKey`], [`HsmError::SeveralKeys`].
     pub fn key(&self, spec: &KeySpec) -> Result<KeyInfo, HsmError> {
-        let classes: &[KeyClass] = match &spec.class {
-            Some(class) => std::slice::from_ref(class),
-            None => &[KeyClass::Secret, KeyClass::Private],
-        };
-        let mut found = Vec::new();
-        for class in classes {
-            for object in self.objects(*class, spec)? {
-                found.push((*class, object));
+        self.alive(|| {
+            let classes: &[KeyClass] = match &spec.class {
+                Some(class) => std::slice::from_ref(class),
+                None => &[KeyClass::Secret, KeyClass::Private],
+            };
+            let mut found = Vec::new();
+            for class in classes {
+                for object in self.objects(*class, spec)? {
+                    found.push((*class, object));
+                }
             }
-        }
-        let ids = found
-            .iter()
-            .map(|(_, object)| hex::encode(&object.id))
-            .collect();
-        match found.pop() {
-            None => Err(HsmError::NoSuchKey {
-                token: self.label().into(),
-                wanted: spec.to_string(),
-                present: self.labels()?,
-            }),
-            Some((class, object)) if found.is_empty() => {
-                let half = match class {
-                    KeyClass::Private => self.public_half(&object)?,
-                    KeyClass::Secret | KeyClass::Public => None,
-                };
-                Ok(key_info(class, object, half))
+            let ids = found
+                .iter()
+                .map(|(_, object)| hex::encode(&object.id))
+                .collect();
+            match found.pop() {
+                None => Err(HsmError::NoSuchKey {
+                    token: self.label().into(),
+                    wanted: spec.to_string(),
+                    present: self.labels()?,
+                }),
+                Some((class, object)) if found.is_empty() => {
+                    let half = match class {
+                        KeyClass::Private => self.public_half(&object)?,
+                        KeyClass::Secret | KeyClass::Public => None,
+                    };
+                    self.measured(key_info(class, object, half))
+                }
+                Some(_) => Err(HsmError::SeveralKeys {
+                    token: self.label().into(),
+                    wanted: spec.to_string(),
+                    ids,
+                }),
             }
-            Some(_) => Err(HsmError::SeveralKeys {
-                token: self.label().into(),
-                wanted: spec.to_string(),
-                ids,
-            }),
-        }
+        })
     }
 
     /// The public key that is named: of a pair, or one that stands alone.
@@ -201,14 +226,16 @@ impl Token {
     /// # Errors
     /// [`HsmError::NoSuchKey`], [`HsmError::SeveralKeys`], [`HsmError::NoPublicKey`].
     pub fn public_key(&self, spec: &KeySpec) -> Result<PublicKey, HsmError> {
-        let key = match self.key(spec) {
-            Err(HsmError::NoSuchKey { .. }) if spec.class.is_none() => self.key(&KeySpec {
-                class: Some(KeyClass::Public),
-                ..spec.clone()
-            }),
-            result => result,
-        }?;
-        key.public_key().cloned()
+        self.alive(|| {
+            let key = match self.key(spec) {
+                Err(HsmError::NoSuchKey { .. }) if spec.class.is_none() => self.key(&KeySpec {
+                    class: Some(KeyClass::Public),
+                    ..spec.clone()
+                }),
+                result => result,
+            }?;
+            key.public_key().cloned()
+        })
     }
 
     /// Creates a key on the token, with every boolean attribute set explicitly.
@@ -217,45 +244,48 @@ impl Token {
     /// [`HsmError::LabelTaken`]; [`HsmError::WrongKeyType`] unless the type [can be created](KeyType::is_creatable);
     /// [`HsmError::Token`].
     pub fn create_key(&self, key: &NewKey) -> Result<KeyInfo, HsmError> {
-        if !key.key_type.is_creatable() {
-            return Err(HsmError::WrongKeyType {
-                label: key.label.clone(),
-                found: key.key_type,
-                wanted: "a type that can be created",
-            });
-        }
-        key.check_usage()?;
-        let spec = KeySpec::label(&key.label);
-        for class in KeyClass::ALL {
-            if !self.handles(class, &spec)?.is_empty() {
-                return Err(HsmError::LabelTaken {
-                    token: self.label().into(),
+        self.alive(|| {
+            if !key.key_type.is_creatable() {
+                return Err(HsmError::WrongKeyType {
                     label: key.label.clone(),
+                    found: key.key_type,
+                    wanted: "a type that can be created",
                 });
             }
-        }
-        let id: [u8; ID_LENGTH] = random()?;
-        if key.key_type.is_pair() {
-            let (public, private) = self.connection.generate_pair(
-                key.key_type,
-                &key.label,
-                &id,
-                &key.flags(KeyClass::Public),
-                &key.flags(KeyClass::Private),
-            )?;
-            let public = self.connection.read(public, KeyClass::Public)?;
-            let private = self.connection.read(private, KeyClass::Private)?;
-            Ok(key_info(KeyClass::Private, private, Some(public)))
-        } else {
-            let secret = self.connection.generate_secret(
-                key.key_type,
-                &key.label,
-                &id,
-                &key.flags(KeyClass::Secret),
-            )?;
-            let secret = self.connection.read(secret, KeyClass::Secret)?;
-            Ok(key_info(KeyClass::Secret, secret, None))
-        }
+            key.check_usage()?;
+            self.check_writable()?;
+            let spec = KeySpec::label(&key.label);
+            for class in KeyClass::ALL {
+                if !self.handles(class, &spec)?.is_empty() {
+                    return Err(HsmError::LabelTaken {
+                        token: self.label().into(),
+                        label: key.label.clone(),
+                    });
+                }
+            }
+            let id: [u8; ID_LENGTH] = random()?;
+            if key.key_type.is_pair() {
+                let (public, private) = self.changing(self.connection.generate_pair(
+                    key.key_type,
+                    &key.label,
+                    &id,
+                    &key.flags(KeyClass::Public),
+                    &key.flags(KeyClass::Private),
+                ))?;
+                let public = self.connection.read(public, KeyClass::Public)?;
+                let private = self.connection.read(private, KeyClass::Private)?;
+                Ok(key_info(KeyClass::Private, private, Some(public)))
+            } else {
+                let secret = self.changing(self.connection.generate_secret(
+                    key.key_type,
+                    &key.label,
+                    &id,
+                    &key.flags(KeyClass::Secret),
+                ))?;
+                let secret = self.connection.read(secret, KeyClass::Secret)?;
+                Ok(key_info(KeyClass::Secret, secret, None))
+            }
+        })
     }
 
     /// Signs a message: ECDSA P-256 over SHA-256, `r ‖ s`. The digest is made here, the signature in the token.
@@ -264,31 +294,35 @@ impl Token {
     /// [`HsmError::WrongKeyType`] or [`HsmError::NotPermitted`] before the token is asked;
     /// [`HsmError::UnexpectedLength`]; [`HsmError::Token`].
     pub fn sign_p256(&self, key: &KeyInfo, message: &[u8]) -> Result<[u8; 64], HsmError> {
-        if (key.key_type, key.class) != (KeyType::P256, KeyClass::Private) {
-            return Err(HsmError::WrongKeyType {
-                label: key.name(),
-                found: key.key_type,
-                wanted: "a p-256 private key",
-            });
-        }
-        key.check_flag(Flag::Sign)?;
-        let digest = Sha256::digest(message);
-        let signature = self
-            .connection
-            .sign(SignMechanism::Ecdsa, key.handle, &digest)?;
-        signature
-            .as_slice()
-            .try_into()
-            .map_err(|_| HsmError::UnexpectedLength {
-                what: "a P-256 signature".into(),
-                expected: "64".into(),
-                actual: signature.len(),
-            })
+        self.alive(|| {
+            if (key.key_type, key.class) != (KeyType::P256, KeyClass::Private) {
+                return Err(HsmError::WrongKeyType {
+                    label: key.name(),
+                    found: key.key_type,
+                    wanted: "a p-256 private key",
+                });
+            }
+            key.check_flag(Flag::Sign)?;
+            let digest = Sha256::digest(message);
+            let signature =
+                self.connection
+                    .sign(SignMechanism::Ecdsa, self.handle_of(key)?, &digest)?;
+            signature
+                .as_slice()
+                .try_into()
+                .map_err(|_| HsmError::UnexpectedLength {
+                    what: "a P-256 signature".into(),
+                    expected: "64".into(),
+                    actual: signature.len(),
+                })
+        })
     }
 
     /// The public object of a pair, if it may verify.
     pub(super) fn verifying_half(&self, key: &KeyInfo) -> Result<KeyHandle, HsmError> {
-        let private = self.connection.read(key.handle, KeyClass::Private)?;
+        let private = self
+            .connection
+            .read(self.handle_of(key)?, KeyClass::Private)?;
         let half = self
             .public_half(&private)?
             .ok_or_else(|| HsmError::NoPublicKey { label: key.name() })?;
@@ -303,15 +337,17 @@ impl Token {
     /// # Errors
     /// [`HsmError::Token`].
     pub fn session_objects(&self) -> Result<usize, HsmError> {
-        let query = Query {
-            on_token: Some(false),
-            ..Query::default()
-        };
-        Ok(self.connection.find(query)?.len())
+        self.alive(|| {
+            let query = Query {
+                on_token: Some(false),
+                ..Query::default()
+            };
+            Ok(self.connection.find(query)?.len())
+        })
     }
 
     /// The labels of all keys, for an error about one that does not exist.
-    fn labels(&self) -> Result<Vec<String>, HsmError> {
+    pub(super) fn labels(&self) -> Result<Vec<String>, HsmError> {
         let mut labels: Vec<_> = self.keys()?.iter().map(KeyInfo::name).collect();
         labels.dedup();
         Ok(labels)
@@ -327,7 +363,7 @@ impl Token {
         })
     }
 
-    fn objects(&self, class: KeyClass, spec: &KeySpec) -> Result<Vec<Object>, HsmError> {
+    pub(super) fn objects(&self, class: KeyClass, spec: &KeySpec) -> Result<Vec<Object>, HsmError> {
         self.handles(class, spec)?
             .into_iter()
             .map(|handle| self.connection.read(handle, class))

@@ -57,30 +57,32 @@ impl Token {
     /// # Errors
     /// [`HsmError::WrongKeyType`] for another type; [`HsmError::Token`].
     pub fn recipient_pair(&self, key_type: KeyType) -> Result<SessionKey<'_>, HsmError> {
-        let purpose = opening_flag(key_type).ok_or_else(|| HsmError::WrongKeyType {
-            label: SESSION_LABEL.into(),
-            found: key_type,
-            wanted: "rsa or p-256",
-        })?;
-        let private_flags = Flags::of(
-            KeyClass::Private,
-            &[Flag::Private, Flag::Destroyable, Flag::Sensitive, purpose],
-        );
-        let public_flags = Flags::of(KeyClass::Public, &[Flag::Destroyable]);
-        let (public, private) = self.connection.generate_pair(
-            key_type,
-            SESSION_LABEL,
-            &[],
-            &public_flags,
-            &private_flags,
-        )?;
-        let public = self.connection.guard(public);
-        let object = self.connection.guard(private);
-        let private = self.connection.read(private, KeyClass::Private)?;
-        let public = self.connection.read(public.handle(), KeyClass::Public)?;
-        Ok(SessionKey {
-            _object: object,
-            info: key_info(KeyClass::Private, private, Some(public)),
+        self.alive(|| {
+            let purpose = opening_flag(key_type).ok_or_else(|| HsmError::WrongKeyType {
+                label: SESSION_LABEL.into(),
+                found: key_type,
+                wanted: "rsa or p-256",
+            })?;
+            let private_flags = Flags::of(
+                KeyClass::Private,
+                &[Flag::Private, Flag::Destroyable, Flag::Sensitive, purpose],
+            );
+            let public_flags = Flags::of(KeyClass::Public, &[Flag::Destroyable]);
+            let (public, private) = self.connection.generate_pair(
+                key_type,
+                SESSION_LABEL,
+                &[],
+                &public_flags,
+                &private_flags,
+            )?;
+            let public = self.connection.guard(public);
+            let object = self.connection.guard(private);
+            let private = self.connection.read(private, KeyClass::Private)?;
+            let public = self.connection.read(public.handle(), KeyClass::Public)?;
+            Ok(SessionKey {
+                _object: object,
+                info: key_info(KeyClass::Private, private, Some(public)),
+            })
         })
     }
 
@@ -97,66 +99,69 @@ impl Token {
         suite: Suite,
         kek_blob: &[u8],
     ) -> Result<OpenKek<'_>, HsmError> {
-        let refused = || HsmError::SuiteMismatch {
-            suite,
-            recipient: with.key_type,
-        };
-        if !with.key_type.fits(suite) {
-            return Err(refused());
-        }
-        with.check_flag(opening_flag(with.key_type).ok_or_else(refused)?)?;
-        let mechanism = self.key_wrap_mechanism()?;
-        let flags = Flags::of(
-            KeyClass::Secret,
-            &[
-                Flag::Private,
-                Flag::Destroyable,
-                Flag::Sensitive,
-                Flag::Unwrap,
-            ],
-        );
-        let expected = kek_length(with.key_type);
-        if expected != Some(kek_blob.len()) {
-            return Err(HsmError::UnexpectedLength {
-                what: "the wrapped KEK".into(),
-                expected: expected.unwrap_or_default().to_string(),
-                actual: kek_blob.len(),
-            });
-        }
-        let oaep = match suite {
-            Suite::RsaOaepSha256 => WrapMechanism::OaepSha256,
-            Suite::RsaOaepSha1 => WrapMechanism::OaepSha1,
-            Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => {
-                let shared_info = shared_info(suite, &with.public_key()?.fingerprint());
-                let derivation = derivation(suite, &shared_info);
-                let kek = self
-                    .connection
-                    .derive_ecdh(with.handle, kek_blob, derivation, SESSION_LABEL, &flags)
-                    .map_err(|error| self.opening(suite, "the KEK", error))?;
-                return Ok(OpenKek {
-                    token: self,
-                    kek,
-                    mechanism,
+        self.alive(|| {
+            let refused = || HsmError::SuiteMismatch {
+                suite,
+                recipient: with.key_type,
+            };
+            if !with.key_type.fits(suite) {
+                return Err(refused());
+            }
+            with.check_flag(opening_flag(with.key_type).ok_or_else(refused)?)?;
+            let mechanism = self.key_wrap_mechanism()?;
+            let flags = Flags::of(
+                KeyClass::Secret,
+                &[
+                    Flag::Private,
+                    Flag::Destroyable,
+                    Flag::Sensitive,
+                    Flag::Unwrap,
+                ],
+            );
+            let expected = kek_length(with.key_type);
+            if expected != Some(kek_blob.len()) {
+                return Err(HsmError::UnexpectedLength {
+                    what: "the wrapped KEK".into(),
+                    expected: expected.unwrap_or_default().to_string(),
+                    actual: kek_blob.len(),
                 });
             }
-        };
-        let incoming = Incoming {
-            class: KeyClass::Secret,
-            key_type: KeyType::Aes { bits: KEK_BITS },
-            label: SESSION_LABEL,
-            id: &[],
-            flags,
-            public_key: None,
-        };
-        let kek = self
-            .connection
-            .unwrap(oaep, with.handle, kek_blob, &incoming)
-            .map(|handle| self.connection.guard(handle))
-            .map_err(|error| self.opening(suite, "the KEK", error))?;
-        Ok(OpenKek {
-            token: self,
-            kek,
-            mechanism,
+            let oaep = match suite {
+                Suite::RsaOaepSha256 => WrapMechanism::OaepSha256,
+                Suite::RsaOaepSha1 => WrapMechanism::OaepSha1,
+                Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => {
+                    let shared_info = shared_info(suite, &with.public_key()?.fingerprint());
+                    let derivation = derivation(suite, &shared_info);
+                    let with = self.handle_of(with)?;
+                    let kek = self
+                        .connection
+                        .derive_ecdh(with, kek_blob, derivation, SESSION_LABEL, &flags)
+                        .map_err(|error| self.opening(suite, "the KEK", error))?;
+                    return Ok(OpenKek {
+                        token: self,
+                        kek,
+                        mechanism,
+                    });
+                }
+            };
+            let incoming = Incoming {
+                class: KeyClass::Secret,
+                key_type: KeyType::Aes { bits: KEK_BITS },
+                label: SESSION_LABEL,
+                id: &[],
+                flags,
+                public_key: None,
+            };
+            let kek = self
+                .connection
+                .unwrap(oaep, self.handle_of(with)?, kek_blob, &incoming)
+                .map(|handle| self.connection.guard(handle))
+                .map_err(|error| self.opening(suite, "the KEK", error))?;
+            Ok(OpenKek {
+                token: self,
+                kek,
+                mechanism,
+            })
         })
     }
 
@@ -192,9 +197,14 @@ impl Token {
         id: &[u8],
         flags: &Flags,
     ) -> Result<KeyInfo, HsmError> {
-        let handle = self.connection.import_public(key, label, id, flags)?;
-        let object = self.connection.read(handle, KeyClass::Public)?;
-        Ok(key_info(KeyClass::Public, object, None))
+        self.alive(|| {
+            if flags.has(Flag::Token) {
+                self.check_writable()?;
+            }
+            let handle = self.changing(self.connection.import_public(key, label, id, flags))?;
+            let object = self.connection.read(handle, KeyClass::Public)?;
+            Ok(key_info(KeyClass::Public, object, None))
+        })
     }
 
     /// Takes a key off the token for good. For a pair, this is its private half.
@@ -202,7 +212,8 @@ impl Token {
     /// # Errors
     /// [`HsmError::Token`].
     pub fn destroy(&self, key: &KeyInfo) -> Result<(), HsmError> {
-        self.connection.destroy(key.handle)
+        self.check_writable()?;
+        self.alive(|| self.changing(self.connection.destroy(self.handle_of(key)?)))
     }
 
     /// Says about a failed opening whether the suite, the blob or something else is to blame.
@@ -244,9 +255,12 @@ impl<'t> OpenKek<'t> {
     /// if the token insists on giving the key more rights than it was told to: then the key is destroyed again.
     /// [`HsmError::Token`].
     pub fn unwrap_to_token(&self, blob: &[u8], draft: &KeyDraft) -> Result<KeyInfo, HsmError> {
+        self.token.check_writable()?;
         let mut flags = draft.flags;
         flags.put(Flag::Token, true);
-        let (object, info) = self.unwrap_narrowly(blob, draft, flags)?;
+        let (object, info) = self
+            .token
+            .changing(self.unwrap_narrowly(blob, draft, flags))?;
         object.keep();
         Ok(info)
     }
@@ -409,7 +423,7 @@ impl Token {
         let mechanism = self.key_wrap_mechanism()?;
         let object = self
             .connection
-            .unwrap(mechanism, unwrapping.handle, blob, &incoming)
+            .unwrap(mechanism, self.handle_of(unwrapping)?, blob, &incoming)
             .map(|handle| self.connection.guard(handle))
             .map_err(|error| self.opening(Suite::RsaOaepSha1, "a throw-away key", error))?;
         let read = self.connection.read(object.handle(), KeyClass::Secret)?;

@@ -44,7 +44,6 @@ impl SpecError {
             Self::PinValue => {
                 "a PIN on a command line is seen by everybody; use pin-source=file:PATH, --pin-file or --pin-env"
             }
-            Self::Unsupported("module-name") => "give the library's path with module-path",
             Self::Unsupported(_) => {
                 "name the token by its label (token=) or serial number (serial=)"
             }
@@ -60,6 +59,8 @@ impl SpecError {
 pub struct TokenSpec {
     /// The PKCS#11 library.
     pub module: Option<PathBuf>,
+    /// The name of the library in p11-kit's registry, used where `module` is not given.
+    pub module_name: Option<String>,
     /// What `C_Initialize` is given in `pReserved`, as a zero-terminated string: some modules take their configuration there (NSS
     /// softokn, kryoptic). In a URI it is the query attribute `init-reserved`, after p11-kit's setting.
     pub init_reserved: Option<String>,
@@ -183,7 +184,6 @@ pub fn parse(uri: &str) -> Result<(TokenSpec, KeySpec), SpecError> {
         ("slot-description", parsed.slot_description()),
         ("slot-manufacturer", parsed.slot_manufacturer()),
         ("slot-id", parsed.slot_id()),
-        ("module-name", parsed.module_name()),
     ];
     if let Some((name, _)) = unsupported.iter().find(|(_, value)| value.is_some()) {
         return Err(SpecError::Unsupported(name));
@@ -207,6 +207,7 @@ pub fn parse(uri: &str) -> Result<(TokenSpec, KeySpec), SpecError> {
     };
     let token = TokenSpec {
         module: text("module-path", parsed.module_path())?.map(PathBuf::from),
+        module_name: text("module-name", parsed.module_name())?,
         init_reserved: match parsed.vendor(INIT_RESERVED).map(Vec::as_slice) {
             None => None,
             Some([value]) => text(INIT_RESERVED, Some(value))?,
@@ -238,12 +239,13 @@ mod tests {
     fn attributes_are_percent_decoded() {
         let (token, key) = parse(
             "pkcs11:token=The%20Line%20%231;serial=0a;object=m%C3%BCller;id=%69%00%ff;type=private\
-             ?module-path=/opt/my%20hsm/lib.so&pin-source=file:/etc/pin&init-reserved=dir%3D%27a%20b%27",
+             ?module-path=/opt/my%20hsm/lib.so&module-name=my%2dhsm&pin-source=file:/etc/pin&init-reserved=dir%3D%27a%20b%27",
         )
         .unwrap();
         assert_eq!(token.label.as_deref(), Some("The Line #1"));
         assert_eq!(token.serial.as_deref(), Some("0a"));
         assert_eq!(token.module, Some(PathBuf::from("/opt/my hsm/lib.so")));
+        assert_eq!(token.module_name.as_deref(), Some("my-hsm"));
         assert_eq!(token.pin_source.as_deref(), Some("file:/etc/pin"));
         assert_eq!(token.init_reserved.as_deref(), Some("dir='a b'"));
         assert_eq!(key.label.as_deref(), Some("müller"));

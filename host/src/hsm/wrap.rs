@@ -20,6 +20,9 @@ pub(super) const KEK_BITS: u16 = 256;
 /// Room beyond a right answer, so that a wrong one is seen by its length and not as a full buffer.
 const SLACK: usize = 64;
 
+/// Longest secret key whose length the token does not tell, in bytes.
+const MAXIMUM_SECRET: usize = 512;
+
 /// Label of everything that lives in a session only.
 pub(super) const SESSION_LABEL: &str = "keyferry session object";
 
@@ -59,33 +62,35 @@ impl Token {
         suite: Suite,
         keys: &[&KeyInfo],
     ) -> Result<WrappedKeys, HsmError> {
-        recipient.check_recipient()?;
-        if !recipient.key_type().fits(suite) {
-            return Err(HsmError::SuiteMismatch {
+        self.alive(|| {
+            recipient.check_recipient()?;
+            if !recipient.key_type().fits(suite) {
+                return Err(HsmError::SuiteMismatch {
+                    suite,
+                    recipient: recipient.key_type(),
+                });
+            }
+            for key in keys {
+                key.check_may_leave()?;
+            }
+            let lengths: Vec<_> = keys
+                .iter()
+                .map(|key| clear_length(key))
+                .collect::<Result<_, _>>()?;
+            self.check_suite(suite)?;
+            let mechanism = self.key_wrap_mechanism()?;
+            let (kek, kek_blob) = self.make_kek(recipient, suite)?;
+            let blobs = keys
+                .iter()
+                .zip(lengths)
+                .map(|(key, length)| self.wrap_key(mechanism, kek.handle(), key, length))
+                .collect::<Result<_, _>>()?;
+            Ok(WrappedKeys {
                 suite,
-                recipient: recipient.key_type(),
-            });
-        }
-        for key in keys {
-            key.check_may_leave()?;
-        }
-        let lengths: Vec<_> = keys
-            .iter()
-            .map(|key| clear_length(key))
-            .collect::<Result<_, _>>()?;
-        self.check_suite(suite)?;
-        let mechanism = self.key_wrap_mechanism()?;
-        let (kek, kek_blob) = self.make_kek(recipient, suite)?;
-        let blobs = keys
-            .iter()
-            .zip(lengths)
-            .map(|(key, length)| self.wrap_key(mechanism, kek.handle(), key, length))
-            .collect::<Result<_, _>>()?;
-        Ok(WrappedKeys {
-            suite,
-            recipient: recipient.fingerprint(),
-            kek_blob,
-            blobs,
+                recipient: recipient.fingerprint(),
+                kek_blob,
+                blobs,
+            })
         })
     }
 
@@ -94,13 +99,15 @@ impl Token {
     /// # Errors
     /// As [`Token::supports`].
     pub fn supported_suites(&self) -> Result<Vec<Suite>, HsmError> {
-        let mut supported = Vec::new();
-        for suite in Suite::ALL {
-            if self.supports(suite)? {
-                supported.push(suite);
+        self.alive(|| {
+            let mut supported = Vec::new();
+            for suite in Suite::ALL {
+                if self.supports(suite)? {
+                    supported.push(suite);
+                }
             }
-        }
-        Ok(supported)
+            Ok(supported)
+        })
     }
 
     /// Whether this token really wraps under the suite, found out with throw-away keys ([`Token::find_out`]).
@@ -109,11 +116,11 @@ impl Token {
     /// [`HsmError::MechanismMissing`] if it cannot wrap keys under any suite; [`HsmError::Token`] if it fails for another reason than
     /// not knowing the suite.
     pub fn supports(&self, suite: Suite) -> Result<bool, HsmError> {
-        match self.check_suite(suite) {
+        self.alive(|| match self.check_suite(suite) {
             Ok(()) => self.key_wrap_mechanism().map(|_| true),
             Err(HsmError::SuiteRefused { .. } | HsmError::SuiteWrong { .. }) => Ok(false),
             Err(error) => Err(error),
-        }
+        })
     }
 
     /// Makes a KEK that exists in this session only, and the blob that carries it.
@@ -279,13 +286,44 @@ impl Token {
     ) -> Result<Vec<u8>, HsmError> {
         let expected = kwp_length(*clear.start())..=kwp_length(*clear.end());
         let capacity = expected.end() + SLACK;
-        match self.connection.wrap(mechanism, kek, key.handle, capacity)? {
+        match self
+            .connection
+            .wrap(mechanism, kek, self.handle_of(key)?, capacity)?
+        {
             WrapOutcome::Wrapped(blob) => {
                 check_length(&format!("key '{}'", key.name()), expected, blob.len())?;
                 Ok(blob)
             }
             WrapOutcome::Refused { .. } => Err(self.no_key_wrap()),
         }
+    }
+
+    /// Finds out the length of a secret key whose length the token does not tell, by wrapping it under a throw-away key. A key that
+    /// may not leave stays as it is.
+    pub(super) fn measured(&self, mut key: KeyInfo) -> Result<KeyInfo, HsmError> {
+        let unknown = matches!(
+            key.key_type,
+            KeyType::Aes { bits: 0 } | KeyType::Secret { bits: 0 }
+        );
+        if !unknown || key.check_may_leave().is_err() {
+            return Ok(key);
+        }
+        let set = [
+            Flag::Private,
+            Flag::Destroyable,
+            Flag::Sensitive,
+            Flag::Wrap,
+        ];
+        let kek = session_aes_key(&self.connection, &set)?;
+        let mechanism = self.key_wrap_mechanism()?;
+        let blob = self.wrap_key(mechanism, kek.handle(), &key, clear_length(&key)?)?;
+        // Eight bytes of a wrapping are its own (RFC 5649 §3).
+        let bits = u16::try_from(blob.len().saturating_sub(8) * 8).unwrap_or(0);
+        key.key_type = match key.key_type {
+            KeyType::Aes { .. } => KeyType::Aes { bits },
+            _ => KeyType::Secret { bits },
+        };
+        Ok(key)
     }
 
     /// Wraps a secret key under an AES key of the token (RFC 5649).
@@ -295,7 +333,12 @@ impl Token {
         key: &KeyInfo,
     ) -> Result<Vec<u8>, HsmError> {
         let mechanism = self.key_wrap_mechanism()?;
-        self.wrap_key(mechanism, wrapping.handle, key, clear_length(key)?)
+        self.wrap_key(
+            mechanism,
+            self.handle_of(wrapping)?,
+            key,
+            clear_length(key)?,
+        )
     }
 
     pub(super) fn no_key_wrap(&self) -> HsmError {
@@ -353,6 +396,8 @@ fn clear_length(key: &KeyInfo) -> Result<RangeInclusive<usize>, HsmError> {
         length..=length
     };
     match (key.class, key.key_type) {
+        (KeyClass::Secret, KeyType::Aes { bits: 0 }) => Ok(16..=32),
+        (KeyClass::Secret, KeyType::Secret { bits: 0 }) => Ok(1..=MAXIMUM_SECRET),
         (KeyClass::Secret, KeyType::Aes { bits } | KeyType::Secret { bits }) => Ok(exact(bits)),
         (KeyClass::Private, KeyType::P256) => Ok(60..=160),
         (KeyClass::Private, KeyType::P384) => Ok(76..=208),

@@ -32,16 +32,7 @@ pub(super) fn public_flags(key: &KeyInfo) -> Option<Flags> {
     let mut set = vec![Flag::Token, Flag::Destroyable];
     match &key.public_flags {
         Some(flags) => set.extend(kept(flags)),
-        None => set.extend(
-            [
-                (Flag::Sign, Flag::Verify),
-                (Flag::Decrypt, Flag::Encrypt),
-                (Flag::Unwrap, Flag::Wrap),
-            ]
-            .into_iter()
-            .filter(|(private, _)| key.flags.has(*private))
-            .map(|(_, public)| public),
-        ),
+        None => set.extend(key.flags.public_usages()),
     }
     Some(Flags::of(KeyClass::Public, &set))
 }
@@ -59,7 +50,7 @@ fn kept(flags: &Flags) -> impl Iterator<Item = Flag> + '_ {
 }
 
 /// What a copy in a session may do so that it can be compared with the origin's key, whatever that one may do.
-pub(super) const fn proving_usages(key: &KeyInfo) -> &'static [Flag] {
+pub(super) const fn proving_usages(key: &KeyDraft) -> &'static [Flag] {
     match (key.class, key.key_type) {
         (KeyClass::Secret, KeyType::Aes { .. }) => &[
             Flag::Sign,

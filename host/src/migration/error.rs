@@ -59,15 +59,33 @@ pub enum MigrationError {
         /// The target's label.
         to: String,
     },
-    /// Nothing can be made with the key at the origin that another copy could verify.
+    /// What came out of an export is not the key that the export describes.
+    #[error("what token '{to}' unwrapped is not the key '{label}' that the export describes")]
+    OtherKey {
+        /// The key.
+        label: String,
+        /// The target's label.
+        to: String,
+    },
+    /// The blob opens under none of the suites.
+    #[error("token '{to}' does not open the blob: {}", reasons(tried))]
+    NotOpened {
+        /// The target's label.
+        to: String,
+        /// What was tried, and what the token said.
+        tried: Vec<(Suite, String)>,
+    },
+    /// There is nothing that the key may do at the origin and that both tokens do with such a key.
     #[error(
-        "the copy of key '{label}' cannot be proved: at '{from}' it may neither make nor check anything"
+        "the copy of key '{label}' cannot be proved: '{from}' and '{to}' have nothing to compare it by"
     )]
     Unprovable {
         /// The key.
         label: String,
         /// The origin's label.
         from: String,
+        /// The target's label.
+        to: String,
     },
     /// There is a key of this name on the target, and nobody can tell whether it is the same.
     #[error("token '{to}' has a key '{label}', and whether it is the same cannot be known")]
@@ -100,6 +118,10 @@ impl MigrationError {
             }
             Self::CopyWrong { .. } => {
                 "nothing was kept; one of the tokens wraps wrongly, see `keyferry hsm probe`"
+            }
+            Self::OtherKey { .. } => "nothing was kept; ask the sender for a new export",
+            Self::NotOpened { .. } => {
+                "the blob is damaged or was wrapped for another key; compare the recipient's fingerprint"
             }
             Self::Unprovable { .. } => {
                 "--unproved migrates it without a proof; the key on the target is then taken on trust"

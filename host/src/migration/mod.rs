@@ -3,16 +3,22 @@
 
 mod draft;
 mod error;
+mod import;
+mod landing;
 
 pub use error::MigrationError;
+pub use import::Import;
+
+use std::cell::{Cell, RefCell};
 
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
 
 use crate::hsm::{
-    Comparison, Evidence, Flags, Held, HsmError, KeyClass, KeyDraft, KeyInfo, KeySpec, KeyType,
-    OpenKek, SessionKey, Token, compare,
+    Comparison, Evidence, Flag, Flags, Held, HsmError, KeyClass, KeyDraft, KeyInfo, KeyType,
+    SessionKey, Token, compare,
 };
+use landing::{Arrival, Landing};
 
 /// The temporary key pair of a migration through RSA.
 const TEMPORARY_RSA: KeyType = KeyType::Rsa { bits: 3072 };
@@ -92,6 +98,16 @@ impl Outcome {
             Self::Completed => "completed",
         }
     }
+
+    /// The words before a key's name.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Migrated => "imported",
+            Self::AlreadyThere => "already there:",
+            Self::Completed => "completed",
+        }
+    }
 }
 
 /// A key that is on the target.
@@ -103,13 +119,8 @@ pub struct Done {
     pub evidence: Option<Evidence>,
     /// The suite it travelled under, if it did.
     pub suite: Option<Suite>,
-}
-
-/// The key on its way: opened at the target, under the suite that worked.
-struct Arrival<'t> {
-    kek: OpenKek<'t>,
-    blob: Vec<u8>,
-    suite: Suite,
+    /// A right that a key which was there before has, and a migrated one would not.
+    pub wider: Option<Flag>,
 }
 
 impl<'t> Migration<'t> {
@@ -128,16 +139,21 @@ impl<'t> Migration<'t> {
                 found: key.key_type,
             });
         }
-        if key.class == KeyClass::Private {
-            key.public_key()?;
-        }
+        let key = &self.from.with_pair(key.clone())?;
+        let draft = draft::draft(key, self.extractable);
+        let landing = Landing {
+            to: self.to,
+            draft: &draft,
+            public_flags: None,
+        };
+        let present = landing.present()?;
         let suites = self.from.supported_suites()?;
         let via = self.via.as_ref().map(|via| via.key_type);
         Ok(Plan {
             key: key.clone(),
-            draft: draft::draft(key, self.extractable),
+            draft,
             public_flags: draft::public_flags(key),
-            present: self.present(key)?,
+            present,
             suites: suites
                 .into_iter()
                 .filter(|suite| via.is_none_or(|via| via.fits(*suite)))
@@ -150,6 +166,30 @@ impl<'t> Migration<'t> {
     /// # Errors
     /// [`MigrationError`].
     pub fn run(&self, plan: &Plan, on_step: &mut dyn FnMut(&Step)) -> Result<Done, MigrationError> {
+        let on_step = RefCell::new(on_step);
+        let first = Cell::new(true);
+        self.from.alive(|| {
+            self.to.alive(|| {
+                let mut on_step = |step: &Step| (on_step.borrow_mut())(step);
+                if first.replace(false) {
+                    return self.carry_out(plan, &mut on_step);
+                }
+                // A session was lost on the way. The key may be at the target all the same.
+                let again = self.plan(&plan.key)?;
+                let mut done = self.carry_out(&again, &mut on_step)?;
+                if plan.present.is_none() {
+                    done.outcome = Outcome::Migrated;
+                }
+                Ok(done)
+            })
+        })
+    }
+
+    fn carry_out(
+        &self,
+        plan: &Plan,
+        on_step: &mut dyn FnMut(&Step),
+    ) -> Result<Done, MigrationError> {
         match &plan.present {
             Some(present) => self.check_present(plan, present, on_step),
             None => self.migrate(plan, on_step),
@@ -157,39 +197,34 @@ impl<'t> Migration<'t> {
     }
 
     fn migrate(&self, plan: &Plan, on_step: &mut dyn FnMut(&Step)) -> Result<Done, MigrationError> {
+        let landing = self.landing(plan);
         let arrival = self.ship(plan, on_step)?;
-        let not_taken = |reason| match reason {
-            reason @ (HsmError::BlobRejected { .. }
-            | HsmError::MechanismMissing { .. }
-            | HsmError::Widened { .. }
-            | HsmError::WrongKeyType { .. }
-            | HsmError::Token { .. }) => MigrationError::NotTaken {
-                label: plan.key.name(),
-                to: self.to.label().into(),
-                reason: Box::new(reason),
-            },
-            other => other.into(),
-        };
         let evidence = {
-            let twin = self.twin(plan, &arrival).map_err(not_taken)?;
+            let twin = landing.twin(&arrival)?;
             self.prove(plan, &twin, on_step)?
         };
-        let copy = arrival
-            .kek
-            .unwrap_to_token(&arrival.blob, &plan.draft)
-            .map_err(not_taken)?;
+        let copy = landing.keep(&arrival)?;
         // The blob is proved, but the object that stays was unwrapped by a call of its own.
         if self.compare(&plan.key, &copy)? == Comparison::Different {
             self.to.destroy(&copy)?;
             return Err(self.copy_wrong(plan));
         }
         on_step(&Step::Kept);
-        self.complete(plan)?;
+        landing.complete()?;
         Ok(Done {
             outcome: Outcome::Migrated,
             evidence,
             suite: Some(arrival.suite),
+            wider: None,
         })
+    }
+
+    fn landing<'a>(&self, plan: &'a Plan) -> Landing<'a, 't> {
+        Landing {
+            to: self.to,
+            draft: &plan.draft,
+            public_flags: plan.public_flags.as_ref(),
+        }
     }
 
     /// Finds out whether the key of this name at the target is the origin's, and completes it.
@@ -199,17 +234,14 @@ impl<'t> Migration<'t> {
         present: &KeyInfo,
         on_step: &mut dyn FnMut(&Step),
     ) -> Result<Done, MigrationError> {
-        let occupied = || MigrationError::Occupied {
-            label: plan.key.name(),
-            to: self.to.label().into(),
-        };
+        let landing = self.landing(plan);
         let (evidence, suite) = match self.compare(&plan.key, present)? {
-            Comparison::Different => return Err(occupied()),
+            Comparison::Different => return Err(landing.occupied()),
             Comparison::Same(evidence) => (evidence, None),
             Comparison::Unknown => {
                 // A copy that may do more than either of the two can tell what they cannot tell each other.
                 let arrival = self.ship(plan, on_step)?;
-                let twin = self.twin(plan, &arrival)?;
+                let twin = landing.twin(&arrival)?;
                 let to_twin = |token, key| {
                     let twin = Held {
                         token: self.to,
@@ -222,18 +254,15 @@ impl<'t> Migration<'t> {
                         (evidence, Some(arrival.suite))
                     }
                     (Comparison::Different, _) => return Err(self.copy_wrong(plan)),
-                    (_, Comparison::Different) => return Err(occupied()),
+                    (_, Comparison::Different) => return Err(landing.occupied()),
                     (Comparison::Unknown, _) | (_, Comparison::Unknown) => {
-                        return Err(MigrationError::CannotKnow {
-                            label: plan.key.name(),
-                            to: self.to.label().into(),
-                        });
+                        return Err(landing.cannot_know());
                     }
                 }
             }
         };
         on_step(&Step::Proved(evidence));
-        let outcome = if self.complete(plan)? {
+        let outcome = if landing.complete()? {
             Outcome::Completed
         } else {
             Outcome::AlreadyThere
@@ -242,36 +271,8 @@ impl<'t> Migration<'t> {
             outcome,
             evidence: Some(evidence),
             suite,
+            wider: present.flags.widened_from(&plan.draft.flags),
         })
-    }
-
-    /// The key of this name at the target, if there is one. Something else of that name is an error.
-    fn present(&self, key: &KeyInfo) -> Result<Option<KeyInfo>, MigrationError> {
-        let by_name = if key.label.is_empty() {
-            KeySpec {
-                id: Some(key.id.clone()),
-                ..KeySpec::default()
-            }
-        } else {
-            KeySpec::label(&key.label)
-        };
-        let exactly = KeySpec {
-            id: Some(key.id.clone()).filter(|id| !id.is_empty()),
-            ..by_name.clone()
-        };
-        let found = match self.to.key(&by_name) {
-            Err(HsmError::SeveralKeys { .. }) => self.to.key(&exactly),
-            result => result,
-        };
-        match found {
-            Ok(found) if found.class == key.class => Ok(Some(found)),
-            Ok(_) => Err(MigrationError::Occupied {
-                label: key.name(),
-                to: self.to.label().into(),
-            }),
-            Err(HsmError::NoSuchKey { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Wraps at the origin and opens at the target, under the first suite that both really do.
@@ -303,11 +304,6 @@ impl<'t> Migration<'t> {
                 }
             };
             let public = recipient.public_key()?;
-            on_step(&Step::Recipient {
-                key_type: recipient.key_type,
-                fingerprint: public.fingerprint(),
-                temporary: self.via.is_none(),
-            });
             let wrapped = match self.from.wrap_for(public, suite, &[&plan.key]) {
                 Ok(wrapped) => wrapped,
                 Err(error @ HsmError::SuiteRefused { .. }) => {
@@ -319,6 +315,11 @@ impl<'t> Migration<'t> {
             match self.to.open_kek(recipient, suite, &wrapped.kek_blob) {
                 Ok(kek) => {
                     let blob = wrapped.blobs.into_iter().flatten().collect::<Vec<_>>();
+                    on_step(&Step::Recipient {
+                        key_type: recipient.key_type,
+                        fingerprint: public.fingerprint(),
+                        temporary: self.via.is_none(),
+                    });
                     on_step(&Step::Wrapped {
                         suite,
                         bytes: wrapped.kek_blob.len() + blob.len(),
@@ -338,14 +339,6 @@ impl<'t> Migration<'t> {
         })
     }
 
-    /// The key in a session of the target, with the rights that a proof takes. It is gone before the key itself is kept.
-    fn twin(&self, plan: &Plan, arrival: &Arrival<'t>) -> Result<SessionKey<'t>, HsmError> {
-        let usages = draft::proving_usages(&plan.key);
-        arrival
-            .kek
-            .unwrap_to_session(&arrival.blob, &plan.draft, usages)
-    }
-
     fn prove(
         &self,
         plan: &Plan,
@@ -362,6 +355,7 @@ impl<'t> Migration<'t> {
             Comparison::Unknown => Err(MigrationError::Unprovable {
                 label: plan.key.name(),
                 from: self.from.label().into(),
+                to: self.to.label().into(),
             }),
         }
     }
@@ -378,32 +372,6 @@ impl<'t> Migration<'t> {
                 key: copy,
             },
         )
-    }
-
-    /// Puts the public half beside a private key if it is not there. Says whether it was missing.
-    fn complete(&self, plan: &Plan) -> Result<bool, MigrationError> {
-        let (Some(public), Some(flags)) = (&plan.draft.public_key, &plan.public_flags) else {
-            return Ok(false);
-        };
-        let spec = KeySpec {
-            class: Some(KeyClass::Public),
-            label: Some(plan.draft.label.clone()).filter(|label| !label.is_empty()),
-            id: Some(plan.draft.id.clone()).filter(|id| !id.is_empty()),
-        };
-        match self.to.key(&spec) {
-            Ok(found) if found.public_key.as_ref() == Some(public) => Ok(false),
-            Ok(_) | Err(HsmError::SeveralKeys { .. }) => Err(MigrationError::Occupied {
-                label: plan.key.name(),
-                to: self.to.label().into(),
-            }),
-            Err(HsmError::NoSuchKey { .. }) => {
-                let draft = &plan.draft;
-                self.to
-                    .import_public(public, &draft.label, &draft.id, flags)?;
-                Ok(true)
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn copy_wrong(&self, plan: &Plan) -> MigrationError {

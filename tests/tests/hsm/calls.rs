@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
-use keyferry_tests::softhsm::{Answer, Scratch, module};
+use keyferry_tests::command::Answer;
+use keyferry_tests::tokens::{Kind, Scratch};
 
-use crate::openssl::{make_p256, make_rsa};
+use keyferry_tests::openssl::{make_p256, make_rsa};
 
 /// Where systems put OpenSC's spy.
 const SPIES: [&str; 5] = [
@@ -53,7 +54,7 @@ fn spied(scratch: &Scratch, recipient: &str, suite: &str) -> Vec<Call> {
         .args(arguments)
         .args(["--suite", suite, "--out", "blob", "--force"])
         .args(["--module", spy])
-        .env("PKCS11SPY", module())
+        .env("PKCS11SPY", Kind::SoftHsm.module())
         .env("PKCS11SPY_OUTPUT", &log);
     let answer = Answer::of(&mut command);
     assert_eq!(answer.code, 0, "{answer:?}");

@@ -3,12 +3,10 @@
 use keyferry::hsm::{Flag, HsmError, KeyType, NewKey, PublicKey};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::{Suite, kwp_length};
-use keyferry_tests::softhsm::{Scratch, in_own_process};
+use keyferry_tests::tokens::{Scratch, in_own_process};
 
-use crate::openssl::{
-    cut_at_der_length, make_p256, make_rsa, open_ecdh_null, open_oaep_sha1, openssl,
-};
 use crate::{EXPORTED, MESSAGE, create_all, key, open, public_key};
+use keyferry_tests::openssl::{cut_at_der_length, make_p256, make_rsa, open_blob, openssl};
 
 /// Checks that an opened key is the one on the token: the token verifies the MAC that OpenSSL makes with it, or its public key
 /// is the one that the command gives out.
@@ -74,7 +72,7 @@ fn toward_rsa() {
                 );
                 let blob = std::fs::read(scratch.path("blob")).unwrap();
                 assert_eq!(last["bytes"], blob.len());
-                let opened = open_oaep_sha1(&private, usize::from(bits / 8), &blob);
+                let opened = open_blob(scratch, Suite::RsaOaepSha1, &private, &blob);
                 is_the_key_on_the_token(scratch, label, &opened);
             }
         }
@@ -94,7 +92,7 @@ fn toward_p256() {
             assert_eq!(last["suite"], "ecdh-p256-null");
             let blob = std::fs::read(scratch.path("blob")).unwrap();
             points.push(blob[..65].to_vec());
-            let opened = open_ecdh_null(scratch, &private, &blob);
+            let opened = open_blob(scratch, Suite::EcdhP256Null, &private, &blob);
             is_the_key_on_the_token(scratch, label, &opened);
         }
         points.sort();
@@ -166,11 +164,12 @@ fn several_keys_under_one_kek() {
                     assert_eq!(blob.len(), kwp_length(usize::from(bits / 8)));
                 }
                 let whole = [&wrapped.kek_blob[..], blob].concat();
-                let opened = if toward_rsa {
-                    open_oaep_sha1(&rsa_private, 256, &whole)
+                let private = if toward_rsa {
+                    &rsa_private
                 } else {
-                    open_ecdh_null(scratch, &ec_private, &whole)
+                    &ec_private
                 };
+                let opened = open_blob(scratch, suite, private, &whole);
                 is_the_key_on_the_token(scratch, label, &opened);
             }
         }
@@ -266,7 +265,7 @@ fn signatures_and_their_verdicts() {
                 .wrap_for(&public_key(&public), Suite::RsaOaepSha1, &[&rsa])
                 .unwrap();
             let whole = [&wrapped.kek_blob[..], &wrapped.blobs[0]].concat();
-            let opened = open_oaep_sha1(&private, 256, &whole);
+            let opened = open_blob(scratch, Suite::RsaOaepSha1, &private, &whole);
             let file = scratch.path("opened.der").display().to_string();
             std::fs::write(&file, cut_at_der_length(&opened)).unwrap();
             let arguments = ["dgst", "-sha256", "-sign", &file, "-keyform", "DER"];

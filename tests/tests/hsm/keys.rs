@@ -8,10 +8,11 @@ use keyferry::hsm::{CheckAlgorithm, Flag, HsmError, KeyClass, KeySpec, KeyType, 
 use keyferry_protocol::attributes::{Attributes, KeyKind, algorithm};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::Suite;
-use keyferry_tests::softhsm::{Answer, PIN, Scratch, in_own_process, module};
+use keyferry_tests::command::Answer;
+use keyferry_tests::tokens::{Kind, PIN, Scratch, in_own_process};
 
-use crate::openssl::{make_rsa, openssl};
 use crate::{EXPORTED, MESSAGE, create_all, key, open, open_uri, public_key};
+use keyferry_tests::openssl::{make_rsa, openssl};
 
 /// DESIGN: every boolean attribute is set explicitly.
 #[test]
@@ -89,7 +90,7 @@ fn every_attribute_is_as_asked() {
             };
             let (secret, private, public): (_, &[Flag], &[Flag]) = match usage {
                 KeyUsage::Encrypt => (Some(Flag::Encrypt), &[], &[Flag::Encrypt]),
-                KeyUsage::Decrypt => (Some(Flag::Decrypt), &[Flag::Decrypt], &[]),
+                KeyUsage::Decrypt => (Some(Flag::Decrypt), &[Flag::Decrypt], &[Flag::Encrypt]),
                 KeyUsage::Sign => (Some(Flag::Sign), &[Flag::Sign], &[Flag::Verify]),
                 KeyUsage::Verify => (Some(Flag::Verify), &[], &[Flag::Verify]),
                 KeyUsage::Derive => (Some(Flag::Derive), &[Flag::Derive], &[]),
@@ -195,7 +196,7 @@ fn several_tokens_and_threads_under_one_login_each() {
     let name = "keys::several_tokens_and_threads_under_one_login_each";
     in_own_process(name, "first", |scratch| {
         // Before the library reads the folder, which it does once.
-        scratch.add_token("second");
+        scratch.add(Kind::SoftHsm, "second");
         let first = open(scratch);
         let second = open_uri(&scratch.uri_of("second")).unwrap();
         let wanted = NewKey::target("aes", KeyType::Aes { bits: 128 });
@@ -232,7 +233,7 @@ fn several_tokens_and_threads_under_one_login_each() {
 fn foreign_keys_are_understood() {
     in_own_process("keys::foreign_keys_are_understood", "line", |scratch| {
         let token = open(scratch);
-        let other = Pkcs11::new(module()).unwrap();
+        let other = Pkcs11::new(Kind::SoftHsm.module()).unwrap();
         // The library has done both already in this process.
         let _ = other.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK));
         let slot = other.get_slots_with_initialized_token().unwrap()[0];
@@ -286,7 +287,7 @@ fn foreign_keys_are_understood() {
 #[test]
 fn names_and_pins_come_from_where_they_may() {
     let scratch = Scratch::new("line");
-    let library = module().display().to_string();
+    let library = Kind::SoftHsm.module().display().to_string();
     let bare = format!("pkcs11:token=line?module-path={library}");
     let pin_file = scratch.pin_file().display().to_string();
     let list = ["key", "list", "--token", &bare];

@@ -1,14 +1,16 @@
-//! Keys on a real token (SoftHSM 2.6.1), through the real command and through the library: what leaves the token opens with
-//! OpenSSL and is the key that stayed; what must not leave does not; every mistake is answered.
+//! Keys on real tokens, SoftHSM 2.6.1 where no other is named, through the real command and through the library: what leaves
+//! the token opens with OpenSSL and is the key that stayed; what must not leave does not; every mistake is answered.
 
 mod calls;
 mod exports;
+mod key_files;
 mod keys;
+mod kinds;
 mod mistakes;
-mod openssl;
+mod registry;
 
 use keyferry::hsm::{HsmError, KeyInfo, KeySpec, KeyType, PinSource, PublicKey, Token, parse};
-use keyferry_tests::softhsm::Scratch;
+use keyferry_tests::tokens::Scratch;
 
 /// What proofs are made over in these tests.
 const MESSAGE: &[u8] = b"what a device proves its key over";

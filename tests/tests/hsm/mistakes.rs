@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use keyferry::hsm::PublicKey;
-use keyferry_tests::softhsm::{PIN, Scratch, module, set_mode};
+use keyferry_tests::tokens::{Kind, PIN, Scratch, set_mode};
 
-use crate::openssl::{make_key, make_rsa};
+use keyferry_tests::openssl::{make_key, make_rsa};
 
 /// A token with one key that may leave, one that may not, and an authority.
 fn line() -> Scratch {
@@ -33,7 +33,7 @@ fn file(scratch: &Scratch, name: &str, content: &[u8], mode: u32) -> String {
 #[test]
 fn with_tokens() {
     let scratch = Scratch::new("line");
-    let library = module().display().to_string();
+    let library = Kind::SoftHsm.module().display().to_string();
     let pin = format!("pin-source=file:{}", scratch.pin_file().display());
     let refused = |uri: &str, code: i32, error: &str, hint: &str| {
         scratch.refused(&["key", "list", "--token", uri], code, error, hint);
@@ -72,7 +72,7 @@ fn with_tokens() {
         "the PKCS#11 URI has a pin-value",
         "pin-source",
     );
-    scratch.add_token("line");
+    scratch.add(Kind::SoftHsm, "line");
     refused(
         &scratch.uri(),
         3,
@@ -84,7 +84,7 @@ fn with_tokens() {
 #[test]
 fn with_pins() {
     let scratch = Scratch::new("line");
-    let library = module().display().to_string();
+    let library = Kind::SoftHsm.module().display().to_string();
     let refused = |rest: &[&str], code: i32, error: &str, hint: &str| {
         scratch.refused(&[&["key", "list"], rest].concat(), code, error, hint);
     };

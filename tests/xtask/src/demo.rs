@@ -48,7 +48,7 @@ struct Demo<'s> {
 /// Whatever step fails, with the command that failed.
 pub(crate) fn run(screen: &Screen, unwrap: &str) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
-    setup::ensure(screen)?;
+    setup::ensure(screen, setup::Need::Demo)?;
     let mut steps = Vec::new();
     let keyferry = timed(screen, &mut steps, "build the keyferry command", |_| {
         build_command()

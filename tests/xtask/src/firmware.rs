@@ -139,7 +139,7 @@ pub(crate) fn build(variant: Variant) -> Result<PathBuf, BuildError> {
 }
 
 /// Cargo, the one that runs this if there is one.
-fn cargo() -> std::ffi::OsString {
+pub(crate) fn cargo() -> std::ffi::OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
@@ -150,7 +150,7 @@ fn workspace() -> PathBuf {
 }
 
 /// Cargo's target folder, wherever environment and configuration put it.
-fn target_folder() -> Option<PathBuf> {
+pub(crate) fn target_folder() -> Option<PathBuf> {
     let output = Command::new(cargo())
         .current_dir(workspace())
         .args(["metadata", "--format-version", "1", "--no-deps"])

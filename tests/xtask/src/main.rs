@@ -6,6 +6,7 @@
 mod checks;
 mod demo;
 mod firmware;
+mod kryoptic;
 mod process;
 mod screen;
 mod setup;
@@ -16,6 +17,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Map, Value, json};
 
 use screen::{BAD, Screen};
+use setup::Need;
 
 /// keyferry's doors for developers.
 #[derive(Parser)]
@@ -66,7 +68,7 @@ fn main() -> ExitCode {
     let screen = Screen::new(arguments.json);
     let outcome = match arguments.door {
         Door::Setup { check: true } => setup::check(&screen),
-        Door::Setup { check: false } => setup::run(&screen),
+        Door::Setup { check: false } => setup::run(&screen, Need::Tests),
         Door::Demo { unwrap } => demo::run(&screen, &unwrap),
         Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
     };

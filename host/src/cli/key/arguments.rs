@@ -4,12 +4,15 @@ use std::path::Path;
 
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
+use zeroize::Zeroizing;
 
+use crate::cli::Context;
+use crate::cli::files::read_short;
 use crate::error::Failure;
-use crate::hsm::{HsmError, KeySpec, KeyType, KeyUsage, PublicKey, Token};
+use crate::hsm::{HsmError, KeySpec, KeyType, KeyUsage, MAXIMUM_KEY_FILE, PublicKey, Token};
 
 /// The recipient's key if its name is that of a file.
-pub(super) fn recipient_file(name: &str) -> Result<Option<PublicKey>, Failure> {
+fn recipient_file(name: &str) -> Result<Option<PublicKey>, Failure> {
     match public_key_file(Path::new(name)) {
         Err(Failure::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             Ok(None)
@@ -20,17 +23,67 @@ pub(super) fn recipient_file(name: &str) -> Result<Option<PublicKey>, Failure> {
 
 /// Reads a public key file.
 pub(super) fn public_key_file(path: &Path) -> Result<PublicKey, Failure> {
-    let bytes = std::fs::read(path).map_err(|source| Failure::Read {
-        path: path.into(),
-        source,
-    })?;
+    // It may turn out to be a private key.
+    let bytes = Zeroizing::new(read_short(path, MAXIMUM_KEY_FILE)?);
     PublicKey::from_file_content(&bytes).map_err(|reason| Failure::PublicKeyFile {
         path: path.into(),
         reason,
     })
 }
 
-pub(super) fn recipient_on_token(token: &Token, label: &str) -> Result<PublicKey, Failure> {
+/// For whom keys are wrapped.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Recipient")]
+pub(super) struct RecipientArgs {
+    /// Public key file (SubjectPublicKeyInfo, PKCS#1 or X.509 certificate; PEM or DER), or the label of a public key on the token.
+    #[arg(long, value_name = "FILE|LABEL")]
+    recipient: String,
+    /// Refuse any other recipient: SHA-256 of its SubjectPublicKeyInfo.
+    #[arg(long, value_name = "HEX", value_parser = parse_fingerprint)]
+    fingerprint: Option<Fingerprint>,
+    /// Refuse an RSA recipient key whose public exponent is smaller, for example 65537.
+    #[arg(long, value_name = "N")]
+    min_exponent: Option<u64>,
+}
+
+impl RecipientArgs {
+    /// The recipient's key if it is in a file.
+    pub(super) fn in_file(&self) -> Result<Option<PublicKey>, Failure> {
+        recipient_file(&self.recipient)
+    }
+
+    /// The recipient's key, checked and announced. `in_file` is what [`RecipientArgs::in_file`] gave; it is asked before the
+    /// login, so that a wrong file costs no PIN.
+    pub(super) fn checked(
+        &self,
+        context: &Context,
+        token: &Token,
+        in_file: Option<PublicKey>,
+    ) -> Result<PublicKey, Failure> {
+        let recipient = match in_file {
+            Some(recipient) => recipient,
+            None => recipient_on_token(token, &self.recipient)?,
+        };
+        let found = recipient.fingerprint();
+        context.note(&format!(
+            "recipient {} key, fingerprint {found}",
+            recipient.key_type()
+        ));
+        match self.fingerprint {
+            Some(expected) if expected != found => {
+                return Err(Failure::FingerprintMismatch { expected, found });
+            }
+            Some(_) | None => {}
+        }
+        recipient
+            .check_recipient()
+            .and_then(|()| recipient.check_exponent(self.min_exponent.unwrap_or(0)))
+            .map_err(HsmError::from)?;
+        Ok(recipient)
+    }
+}
+
+fn recipient_on_token(token: &Token, label: &str) -> Result<PublicKey, Failure> {
     match token.public_key(&KeySpec::label(label)) {
         Err(HsmError::NoSuchKey { .. }) => Err(Failure::NoSuchRecipient {
             recipient: label.into(),
@@ -65,7 +118,7 @@ pub(super) fn parse_suite(name: &str) -> Result<Suite, String> {
 }
 
 /// Takes 64 hexadecimal digits, with or without colons between bytes.
-pub(super) fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
+fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
     let mut bytes = [0; Fingerprint::LENGTH];
     hex::decode_to_slice(text.replace(':', ""), &mut bytes)
         .map(|()| Fingerprint(bytes))

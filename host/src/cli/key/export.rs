@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
 
-use super::arguments::{parse_fingerprint, parse_suite, recipient_file, recipient_on_token};
+use super::arguments::{RecipientArgs, parse_suite};
 use crate::cli::files::{check_new, write_new};
 use crate::cli::token::KeyArgs;
 use crate::cli::{Context, Outcome, TokenArgs, fields};
 use crate::error::Failure;
-use crate::hsm::{HsmError, PublicKey, Token};
+use crate::hsm::{PublicKey, Token};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Export {
@@ -19,12 +18,8 @@ pub(in crate::cli) struct Export {
     token: TokenArgs,
     #[command(flatten)]
     key: KeyArgs,
-    /// Public key file (PEM or DER), or the label of a public key on the token.
-    #[arg(long, value_name = "FILE|LABEL")]
-    recipient: String,
-    /// Refuse any other recipient: SHA-256 of its SubjectPublicKeyInfo.
-    #[arg(long, value_name = "HEX", value_parser = parse_fingerprint)]
-    fingerprint: Option<Fingerprint>,
+    #[command(flatten)]
+    recipient: RecipientArgs,
     /// rsa-oaep-sha256, rsa-oaep-sha1 or ecdh-p256-null; without it, the strongest that fits.
     #[arg(long, value_name = "SUITE", value_parser = parse_suite)]
     suite: Option<Suite>,
@@ -38,28 +33,11 @@ pub(in crate::cli) struct Export {
 
 pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
     check_new(&arguments.out, arguments.force)?;
-    let from_file = recipient_file(&arguments.recipient)?;
+    let in_file = arguments.recipient.in_file()?;
     let (token, from_uri) = arguments.token.open(context)?;
     let key = token.key(&arguments.key.spec(from_uri)?)?;
-    let recipient = match from_file {
-        Some(recipient) => recipient,
-        None => recipient_on_token(&token, &arguments.recipient)?,
-    };
+    let recipient = arguments.recipient.checked(context, &token, in_file)?;
     let fingerprint = recipient.fingerprint();
-    context.note(&format!(
-        "recipient {} key, fingerprint {fingerprint}",
-        recipient.key_type()
-    ));
-    match arguments.fingerprint {
-        Some(expected) if expected != fingerprint => {
-            return Err(Failure::FingerprintMismatch {
-                expected,
-                found: fingerprint,
-            });
-        }
-        Some(_) | None => {}
-    }
-    recipient.check_recipient().map_err(HsmError::from)?;
     let suite = match arguments.suite {
         Some(suite) => suite,
         None => strongest_suite(&token, &recipient)?,

@@ -168,6 +168,14 @@ fn one(
     if let Some(suite) = done.suite {
         event.insert("suite".into(), suite.name().into());
     }
+    if let Some(flag) = done.wider {
+        event.insert("wider".into(), flag.name().into());
+        context.note(&format!(
+            "warning: key '{}' on the target may more than a copy would: {} is not as it should be",
+            key.name(),
+            flag.attribute()
+        ));
+    }
     context.event(event);
     let proved = match evidence {
         Some(name) => format!("proved by {name}"),
@@ -175,11 +183,7 @@ fn one(
     };
     context.note(&format!(
         "{} {} key '{}': {proved}",
-        match done.outcome {
-            crate::migration::Outcome::Migrated => "migrated",
-            crate::migration::Outcome::AlreadyThere => "already there:",
-            crate::migration::Outcome::Completed => "completed",
-        },
+        done.outcome.words(),
         key.key_type,
         key.name()
     ));

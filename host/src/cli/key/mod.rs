@@ -3,6 +3,7 @@
 mod arguments;
 mod create;
 mod export;
+mod import;
 mod import_public;
 mod list;
 mod migrate;
@@ -25,6 +26,8 @@ pub(super) enum Command {
     Public(public::Public),
     /// Wrap a key for a recipient and write the blob to a file.
     Export(export::Export),
+    /// Take the key out of an export.
+    Import(import::Import),
     /// Put a public key on a token, to wrap keys for it.
     ImportPublic(import_public::ImportPublic),
     /// Move a key to another token, and prove the copy.
@@ -37,6 +40,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
         Command::List { token } => list::list(context, &token),
         Command::Public(arguments) => public::public(context, &arguments),
         Command::Export(arguments) => export::export(context, &arguments),
+        Command::Import(arguments) => import::import(context, &arguments),
         Command::ImportPublic(arguments) => import_public::import_public(context, &arguments),
         Command::Migrate(arguments) => migrate::migrate(context, arguments),
     }

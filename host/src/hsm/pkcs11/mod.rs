@@ -10,6 +10,7 @@
     reason = "a few functions of the module are called directly, and its configuration is passed as a C string"
 )]
 
+mod login;
 mod module;
 mod objects;
 mod operations;

@@ -10,8 +10,10 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error, Rv, RvError};
 use cryptoki::slot::Slot;
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_MECHANISM_INFO, CK_MECHANISM_TYPE, CK_TOKEN_INFO, CKF_TOKEN_INITIALIZED,
-    CKF_USER_PIN_COUNT_LOW, CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED,
+    CK_EFFECTIVELY_INFINITE, CK_FUNCTION_LIST, CK_MECHANISM_INFO, CK_MECHANISM_TYPE,
+    CK_SESSION_HANDLE, CK_TOKEN_INFO, CK_ULONG, CK_UNAVAILABLE_INFORMATION,
+    CKF_PROTECTED_AUTHENTICATION_PATH, CKF_TOKEN_INITIALIZED, CKF_USER_PIN_COUNT_LOW,
+    CKF_USER_PIN_FINAL_TRY, CKF_USER_PIN_INITIALIZED, CKF_USER_PIN_LOCKED, CKF_WRITE_PROTECTED,
 };
 
 use super::failure;
@@ -63,6 +65,12 @@ pub struct TokenInfo {
     pub initialized: bool,
     /// The state of the user PIN.
     pub pin: PinState,
+    /// Whether the PIN is entered at the token itself (`CKF_PROTECTED_AUTHENTICATION_PATH`).
+    pub pin_pad: bool,
+    /// Whether nothing on it can be changed (`CKF_WRITE_PROTECTED`).
+    pub write_protected: bool,
+    /// How many sessions a process can have at once, where the token says so and there is a limit.
+    pub session_limit: Option<u64>,
 }
 
 /// A loaded and initialised module.
@@ -183,7 +191,8 @@ impl Module {
         slots.into_iter().map(|slot| self.token(slot)).collect()
     }
 
-    fn token(&self, slot: Slot) -> Result<TokenInfo, HsmError> {
+    /// Describes the token in a slot.
+    pub(super) fn token(&self, slot: Slot) -> Result<TokenInfo, HsmError> {
         let mut info = CK_TOKEN_INFO::default();
         let missing = || failure(&Error::NullFunctionPointer);
         let get = { self.functions.C_GetTokenInfo }.ok_or_else(missing)?;
@@ -217,7 +226,18 @@ impl Module {
             slot: slot.id(),
             initialized: flags & CKF_TOKEN_INITIALIZED != 0,
             pin,
+            pin_pad: flags & CKF_PROTECTED_AUTHENTICATION_PATH != 0,
+            write_protected: flags & CKF_WRITE_PROTECTED != 0,
+            session_limit: session_limit(info.ulMaxSessionCount),
         })
+    }
+
+    /// Closes a session by its number. One that is closed already is just as well.
+    pub(super) fn close_session(&self, session: CK_SESSION_HANDLE) {
+        if let Some(close) = { self.functions.C_CloseSession } {
+            // SAFETY: the function comes from the initialised module, and takes a number that it checks (PKCS#11 v3.1 §5.6.2).
+            let _ = unsafe { close(session) };
+        }
     }
 
     /// What the token in this slot says about a mechanism, if it knows the id. An id that is listed proves nothing; one that is
@@ -233,4 +253,11 @@ impl Module {
         let value = unsafe { get(slot.into(), mechanism, &raw mut info) };
         (Rv::from(value) == Rv::Ok).then_some(info)
     }
+}
+
+/// `ulMaxSessionCount` of a token, if it says a number.
+fn session_limit(count: CK_ULONG) -> Option<u64> {
+    let known = count != CK_EFFECTIVELY_INFINITE && count != CK_UNAVAILABLE_INFORMATION;
+    #[allow(clippy::useless_conversion, reason = "CK_ULONG has 32 bits on Windows")]
+    known.then_some(count.into())
 }

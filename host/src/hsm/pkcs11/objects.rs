@@ -1,5 +1,6 @@
 //! Objects on a token: finding them, reading their attributes, and the templates new ones are made from.
 
+use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
 use cryptoki::object::{Attribute, AttributeType, KeyType as CkKeyType, ObjectClass, ObjectHandle};
 use cryptoki::types::Ulong;
@@ -12,9 +13,9 @@ use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, Flags, KeyClass, KeyType};
 use crate::hsm::public_key::{PublicKey, PublicNumbers};
 
-/// How the token's functions name an object while a session with the token is open.
+/// How the token's functions name an object, and the login for which that is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hsm) struct KeyHandle(pub(super) ObjectHandle);
+pub(in crate::hsm) struct KeyHandle(pub(super) ObjectHandle, pub(super) u64);
 
 /// Which objects are looked for; what is not given matches all.
 #[derive(Clone, Copy, Default)]
@@ -61,7 +62,12 @@ impl Connection {
             .session()
             .find_objects(&template)
             .map_err(|error| failure(&error))?;
-        Ok(found.into_iter().map(KeyHandle).collect())
+        // A token that has logged the process out finds less, and says nothing.
+        if self.is_logged_out() {
+            let code = RvError::UserNotLoggedIn;
+            return Err(failure(&Error::Pkcs11(code, Function::FindObjects)));
+        }
+        Ok(found.into_iter().map(|object| self.named(object)).collect())
     }
 
     /// Reads what is of interest about a key object of this class.
@@ -139,7 +145,7 @@ impl Connection {
             .filter_map(|one| self.session().get_attributes(handle.0, &[*one]).ok())
             .flatten()
             .collect();
-        if each.is_empty() {
+        if each.is_empty() || self.is_lost() {
             return Err(failure(&error));
         }
         Ok(each)

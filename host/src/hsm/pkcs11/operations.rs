@@ -93,8 +93,15 @@ impl SessionObject<'_> {
         self.handle
     }
 
+    /// The session may be lost now without this object being lost.
+    fn let_go(&self) {
+        let held = self.connection.objects();
+        held.set(held.get().saturating_sub(1));
+    }
+
     /// Lets the object be, for it lives on the token and is as it should be.
     pub(in crate::hsm) fn keep(self) {
+        self.let_go();
         std::mem::forget(self);
     }
 }
@@ -103,6 +110,7 @@ impl Drop for SessionObject<'_> {
     fn drop(&mut self) {
         // There is nobody to tell; should the token refuse, the object still ends with the session.
         let _ = self.connection.session().destroy_object(self.handle.0);
+        self.let_go();
     }
 }
 
@@ -132,7 +140,7 @@ impl Connection {
             let attributes = template(KeyClass::Secret, key_type, label, id, own, flags, wording);
             self.session().generate_key(&mechanism, &attributes)
         })
-        .map(KeyHandle)
+        .map(|object| self.named(object))
         .map_err(|error| failure(&error))
     }
 
@@ -178,7 +186,7 @@ impl Connection {
                     .generate_key_pair(&mechanism, &public, &private)
             })
         })
-        .map(|(public, private)| (KeyHandle(public), KeyHandle(private)))
+        .map(|(public, private)| (self.named(public), self.named(private)))
     }
 
     /// Makes an object of a public key.
@@ -198,7 +206,7 @@ impl Connection {
                 self.session().create_object(&attributes)
             })
         })
-        .map(KeyHandle)
+        .map(|object| self.named(object))
     }
 
     /// Derives an AES-256 key from a private EC key and a peer's uncompressed point (`CKM_ECDH1_DERIVE`).
@@ -224,7 +232,7 @@ impl Connection {
             self.session()
                 .derive_key(&mechanism, private.0, &attributes)
         })
-        .map(KeyHandle)
+        .map(|object| self.named(object))
         .map_err(|error| failure(&error))?;
         let guard = self.guard(handle);
         let found = self.read(handle, KeyClass::Secret)?.key_type;
@@ -241,6 +249,7 @@ impl Connection {
 
     /// Ties a session object to the life of a guard.
     pub(in crate::hsm) fn guard(&self, handle: KeyHandle) -> SessionObject<'_> {
+        self.objects().set(self.objects().get() + 1);
         SessionObject {
             connection: self,
             handle,

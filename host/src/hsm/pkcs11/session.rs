@@ -1,35 +1,45 @@
-//! Sessions and the login. A login belongs to process and token and ends with the token's last session, so an anchor session
-//! holds it while any connection to that token is open.
+//! Sessions: each connection has one of its own, and replaces it when the token has lost it.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::cell::{Cell, Ref, RefCell};
+use std::mem::ManuallyDrop;
+use std::sync::Arc;
 
-use cryptoki::error::{Error, RvError};
-use cryptoki::session::{Session, UserType};
+use cryptoki::object::ObjectHandle;
+use cryptoki::session::Session;
 use cryptoki::slot::Slot;
-use secrecy::SecretString;
 
-use super::failure;
-use super::module::{Module, PinState, TokenInfo};
+use super::login::{Login, Opened, forget, is_lost};
+use super::module::{Module, TokenInfo};
+use super::objects::KeyHandle;
 use crate::hsm::error::HsmError;
+use crate::hsm::pin::Credentials;
 
-/// One login, and the session that keeps it.
-struct Login {
-    module: Arc<Module>,
-    slot: Slot,
-    /// Never used for anything; it closes when the last connection is gone, which logs out.
-    _anchor: Mutex<Session>,
-}
-
-/// The logins of this process, by module and slot.
-static LOGINS: Mutex<BTreeMap<(PathBuf, u64), Weak<Login>>> = Mutex::new(BTreeMap::new());
+/// The login of a session that is closed.
+const NO_LOGIN: u64 = u64::MAX;
 
 /// A session of its own with a token the process is logged in to. For one thread at a time; others get their own with
 /// [`Connection::another`].
 pub(in crate::hsm) struct Connection {
     login: Arc<Login>,
-    session: Session,
+    session: ManuallyDrop<RefCell<Session>>,
+    /// The login that the session belongs to.
+    epoch: Cell<u64>,
+    telling: bool,
+    /// Whether an operation is under way that will be done again as a whole if the session is lost.
+    busy: Cell<bool>,
+    /// How many objects somebody holds that would be lost with the session.
+    objects: Cell<usize>,
+    /// Whether the session has seen nothing but success, and leaves no operation unfinished.
+    clean: Cell<bool>,
+}
+
+/// Marks the time in which an operation will be done again if the session is lost.
+pub(in crate::hsm) struct Busy<'c>(&'c Cell<bool>);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 impl Connection {
@@ -37,95 +47,103 @@ impl Connection {
     pub(in crate::hsm) fn open(
         module: &Arc<Module>,
         token: &TokenInfo,
-        pin: &SecretString,
+        credentials: &Credentials,
     ) -> Result<Self, HsmError> {
-        let slot = Slot::try_from(token.slot).map_err(|error| failure(&error))?;
-        let mut logins = LOGINS.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (module.path().to_path_buf(), token.slot);
-        let login = match logins.get(&key).and_then(Weak::upgrade) {
-            Some(login) => login,
-            None => {
-                let anchor = open_session(module, slot)?;
-                log_in(&anchor, module, token, pin)?;
-                let login = Arc::new(Login {
-                    module: Arc::clone(module),
-                    slot,
-                    _anchor: Mutex::new(anchor),
-                });
-                logins.insert(key, Arc::downgrade(&login));
-                login
-            }
-        };
-        let session = open_session(module, slot)?;
-        Ok(Self { login, session })
+        Self::under(Login::of(module, token, credentials)?)
     }
 
-    /// Opens a further session under the same login.
+    /// Takes a further session under the same login.
     pub(in crate::hsm) fn another(&self) -> Result<Self, HsmError> {
+        Self::under(Arc::clone(&self.login))
+    }
+
+    fn under(login: Arc<Login>) -> Result<Self, HsmError> {
+        let Opened {
+            session,
+            epoch,
+            telling,
+        } = login.session()?;
         Ok(Self {
-            login: Arc::clone(&self.login),
-            session: open_session(&self.login.module, self.login.slot)?,
+            login,
+            session: ManuallyDrop::new(RefCell::new(session)),
+            epoch: Cell::new(epoch),
+            telling,
+            busy: Cell::new(false),
+            objects: Cell::new(0),
+            clean: Cell::new(true),
         })
     }
 
+    /// Begins an operation that can be done again as a whole. Nothing if it is part of one that can, or if somebody holds an
+    /// object that a new session would not have.
+    pub(in crate::hsm) fn begin(&self) -> Option<Busy<'_>> {
+        if self.objects.get() > 0 || self.busy.replace(true) {
+            return None;
+        }
+        Some(Busy(&self.busy))
+    }
+
+    /// Whether the session or the login is lost. The token is asked, because tokens differ in how they fail then.
+    pub(in crate::hsm) fn is_lost(&self) -> bool {
+        is_lost(&self.session(), self.telling)
+    }
+
+    /// As [`Connection::is_lost`], after a failure: nobody else shall get the session, in whatever state it is.
+    pub(in crate::hsm) fn is_lost_after_failure(&self) -> bool {
+        self.clean.set(false);
+        self.is_lost()
+    }
+
+    /// Takes a new session in place of a lost one, and logs in again if that is lost too.
+    pub(in crate::hsm) fn renew(&self) -> Result<(), HsmError> {
+        // Closed before the new one is opened: a server that starts anew gives out the same numbers again.
+        self.module().close_session(self.session().handle());
+        self.epoch.set(NO_LOGIN);
+        let Opened { session, epoch, .. } = self.login.renew()?;
+        forget(self.session.replace(session));
+        self.epoch.set(epoch);
+        self.clean.set(true);
+        Ok(())
+    }
+
+    /// Whether this still names an object: it was found under the login that the session belongs to.
+    pub(in crate::hsm) fn knows(&self, key: KeyHandle) -> bool {
+        key.1 == self.epoch.get()
+    }
+
+    /// What the token calls an object, with the login for which that is good.
+    pub(super) fn named(&self, object: ObjectHandle) -> KeyHandle {
+        KeyHandle(object, self.epoch.get())
+    }
+
+    /// Whether a token that tells so says that the process is not logged in.
+    pub(super) fn is_logged_out(&self) -> bool {
+        self.telling && is_lost(&self.session(), self.telling)
+    }
+
+    /// How many objects somebody holds that end with the session.
+    pub(super) fn objects(&self) -> &Cell<usize> {
+        &self.objects
+    }
+
     pub(super) fn module(&self) -> &Module {
-        &self.login.module
+        self.login.module()
     }
 
     pub(super) fn slot(&self) -> Slot {
-        self.login.slot
+        self.login.slot()
     }
 
-    pub(super) fn session(&self) -> &Session {
-        &self.session
+    pub(super) fn session(&self) -> Ref<'_, Session> {
+        self.session.borrow()
     }
 }
 
-/// Opens a session that may change the token, or else one that may not.
-fn open_session(module: &Module, slot: Slot) -> Result<Session, HsmError> {
-    match module.context().open_rw_session(slot) {
-        Err(Error::Pkcs11(RvError::TokenWriteProtected, _)) => {
-            module.context().open_ro_session(slot)
-        }
-        result => result,
-    }
-    .map_err(|error| failure(&error))
-}
-
-fn log_in(
-    session: &Session,
-    module: &Module,
-    token: &TokenInfo,
-    pin: &SecretString,
-) -> Result<(), HsmError> {
-    let Err(error) = session.login(UserType::User, Some(pin)) else {
-        return Ok(());
-    };
-    let Error::Pkcs11(value, _) = &error else {
-        return Err(failure(&error));
-    };
-    let label = token.label.clone();
-    match value {
-        RvError::UserAlreadyLoggedIn => Ok(()),
-        RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange => {
-            // Asked again, because this wrong PIN may have used up the last try but one.
-            let now = module.tokens().unwrap_or_default();
-            let state = now
-                .iter()
-                .find(|other| other.slot == token.slot)
-                .map_or(token.pin, |other| other.pin);
-            Err(match state {
-                PinState::Locked => HsmError::PinLocked { token: label },
-                PinState::Ready | PinState::NotSet | PinState::TriesUsed | PinState::LastTry => {
-                    HsmError::PinIncorrect {
-                        token: label,
-                        last_try: state == PinState::LastTry,
-                    }
-                }
-            })
-        }
-        RvError::PinLocked => Err(HsmError::PinLocked { token: label }),
-        RvError::UserPinNotInitialized => Err(HsmError::PinNotSet { token: label }),
-        _ => Err(failure(&error)),
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses the field after this; the connection is being dropped, and its other fields do not refer to it.
+        let session = unsafe { ManuallyDrop::take(&mut self.session) };
+        self.login
+            .give_back(session.into_inner(), self.epoch.get(), self.clean.get());
     }
 }

@@ -124,7 +124,7 @@ impl Connection {
                     let mechanism = CkMechanism::KbkdfCounter(parameters);
                     self.session()
                         .derive_key(&mechanism, master.0, &attributes)
-                        .map(KeyHandle)
+                        .map(|handle| self.named(handle))
                 }
                 Diversification::EcbEncryptData => self.derive_by_ecb(master, input, &attributes),
             }
@@ -169,7 +169,7 @@ impl Connection {
         };
         Rv::from(value).into_result(Function::DeriveKey)?;
         // SAFETY: the module has just made this handle in this session.
-        Ok(KeyHandle(unsafe { ObjectHandle::new_from_raw(handle) }))
+        Ok(self.named(unsafe { ObjectHandle::new_from_raw(handle) }))
     }
 
     /// Unwraps an AES-256 key with `CKA_VALUE_LEN` in the template, which some tokens want and others refuse.

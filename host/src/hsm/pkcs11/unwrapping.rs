@@ -99,7 +99,7 @@ impl Connection {
         };
         Rv::from(value).into_result(Function::UnwrapKey)?;
         // SAFETY: the module has just made this handle in this session.
-        Ok(KeyHandle(unsafe { ObjectHandle::new_from_raw(handle) }))
+        Ok(self.named(unsafe { ObjectHandle::new_from_raw(handle) }))
     }
 }
 

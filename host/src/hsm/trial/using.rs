@@ -9,7 +9,7 @@ use super::open::results::{MacAlgorithm, Way};
 use super::open::{self};
 use super::throwaway::ThrowAway;
 use super::wrapping::judge;
-use super::{Answer, Difference, Fact, Finding, answer, settle};
+use super::{Answer, Difference, Fact, Finding, answer};
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, KeyType};
 use crate::hsm::pkcs11::{Diversification, SignMechanism};
@@ -107,7 +107,7 @@ impl Token {
         let key = match self.throw_away(rsa) {
             Ok(key) => key,
             Err(error) => {
-                let finding = settle(Err(error))?;
+                let finding = self.settle(Err(error))?;
                 return Ok(facts.map(|fact| (fact, finding.clone())).to_vec());
             }
         };
@@ -117,14 +117,14 @@ impl Token {
         };
         let [whole, pkcs1, pss] = facts;
         Ok(vec![
-            (whole, settle(comes_out)?),
+            (whole, self.settle(comes_out)?),
             (
                 pkcs1,
-                settle(self.try_rsa_signature(&key, SignMechanism::RsaPkcs1Sha256))?,
+                self.settle(self.try_rsa_signature(&key, SignMechanism::RsaPkcs1Sha256))?,
             ),
             (
                 pss,
-                settle(self.try_rsa_signature(&key, SignMechanism::RsaPssSha256))?,
+                self.settle(self.try_rsa_signature(&key, SignMechanism::RsaPssSha256))?,
             ),
         ])
     }

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 
 use crate::firmware::{self, Variant};
+use crate::kryoptic;
 use crate::screen::Screen;
 use crate::setup;
 
@@ -68,13 +69,28 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "setup",
         action: Action::Call {
-            run: |screen, _| setup::ensure(screen),
+            run: |screen, environment| {
+                setup::ensure(screen, setup::Need::Tests)?;
+                if let Some(library) = kryoptic::built() {
+                    environment.push(("KEYFERRY_KRYOPTIC", library.into()));
+                }
+                Ok(())
+            },
             by_hand: "cargo xtask setup",
         },
     },
     Step {
         name: "formatting",
         action: Action::Cargo(cargo(&["fmt", "--all", "--check"])),
+    },
+    Step {
+        name: "formatting: kryoptic",
+        action: Action::Cargo(cargo(&[
+            "fmt",
+            "--manifest-path",
+            "tests/kryoptic/Cargo.toml",
+            "--check",
+        ])),
     },
     Step {
         name: "clippy: host packages",

@@ -1,8 +1,10 @@
 //! How missing prerequisites get onto the machine: rustup for Rust's, apt for the system's, advice where neither may.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
 use super::prerequisites::{Package, Prerequisite, Remedy};
+use crate::kryoptic;
 use crate::process::{self, ask, command};
 use crate::screen::{BAD, Screen};
 
@@ -11,8 +13,16 @@ use crate::screen::{BAD, Screen};
 pub(super) struct Installer {
     /// For people.
     pub(super) name: &'static str,
-    /// Program and arguments, in this order.
-    pub(super) commands: Vec<Vec<String>>,
+    pub(super) work: Work,
+}
+
+/// What an installer does.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Program and arguments of each command, in this order.
+    Commands(Vec<Vec<String>>),
+    /// Builds kryoptic.
+    Kryoptic,
 }
 
 /// What may be done about system packages.
@@ -55,24 +65,26 @@ impl Access {
 /// What has to run to bring in `missing`.
 pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Installer> {
     let (mut targets, mut components, mut packages) = (Vec::new(), Vec::new(), Vec::new());
+    let mut kryoptic = false;
     for prerequisite in missing {
         match prerequisite.remedy {
             Remedy::RustTarget(name) => targets.push(name),
             Remedy::RustComponent(name) => components.push(name),
             Remedy::Package(package) => packages.push(package.apt),
+            Remedy::Kryoptic => kryoptic = true,
         }
     }
     let mut installers = Vec::new();
     if !components.is_empty() {
         installers.push(Installer {
             name: "rustup, components",
-            commands: vec![words(&[&["rustup", "component", "add"], &components])],
+            work: Work::Commands(vec![words(&[&["rustup", "component", "add"], &components])]),
         });
     }
     if !targets.is_empty() {
         installers.push(Installer {
             name: "rustup, targets",
-            commands: vec![words(&[&["rustup", "target", "add"], &targets])],
+            work: Work::Commands(vec![words(&[&["rustup", "target", "add"], &targets])]),
         });
     }
     if let (false, Some(prefix)) = (packages.is_empty(), access.prefix()) {
@@ -80,7 +92,7 @@ pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Insta
         let apt: &[&str] = &["apt-get", "-o", "DPkg::Lock::Timeout=600"];
         installers.push(Installer {
             name: "apt",
-            commands: vec![
+            work: Work::Commands(vec![
                 words(&[prefix, apt, &["update"]]),
                 // Recommended packages would bring in QEMU's windows and sound.
                 words(&[
@@ -89,55 +101,87 @@ pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Insta
                     &["install", "--yes", "--no-install-recommends"],
                     &packages,
                 ]),
-            ],
+            ]),
+        });
+    }
+    // Without the packages it would fail after a long time.
+    if kryoptic && (packages.is_empty() || access.prefix().is_some()) {
+        installers.push(Installer {
+            name: "kryoptic",
+            work: Work::Kryoptic,
         });
     }
     installers
 }
 
 impl Installer {
-    /// Runs the commands. What fails is shown and not fatal: probing again decides, and stale package lists may do.
+    /// Does the work. What fails is shown and not fatal: probing again decides, and stale package lists may do.
     pub(super) fn run(&self, screen: &Screen) {
-        for words in &self.commands {
-            let Some((program, arguments)) = words.split_first() else {
-                continue;
-            };
-            let mut command: Command = command(program, arguments);
-            let shown = process::line(&command);
-            let watch = screen.watch(&shown);
-            let finished = process::run(&mut command, &watch);
-            drop(watch);
-            match finished {
-                Ok(finished) if finished.status.success() => {}
-                Ok(finished) => {
-                    if screen.is_live() {
-                        screen.say(finished.output.trim_end());
+        match &self.work {
+            Work::Commands(commands) => {
+                for words in commands {
+                    if let Some((program, arguments)) = words.split_first() {
+                        run_one(screen, &mut command(program, arguments));
                     }
-                    screen.mark(BAD, "failed", format!("{shown} ({})", finished.status));
+                }
+            }
+            Work::Kryoptic => match kryoptic::build_command() {
+                Ok(mut cargo) => {
+                    if run_one(screen, &mut cargo)
+                        && let Err(error) = kryoptic::remember_sources()
+                    {
+                        screen.mark(BAD, "failed", format!("{error:#}"));
+                    }
                 }
                 Err(error) => screen.mark(BAD, "failed", format!("{error:#}")),
-            }
+            },
         }
     }
+}
+
+/// Runs one command and shows it if it fails; says whether it did well.
+fn run_one(screen: &Screen, command: &mut Command) -> bool {
+    let shown = process::line(command);
+    let watch = screen.watch(&shown);
+    let finished = process::run(command, &watch);
+    drop(watch);
+    match finished {
+        Ok(finished) if finished.status.success() => return true,
+        Ok(finished) => {
+            if screen.is_live() {
+                screen.say(finished.output.trim_end());
+            }
+            screen.mark(BAD, "failed", format!("{shown} ({})", finished.status));
+        }
+        Err(error) => screen.mark(BAD, "failed", format!("{error:#}")),
+    }
+    false
 }
 
 /// What a person can type to bring in `missing`, one line each.
 pub(super) fn advice(missing: &[&Prerequisite]) -> Vec<String> {
     let mut lines: Vec<String> = installers(missing, Access::None)
         .into_iter()
-        .flat_map(|installer| installer.commands)
+        .flat_map(|installer| match installer.work {
+            Work::Commands(commands) => commands,
+            Work::Kryoptic => Vec::new(),
+        })
         .map(|words| format!("any system     {}", words.join(" ")))
         .collect();
     let packages: Vec<Package> = missing
         .iter()
         .filter_map(|prerequisite| match prerequisite.remedy {
             Remedy::Package(package) => Some(package),
-            Remedy::RustTarget(_) | Remedy::RustComponent(_) => None,
+            Remedy::RustTarget(_) | Remedy::RustComponent(_) | Remedy::Kryoptic => None,
         })
         .collect();
     if !packages.is_empty() {
         let names = |of: fn(&Package) -> &'static str| {
-            packages.iter().map(of).collect::<Vec<_>>().join(" ")
+            let mut names: Vec<_> = packages.iter().map(of).collect();
+            // Elsewhere one package may hold what are several here.
+            let mut seen = BTreeSet::new();
+            names.retain(|name| seen.insert(*name));
+            names.join(" ")
         };
         lines.push(format!(
             "Debian, Ubuntu sudo apt-get install {}",
@@ -151,6 +195,12 @@ pub(super) fn advice(missing: &[&Prerequisite]) -> Vec<String> {
             "macOS          brew install {}",
             names(|package| package.brew)
         ));
+    }
+    if missing
+        .iter()
+        .any(|prerequisite| prerequisite.remedy == Remedy::Kryoptic)
+    {
+        lines.push("any system     cargo xtask setup".to_owned());
     }
     lines
 }
@@ -176,19 +226,20 @@ mod tests {
     }
 
     #[test]
-    fn the_package_lists_are_fetched_before_packages_are_installed() {
-        let apt = installers(&all(), Access::Sudo)
-            .pop()
-            .expect("apt is the last one");
+    fn the_package_lists_are_fetched_before_packages_are_installed_and_kryoptic_is_built() {
+        let mut installers = installers(&all(), Access::Sudo);
+        let kryoptic = installers.pop().expect("kryoptic is the last one");
+        assert_eq!(kryoptic.work, Work::Kryoptic);
+        let Some(Work::Commands(apt)) = installers.pop().map(|apt| apt.work) else {
+            panic!("apt comes before it");
+        };
         assert_eq!(
-            apt.commands
-                .iter()
-                .map(|words| words.join(" "))
-                .collect::<Vec<_>>(),
+            apt.iter().map(|words| words.join(" ")).collect::<Vec<_>>(),
             [
                 "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 update",
                 "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install --yes \
-                 --no-install-recommends qemu-system-arm softhsm2 openssl opensc-pkcs11",
+                 --no-install-recommends qemu-system-arm softhsm2 openssl opensc libnss3 libnss3-tools \
+                 python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1",
             ]
         );
     }
@@ -209,9 +260,12 @@ mod tests {
             [
                 "any system     rustup component add rustfmt clippy",
                 "any system     rustup target add thumbv6m-none-eabi thumbv7em-none-eabi riscv32imac-unknown-none-elf",
-                "Debian, Ubuntu sudo apt-get install qemu-system-arm softhsm2 openssl opensc-pkcs11",
-                "Fedora         sudo dnf install qemu-system-arm softhsm openssl opensc",
-                "macOS          brew install qemu softhsm openssl@3 opensc",
+                "Debian, Ubuntu sudo apt-get install qemu-system-arm softhsm2 openssl opensc libnss3 libnss3-tools \
+                 python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1",
+                "Fedora         sudo dnf install qemu-system-arm softhsm openssl opensc nss-softokn nss-tools \
+                 python3-cryptography pkgconf-pkg-config openssl-devel sqlite-devel clang-libs",
+                "macOS          brew install qemu softhsm openssl@3 opensc nss cryptography pkgconf sqlite llvm",
+                "any system     cargo xtask setup",
             ]
         );
     }

@@ -2,13 +2,14 @@
 
 mod install;
 mod prerequisites;
+mod probe;
 
 use serde_json::{Map, json};
 
 use crate::Outcome;
 use crate::screen::{self, BAD, GOOD, NOTE, Screen};
 use install::Access;
-pub(crate) use prerequisites::softhsm_module;
+pub(crate) use prerequisites::{Need, softhsm_module};
 use prerequisites::{PREREQUISITES, Prerequisite};
 
 /// What a prerequisite's line says.
@@ -19,13 +20,14 @@ enum State {
     Missing,
 }
 
-/// Installs what is missing; the door.
+/// Installs what is missing of what is needed; the door.
 ///
 /// # Errors
 /// If stdout cannot be written. What stays missing is in the outcome.
-pub(crate) fn run(screen: &Screen) -> anyhow::Result<Outcome> {
-    let missing = survey(screen, PREREQUISITES.iter(), State::Present)?;
-    let present = PREREQUISITES.len() - missing.len();
+pub(crate) fn run(screen: &Screen, need: Need) -> anyhow::Result<Outcome> {
+    let wanted = || PREREQUISITES.iter().filter(|one| one.need <= need);
+    let missing = survey(screen, wanted(), State::Present)?;
+    let present = wanted().count() - missing.len();
     let installers = if missing.is_empty() {
         Vec::new()
     } else {
@@ -59,8 +61,8 @@ pub(crate) fn check(screen: &Screen) -> anyhow::Result<Outcome> {
 ///
 /// # Errors
 /// If a prerequisite is missing and could not be installed; the screen has then said which and what to do.
-pub(crate) fn ensure(screen: &Screen) -> anyhow::Result<()> {
-    let outcome = run(screen)?;
+pub(crate) fn ensure(screen: &Screen, need: Need) -> anyhow::Result<()> {
+    let outcome = run(screen, need)?;
     anyhow::ensure!(outcome.ok, "this machine lacks what is listed above");
     Ok(())
 }

@@ -1,8 +1,6 @@
-//! What a machine must have, one row each, and how to find out that it does.
+//! What a machine must have, one row each.
 
-use std::path::PathBuf;
-
-use crate::process::{ask, command};
+use super::probe::Probe;
 
 /// One thing the doors need.
 pub(crate) struct Prerequisite {
@@ -10,24 +8,21 @@ pub(crate) struct Prerequisite {
     pub(crate) name: &'static str,
     /// What breaks without it.
     pub(crate) why: &'static str,
+    /// Who can do without it.
+    pub(crate) need: Need,
     /// All of these must succeed; the answer to the first is shown.
     pub(crate) probes: &'static [Probe],
     /// Where it comes from.
     pub(crate) remedy: Remedy,
 }
 
-/// A question put to the thing itself: a package database may be wrong, or not know it.
-pub(crate) enum Probe {
-    /// The program runs, exits with 0 and prints a line with `text` in it.
-    Says {
-        program: &'static str,
-        arguments: &'static [&'static str],
-        text: &'static str,
-    },
-    /// rustc has a `core` library for this target.
-    RustTarget(&'static str),
-    /// A file is at one of the known places.
-    File(&'static [&'static str]),
+/// Which doors need a prerequisite. What the demo needs, all others need too.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Need {
+    /// The demo.
+    Demo,
+    /// The tests, and who asks for everything.
+    Tests,
 }
 
 /// Where a prerequisite comes from.
@@ -39,6 +34,8 @@ pub(crate) enum Remedy {
     RustComponent(&'static str),
     /// A system package.
     Package(Package),
+    /// Our own build of kryoptic; the system packages for it come first.
+    Kryoptic,
 }
 
 /// A system package's name with each package manager that the advice speaks of.
@@ -54,6 +51,7 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         name: "rustfmt",
         why: "checks the formatting",
+        need: Need::Tests,
         probes: &[Probe::Says {
             program: "cargo",
             arguments: &["fmt", "--version"],
@@ -64,6 +62,7 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         name: "clippy",
         why: "checks the code for mistakes",
+        need: Need::Tests,
         probes: &[Probe::Says {
             program: "cargo",
             arguments: &["clippy", "--version"],
@@ -74,24 +73,28 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         name: "thumbv6m-none-eabi",
         why: "builds the firmware for Cortex-M0, ECDH only",
+        need: Need::Tests,
         probes: &[Probe::RustTarget("thumbv6m-none-eabi")],
         remedy: Remedy::RustTarget("thumbv6m-none-eabi"),
     },
     Prerequisite {
         name: "thumbv7em-none-eabi",
         why: "builds the firmware for Cortex-M4, the emulated board",
+        need: Need::Demo,
         probes: &[Probe::RustTarget("thumbv7em-none-eabi")],
         remedy: Remedy::RustTarget("thumbv7em-none-eabi"),
     },
     Prerequisite {
         name: "riscv32imac-unknown-none-elf",
         why: "builds the firmware for RISC-V",
+        need: Need::Tests,
         probes: &[Probe::RustTarget("riscv32imac-unknown-none-elf")],
         remedy: Remedy::RustTarget("riscv32imac-unknown-none-elf"),
     },
     Prerequisite {
         name: "qemu-system-arm",
         why: "emulates the board that the firmware runs on",
+        need: Need::Demo,
         probes: &[
             Probe::Says {
                 program: "qemu-system-arm",
@@ -113,6 +116,7 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         name: "softhsm2",
         why: "is the token that keys come from",
+        need: Need::Demo,
         probes: &[
             Probe::Says {
                 program: "softhsm2-util",
@@ -130,6 +134,7 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         name: "openssl",
         why: "opens wrapped keys in tests, independently of this code",
+        need: Need::Tests,
         probes: &[
             // macOS brings LibreSSL under this name; it cannot do AES key wrap.
             Probe::Says {
@@ -151,14 +156,134 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     },
     Prerequisite {
         name: "opensc",
-        why: "its spy shows tests each call that a token gets",
-        probes: &[Probe::File(SPY_MODULES)],
+        why: "shows tests each call that a token gets, and makes tokens of kryoptic",
+        need: Need::Tests,
+        probes: &[Probe::File(SPY_MODULES), Probe::Program("pkcs11-tool")],
         remedy: Remedy::Package(Package {
-            apt: "opensc-pkcs11",
+            apt: "opensc",
             dnf: "opensc",
             brew: "opensc",
         }),
     },
+    Prerequisite {
+        name: "nss softokn",
+        why: "is a second token, one that does not keep its word",
+        need: Need::Tests,
+        probes: &[Probe::File(NSS_MODULES)],
+        remedy: Remedy::Package(Package {
+            apt: "libnss3",
+            dnf: "nss-softokn",
+            brew: "nss",
+        }),
+    },
+    Prerequisite {
+        name: "certutil",
+        why: "makes tokens of NSS",
+        need: Need::Tests,
+        // macOS and Windows have another program of this name.
+        probes: &[Probe::Says {
+            program: "certutil",
+            arguments: &["--build-flags"],
+            text: "NSS",
+        }],
+        remedy: Remedy::Package(Package {
+            apt: "libnss3-tools",
+            dnf: "nss-tools",
+            brew: "nss",
+        }),
+    },
+    Prerequisite {
+        name: "python cryptography",
+        why: "opens wrapped keys in tests, more strictly than OpenSSL",
+        need: Need::Tests,
+        // The system's own Python: what else is called python3 may know nothing of the system's packages.
+        probes: &[Probe::Says {
+            program: "/usr/bin/python3",
+            arguments: &[
+                "-c",
+                "import cryptography; print('cryptography', cryptography.__version__)",
+            ],
+            text: "cryptography",
+        }],
+        remedy: Remedy::Package(Package {
+            apt: "python3-cryptography",
+            dnf: "python3-cryptography",
+            brew: "cryptography",
+        }),
+    },
+    Prerequisite {
+        name: "pkg-config",
+        why: "finds the libraries that kryoptic is built with",
+        need: Need::Tests,
+        probes: &[Probe::Says {
+            program: "pkg-config",
+            arguments: &["--version"],
+            text: ".",
+        }],
+        remedy: Remedy::Package(Package {
+            apt: "pkg-config",
+            dnf: "pkgconf-pkg-config",
+            brew: "pkgconf",
+        }),
+    },
+    Prerequisite {
+        name: "openssl headers",
+        why: "is what kryoptic is built with",
+        need: Need::Tests,
+        probes: &[Probe::Says {
+            program: "pkg-config",
+            arguments: &["--modversion", "libcrypto"],
+            text: "3.",
+        }],
+        remedy: Remedy::Package(Package {
+            apt: "libssl-dev",
+            dnf: "openssl-devel",
+            brew: "openssl@3",
+        }),
+    },
+    Prerequisite {
+        name: "sqlite headers",
+        why: "is what kryoptic is built with",
+        need: Need::Tests,
+        probes: &[Probe::Says {
+            program: "pkg-config",
+            arguments: &["--modversion", "sqlite3"],
+            text: "3.",
+        }],
+        remedy: Remedy::Package(Package {
+            apt: "libsqlite3-dev",
+            dnf: "sqlite-devel",
+            brew: "sqlite",
+        }),
+    },
+    Prerequisite {
+        name: "libclang",
+        why: "reads the headers that kryoptic is built with",
+        need: Need::Tests,
+        probes: &[Probe::Libclang],
+        remedy: Remedy::Package(Package {
+            apt: "libclang1",
+            dnf: "clang-libs",
+            brew: "llvm",
+        }),
+    },
+    Prerequisite {
+        name: "kryoptic",
+        why: "is a third token, the one that can do everything; it is built from source",
+        need: Need::Tests,
+        probes: &[Probe::Kryoptic],
+        remedy: Remedy::Kryoptic,
+    },
+];
+
+/// Where they put NSS's softokn.
+const NSS_MODULES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu/libsoftokn3.so",
+    "/usr/lib/aarch64-linux-gnu/libsoftokn3.so",
+    "/usr/lib/x86_64-linux-gnu/nss/libsoftokn3.so",
+    "/usr/lib64/libsoftokn3.so",
+    "/usr/local/opt/nss/lib/libsoftokn3.dylib",
+    "/opt/homebrew/opt/nss/lib/libsoftokn3.dylib",
 ];
 
 /// Where they put OpenSC's spy, a PKCS#11 module that writes down each call and passes it on.
@@ -196,37 +321,5 @@ impl Prerequisite {
         let mut answers = self.probes.iter().map(Probe::answer);
         let first = answers.next()??;
         answers.all(|answer| answer.is_some()).then_some(first)
-    }
-}
-
-impl Probe {
-    fn answer(&self) -> Option<String> {
-        match self {
-            Self::Says {
-                program,
-                arguments,
-                text,
-            } => {
-                let said = ask(&mut command(program, *arguments))?;
-                let line = said.lines().find(|line| line.contains(text))?;
-                Some(line.trim().to_owned())
-            }
-            Self::RustTarget(target) => {
-                let said = ask(&mut command(
-                    "rustc",
-                    ["--print", "target-libdir", "--target", target],
-                ))?;
-                let folder = PathBuf::from(said.trim());
-                let is_core = |name: &str| name.starts_with("libcore-") && name.ends_with(".rlib");
-                let mut files = folder.read_dir().ok()?.flatten();
-                files
-                    .any(|file| file.file_name().to_str().is_some_and(is_core))
-                    .then(|| "Rust target".to_owned())
-            }
-            Self::File(places) => {
-                let place = places.iter().find(|place| PathBuf::from(place).is_file())?;
-                Some((*place).to_owned())
-            }
-        }
     }
 }

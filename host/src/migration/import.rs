@@ -1,0 +1,139 @@
+//! Takes a key in from an export: the last two steps of a migration, when the origin is not there to ask.
+
+use keyferry_protocol::suite::Suite;
+
+use super::error::MigrationError;
+use super::landing::{Arrival, Landing};
+use super::{Done, Outcome};
+use crate::export::CopyProof;
+use crate::hsm::{
+    Comparison, Evidence, Flags, Held, HsmError, KeyClass, KeyDraft, KeyInfo, Token, answers,
+    compare, is_pair,
+};
+
+/// An export that is to become a key on a token.
+pub struct Import<'t> {
+    /// The target.
+    pub to: &'t Token,
+    /// The key of the target that the blob was wrapped for.
+    pub with: KeyInfo,
+    /// The suites to try; one, if it is known.
+    pub suites: Vec<Suite>,
+    /// What the key is to be.
+    pub draft: KeyDraft,
+    /// The attributes of its public half.
+    pub public_flags: Option<Flags>,
+    /// What the origin's copy answered to a random question.
+    pub proof: Option<CopyProof>,
+}
+
+impl Import<'_> {
+    /// Unwraps, proves as far as there is something to prove it by, and keeps the key. A key that is there already is compared and
+    /// left as it is.
+    ///
+    /// # Errors
+    /// [`MigrationError`]; the token is as before then.
+    pub fn run(&self, blob: &[u8]) -> Result<Done, MigrationError> {
+        let landing = Landing {
+            to: self.to,
+            draft: &self.draft,
+            public_flags: self.public_flags.as_ref(),
+        };
+        let present = landing.present()?;
+        let arrival = self.open(blob)?;
+        let twin = landing.twin(&arrival)?;
+        let evidence = self.evidence(twin.info())?;
+        let held = |key| Held {
+            token: self.to,
+            key,
+        };
+        if let Some(present) = present {
+            return match compare(held(twin.info()), held(&present))? {
+                Comparison::Different => Err(landing.occupied()),
+                Comparison::Unknown => Err(landing.cannot_know()),
+                Comparison::Same(_) => Ok(Done {
+                    outcome: if landing.complete()? {
+                        Outcome::Completed
+                    } else {
+                        Outcome::AlreadyThere
+                    },
+                    evidence,
+                    suite: Some(arrival.suite),
+                    wider: present.flags.widened_from(&self.draft.flags),
+                }),
+            };
+        }
+        let copy = landing.keep(&arrival)?;
+        if compare(held(twin.info()), held(&copy))? == Comparison::Different {
+            self.to.destroy(&copy)?;
+            return Err(self.other_key());
+        }
+        landing.complete()?;
+        Ok(Done {
+            outcome: Outcome::Migrated,
+            evidence,
+            suite: Some(arrival.suite),
+            wider: None,
+        })
+    }
+
+    /// Opens the KEK under the first suite that works.
+    fn open(&self, blob: &[u8]) -> Result<Arrival<'_>, MigrationError> {
+        let mut tried = Vec::new();
+        for suite in self.suites.iter().copied() {
+            match self.to.open_blob(&self.with, suite, blob) {
+                Ok((kek, rest)) => {
+                    return Ok(Arrival {
+                        kek,
+                        blob: rest.to_vec(),
+                        suite,
+                    });
+                }
+                Err(error @ (HsmError::SuiteRefused { .. } | HsmError::BlobRejected { .. })) => {
+                    tried.push((suite, error));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // Where one suite was named, or fits at all, the token's own words say most.
+        if tried.len() == 1
+            && let Some((_, error)) = tried.pop()
+        {
+            return Err(error.into());
+        }
+        Err(MigrationError::NotOpened {
+            to: self.to.label().into(),
+            tried: tried
+                .into_iter()
+                .map(|(suite, error)| (suite, error.to_string()))
+                .collect(),
+        })
+    }
+
+    /// How it is known that the unwrapped key is the one that was exported; nothing if there is nothing to tell by.
+    fn evidence(&self, twin: &KeyInfo) -> Result<Option<Evidence>, MigrationError> {
+        let held = Held {
+            token: self.to,
+            key: twin,
+        };
+        let comparison = match (&self.draft.class, &self.draft.public_key, &self.proof) {
+            (KeyClass::Private, Some(public), _) => is_pair(held, public)?,
+            (KeyClass::Secret, _, Some(proof)) => {
+                answers(held, proof.algorithm, &proof.input, &proof.value)?
+            }
+            _ => Comparison::Unknown,
+        };
+        match comparison {
+            Comparison::Same(evidence) => Ok(Some(evidence)),
+            Comparison::Unknown => Ok(None),
+            Comparison::Different => Err(self.other_key()),
+        }
+    }
+
+    fn other_key(&self) -> MigrationError {
+        MigrationError::OtherKey {
+            label: self.draft.label.clone(),
+            to: self.to.label().into(),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Tests that call a token's library themselves, each in a process of its own.
+
+use std::process::Command;
+
+use super::{Kind, Scratch};
+
+/// Set in a process that a test started for itself: the scratch folder.
+const FOLDER: &str = "KEYFERRY_TEST_INSIDE";
+/// Set there too: the tokens it was started for.
+const TOKENS: &str = "KEYFERRY_TEST_TOKENS";
+/// The file by which that process says that it did something.
+const RAN: &str = "ran";
+
+/// Runs `body` in a process of its own whose SoftHSM has one scratch token with this label; see [`in_own_process_with`].
+///
+/// # Panics
+/// If that process fails.
+pub fn in_own_process(test: &str, label: &str, body: impl FnOnce(&Scratch)) {
+    in_own_process_with(test, &[(Kind::SoftHsm, label)], body);
+}
+
+/// Runs `body` in a process of its own that sees these scratch tokens. Call it first thing in the test named `test`: the first
+/// time it starts this test executable again for that test alone, there it runs `body`. A test may call it several times, for
+/// other tokens each time; each call has its process.
+///
+/// # Panics
+/// If that process fails, or does not come to run `body`.
+pub fn in_own_process_with(test: &str, tokens: &[(Kind, &str)], body: impl FnOnce(&Scratch)) {
+    let wanted = format!("{tokens:?}");
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        if std::env::var(TOKENS).is_ok_and(|tokens| tokens == wanted) {
+            // The outer process owns the folder and removes it.
+            let scratch = Scratch::borrowed(folder.into());
+            body(&scratch);
+            std::fs::write(scratch.path(RAN), "").expect("a file in the scratch folder");
+        }
+        return;
+    }
+    let scratch = Scratch::with(tokens);
+    let executable = std::env::current_exe().expect("the test executable");
+    let output = Command::new(executable)
+        .args(["--exact", test, "--nocapture"])
+        .envs(scratch.environment())
+        .env(FOLDER, &scratch.folder)
+        .env(TOKENS, wanted)
+        .env_remove("KEYFERRY_TOKEN")
+        .env_remove("KEYFERRY_PIN")
+        .output()
+        .expect("the test executable starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("1 passed") && scratch.path(RAN).exists(),
+        "{tokens:?}: {said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
