@@ -115,6 +115,17 @@ pub enum Tail {
 }
 
 impl Tail {
+    /// What a key of this type ends with when this token wraps it. The token is tried out only where that makes a difference.
+    ///
+    /// # Errors
+    /// [`ExportError::Hsm`].
+    pub fn find_out(token: &Token, key_type: KeyType) -> Result<Self, ExportError> {
+        match Self::of_filled(key_type) {
+            Self::Zeros if token.fills_with_zeros()? => Ok(Self::Zeros),
+            Self::Zeros | Self::None => Ok(Self::None),
+        }
+    }
+
     /// What a token that fills up with zeros before wrapping does to a key of this type. A secret key's length is known; that
     /// of a private key's encoding is not, so it counts as having a tail.
     #[must_use]

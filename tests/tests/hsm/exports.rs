@@ -6,18 +6,17 @@ use keyferry_protocol::suite::{Suite, kwp_length};
 use keyferry_tests::tokens::{Scratch, in_own_process};
 
 use crate::{EXPORTED, MESSAGE, create_all, key, open, public_key};
-use keyferry_tests::openssl::{cut_at_der_length, make_p256, make_rsa, open_blob, openssl};
+use keyferry_tests::openssl::{
+    Private, cut_at_der_length, make_p256, make_rsa, open_blob, openssl, public_of,
+};
 
-/// Checks that an opened key is the one on the token: the token verifies the MAC that OpenSSL makes with it, or its public key
-/// is the one that the command gives out.
-fn is_the_key_on_the_token(scratch: &Scratch, label: &str, opened: &[u8]) {
-    let token = open(scratch);
-    let key = key(&token, label);
+/// The MAC that OpenSSL makes over [`MESSAGE`] with an opened secret key, and what kind of proof it is.
+pub(crate) fn mac_by_openssl(key_type: KeyType, opened: &[u8]) -> (Proof, Vec<u8>) {
     let clear = |bits: u16| {
         assert_eq!(opened.len(), usize::from(bits / 8));
         format!("hexkey:{}", hex::encode(opened))
     };
-    let (proof, mac) = match key.key_type {
+    match key_type {
         KeyType::Aes { bits } => {
             let (cipher, clear) = (format!("cipher:AES-{bits}-CBC"), clear(bits));
             let options = ["mac", "-binary", "-macopt", &cipher, "-macopt", &clear];
@@ -30,20 +29,29 @@ fn is_the_key_on_the_token(scratch: &Scratch, label: &str, opened: &[u8]) {
             let arguments = [&options[..], &["HMAC"]].concat();
             (Proof::HmacSha256, openssl(&arguments, MESSAGE))
         }
-        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 | KeyType::Rsa { .. } => {
-            let private = cut_at_der_length(opened);
-            let arguments = ["pkey", "-inform", "DER", "-pubout", "-outform", "DER"];
-            let public = openssl(&arguments, private);
-            let out = scratch.path("public.der").display().to_string();
-            let arguments = ["key", "public", "--label", label, "--out", &out];
-            let last = scratch.done(arguments.into_iter().chain(["--der", "--force"]));
-            assert_eq!(std::fs::read(&out).unwrap(), public, "{label}");
-            let fingerprint = PublicKey::from_spki_der(&public).unwrap().fingerprint();
-            assert_eq!(last["fingerprint"], fingerprint.to_string());
-            return;
+        KeyType::P256 | KeyType::P384 | KeyType::Ed25519 | KeyType::Rsa { .. } | KeyType::Other => {
+            panic!("{key_type} makes no MAC")
         }
-        KeyType::Other => panic!("a key of another type"),
-    };
+    }
+}
+
+/// Checks that an opened key is the one on the token: the token verifies the MAC that OpenSSL makes with it, or its public key
+/// is the one that the command gives out.
+fn is_the_key_on_the_token(scratch: &Scratch, label: &str, opened: &[u8]) {
+    let token = open(scratch);
+    let key = key(&token, label);
+    if key.key_type.is_pair() {
+        let private = cut_at_der_length(opened);
+        let public = public_of(Private::Pkcs8(private));
+        let out = scratch.path("public.der").display().to_string();
+        let arguments = ["key", "public", "--label", label, "--out", &out];
+        let last = scratch.done(arguments.into_iter().chain(["--der", "--force"]));
+        assert_eq!(std::fs::read(&out).unwrap(), public, "{label}");
+        let fingerprint = PublicKey::from_spki_der(&public).unwrap().fingerprint();
+        assert_eq!(last["fingerprint"], fingerprint.to_string());
+        return;
+    }
+    let (proof, mac) = mac_by_openssl(key.key_type, opened);
     let verdict = |message: &[u8], mac: &[u8]| token.verify_proof(&key, proof, message, mac);
     assert!(verdict(MESSAGE, &mac).unwrap(), "{label}");
     let mut wrong = mac.clone();

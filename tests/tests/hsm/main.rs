@@ -7,7 +7,9 @@ mod key_files;
 mod keys;
 mod kinds;
 mod mistakes;
+mod opened;
 mod registry;
+mod sidecars;
 
 use keyferry::hsm::{HsmError, KeyInfo, KeySpec, KeyType, PinSource, PublicKey, Token, parse};
 use keyferry_tests::tokens::Scratch;

@@ -118,7 +118,7 @@ pub(super) fn parse_suite(name: &str) -> Result<Suite, String> {
 }
 
 /// Takes 64 hexadecimal digits, with or without colons between bytes.
-fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
+pub(super) fn parse_fingerprint(text: &str) -> Result<Fingerprint, String> {
     let mut bytes = [0; Fingerprint::LENGTH];
     hex::decode_to_slice(text.replace(':', ""), &mut bytes)
         .map(|()| Fingerprint(bytes))

@@ -1,15 +1,17 @@
 //! `keyferry key export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keyferry_protocol::suite::Suite;
 
 use super::arguments::{RecipientArgs, parse_suite};
+use super::signing::{SignArgs, SigningKey};
 use crate::cli::files::{check_new, write_new};
 use crate::cli::token::KeyArgs;
 use crate::cli::{Context, Outcome, TokenArgs, fields};
 use crate::error::Failure;
+use crate::export::{BlobInfo, CopyProof, Sidecar, Tail, sidecar_path, signature_path};
 use crate::hsm::{PublicKey, Token};
 
 #[derive(Debug, Args)]
@@ -23,20 +25,27 @@ pub(in crate::cli) struct Export {
     /// rsa-oaep-sha256, rsa-oaep-sha1 or ecdh-p256-null; without it, the strongest that fits.
     #[arg(long, value_name = "SUITE", value_parser = parse_suite)]
     suite: Option<Suite>,
-    /// The file to write: the wrapped KEK, and behind it the wrapped key.
+    /// The file to write: the wrapped KEK, and behind it the wrapped key. FILE.json says what it is, FILE.json.sig is its signature.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    #[command(flatten)]
+    sign: SignArgs,
     /// Replace an existing file.
     #[arg(long)]
     force: bool,
 }
 
 pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
-    check_new(&arguments.out, arguments.force)?;
+    let document = sidecar_path(&arguments.out);
+    let signature = signature_path(&document);
+    for path in [&arguments.out, &document, &signature] {
+        check_new(path, arguments.force)?;
+    }
     let in_file = arguments.recipient.in_file()?;
     let (token, from_uri) = arguments.token.open(context)?;
     let key = token.key(&arguments.key.spec(from_uri)?)?;
     let recipient = arguments.recipient.checked(context, &token, in_file)?;
+    let signer = arguments.sign.open(context, &token)?;
     let fingerprint = recipient.fingerprint();
     let suite = match arguments.suite {
         Some(suite) => suite,
@@ -47,7 +56,31 @@ pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
     for key in &wrapped.blobs {
         blob.extend_from_slice(key);
     }
+    let tail = Tail::find_out(&token, key.key_type)?;
+    let sidecar = Sidecar::new(
+        &key,
+        BlobInfo::of(&blob, suite, tail),
+        &recipient,
+        CopyProof::make(&token, &key)?,
+        signer.as_ref().map(SigningKey::fingerprint),
+    )?
+    .to_json()?;
+    // Signed before anything is written, and the signature is written last: what is not complete does not verify.
+    let signed = match &signer {
+        Some(signer) => Some(signer.sign(&sidecar)?),
+        None => None,
+    };
+    if arguments.force {
+        remove(&signature)?;
+    }
     write_new(&arguments.out, &blob, arguments.force)?;
+    write_new(&document, &sidecar, arguments.force)?;
+    match &signed {
+        Some(signed) => write_new(&signature, signed, arguments.force)?,
+        None => {
+            context.note("not signed: whoever imports it must take it on trust (see --sign-with)")
+        }
+    }
     context.note(&format!(
         "exported {} key '{}' under {suite}: {} bytes in {}",
         key.key_type,
@@ -62,7 +95,20 @@ pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
         "recipient" => fingerprint.to_string(),
         "out" => arguments.out.display().to_string(),
         "bytes" => blob.len(),
+        "document" => document.display().to_string(),
+        "signer" => signer.map(|signer| signer.fingerprint().to_string()),
     })
+}
+
+/// Removes the signature of an export that is replaced: it is none of the new one's.
+fn remove(path: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Failure::Write {
+            path: path.into(),
+            source,
+        }),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// The strongest suite that the token does and the recipient's key allows.

@@ -8,6 +8,8 @@ mod import_public;
 mod list;
 mod migrate;
 mod public;
+mod signing;
+mod verify_export;
 
 use clap::Subcommand;
 
@@ -26,6 +28,8 @@ pub(super) enum Command {
     Public(public::Public),
     /// Wrap a key for a recipient and write the blob to a file.
     Export(export::Export),
+    /// Check an export and its signature. This takes no token, only the signer's public key.
+    VerifyExport(verify_export::VerifyExport),
     /// Take the key out of an export.
     Import(import::Import),
     /// Put a public key on a token, to wrap keys for it.
@@ -40,6 +44,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
         Command::List { token } => list::list(context, &token),
         Command::Public(arguments) => public::public(context, &arguments),
         Command::Export(arguments) => export::export(context, &arguments),
+        Command::VerifyExport(arguments) => verify_export::verify_export(context, &arguments),
         Command::Import(arguments) => import::import(context, &arguments),
         Command::ImportPublic(arguments) => import_public::import_public(context, &arguments),
         Command::Migrate(arguments) => migrate::migrate(context, arguments),
