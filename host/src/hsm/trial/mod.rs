@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use fact::{Difference, Fact, Finding};
 pub use quirks::Quirk;
-pub use verdict::{Padding, Verdict, Warning};
+pub use verdict::{Verdict, Warning};
 
 use self::open::{Route, SharedKek};
 use super::error::HsmError;

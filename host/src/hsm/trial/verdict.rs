@@ -4,7 +4,7 @@ use keyferry_protocol::suite::Suite;
 
 use super::{Difference, Fact, Finding};
 use crate::hsm::error::HsmError;
-use crate::hsm::key::{KeyClass, KeyInfo, KeyType};
+use crate::hsm::key::KeyType;
 use crate::hsm::pkcs11::WrapMechanism;
 use crate::hsm::token::Token;
 
@@ -24,15 +24,6 @@ pub struct Warning {
     pub name: &'static str,
     /// What it means, for people.
     pub text: &'static str,
-}
-
-/// What a token appends to a key when it wraps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Padding {
-    /// Nothing but what RFC 5649 takes off again.
-    Rfc5649,
-    /// Zero bytes up to a multiple of 8, which the recipient has to take off.
-    ZeroTail,
 }
 
 impl Warning {
@@ -149,30 +140,31 @@ impl Token {
         Err(self.no_key_wrap())
     }
 
-    /// What the token appends to this key when it wraps it, found out with throw-away keys.
+    /// Whether wrapped keys whose length is no multiple of eight bytes end with zeros up to one. Strict importers refuse such
+    /// private keys.
     ///
     /// # Errors
-    /// As [`Token::find_out`]; [`HsmError::MechanismMissing`] if the token does not wrap such keys as in RFC 5649.
-    pub fn padding(&self, key: &KeyInfo) -> Result<Padding, HsmError> {
-        let (kwp, pad) = match (key.class, key.key_type) {
-            (KeyClass::Secret, KeyType::Aes { .. }) => (Fact::KwpAes, Fact::PadAes),
-            (KeyClass::Secret, _) => (Fact::KwpSecret, Fact::PadSecret),
-            (KeyClass::Private | KeyClass::Public, _) => (Fact::KwpPrivate, Fact::PadPrivate),
-        };
-        let fact = if self.key_wrap_mechanism()? == WrapMechanism::Kwp {
-            kwp
+    /// As [`Token::find_out`]; [`HsmError::MechanismMissing`] if the token does not wrap as in RFC 5649.
+    pub fn fills_with_zeros(&self) -> Result<bool, HsmError> {
+        let facts = if self.key_wrap_mechanism()? == WrapMechanism::Kwp {
+            [Fact::KwpSecret, Fact::KwpPrivate]
         } else {
-            pad
+            [Fact::PadSecret, Fact::PadPrivate]
         };
-        match self.find_out(fact)? {
-            Finding::Works | Finding::Differs(Difference::ShortScalar) => Ok(Padding::Rfc5649),
-            Finding::Differs(Difference::ZeroTail) => Ok(Padding::ZeroTail),
-            Finding::Failed { function, code } => Err(HsmError::Token { function, code }),
-            Finding::Differs(_)
-            | Finding::Refused { .. }
-            | Finding::Claimed
-            | Finding::NotTried { .. } => Err(self.no_key_wrap()),
+        for fact in facts {
+            match self.find_out(fact)? {
+                Finding::Differs(Difference::ZeroTail) => return Ok(true),
+                Finding::Failed { function, code } => {
+                    return Err(HsmError::Token { function, code });
+                }
+                Finding::Works
+                | Finding::Differs(_)
+                | Finding::Refused { .. }
+                | Finding::Claimed
+                | Finding::NotTried { .. } => {}
+            }
         }
+        Ok(false)
     }
 
     /// Whether keys can be wrapped under the suite.

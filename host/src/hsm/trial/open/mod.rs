@@ -93,10 +93,13 @@ pub(super) enum Route {
     OaepSha1,
 }
 
+/// The value of a throw-away KEK.
+type ClearKek = Zeroizing<[u8; 32]>;
+
 /// A KEK made for a trial: the token has it, and so has this folder.
 pub(super) struct SharedKek<'c> {
     object: SessionObject<'c>,
-    clear: Zeroizing<[u8; 32]>,
+    clear: ClearKek,
 }
 
 /// What became of an attempt to share a KEK.
@@ -203,7 +206,7 @@ fn import_rsa(connection: &Connection) -> Result<SessionObject<'_>, HsmError> {
 }
 
 /// Opens a KEK with the throw-away RSA key, whichever hash it was wrapped with.
-fn open_oaep(blob: &[u8]) -> Result<Option<(Zeroizing<[u8; 32]>, Route)>, HsmError> {
+fn open_oaep(blob: &[u8]) -> Result<Option<(ClearKek, Route)>, HsmError> {
     let key = rsa_key()?;
     let attempts = [
         (key.decrypt(Oaep::<Sha256>::new(), blob), Route::OaepSha256),
@@ -234,7 +237,7 @@ fn share_by_ecdh<'c>(
         return Ok(Shared::Lost);
     };
     let agreed = diffie_hellman(ours.to_nonzero_scalar(), public.as_affine());
-    let plain: Zeroizing<[u8; 32]> = Zeroizing::new((*agreed.raw_secret_bytes()).into());
+    let plain: ClearKek = Zeroizing::new((*agreed.raw_secret_bytes()).into());
     let derived = Zeroizing::new(x963_sha256(&plain, SHARED_INFO));
     let always = [Flag::Private, Flag::Destroyable, Flag::Sensitive];
     let flags = Flags::of(KeyClass::Secret, &[&always, usage].concat());
