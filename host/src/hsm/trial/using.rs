@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256, Sha384};
 use super::open::results::{MacAlgorithm, Way};
 use super::open::{self};
 use super::throwaway::ThrowAway;
-use super::wrapping::judge;
+use super::wrapping::whole;
 use super::{Answer, Difference, Fact, Finding, answer};
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, KeyType};
@@ -112,7 +112,7 @@ impl Token {
             }
         };
         let comes_out = match self.looking_glass(&[])? {
-            Ok((kek, mechanism)) => open::look(&self.connection, &kek, mechanism, &key).map(judge),
+            Ok((kek, mechanism)) => open::look(&self.connection, &kek, mechanism, &key).map(whole),
             Err(finding) => Ok(finding),
         };
         let [whole, pkcs1, pss] = facts;

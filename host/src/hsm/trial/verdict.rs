@@ -210,19 +210,23 @@ impl Token {
     /// As [`Token::find_out`].
     pub fn key_verdict(&self, key_type: KeyType) -> Result<Verdict, HsmError> {
         let finding = self.find_out(Fact::Key(key_type))?;
-        let usable = match finding {
-            Finding::Works
-            | Finding::Claimed
-            | Finding::Differs(Difference::ZeroTail | Difference::ShortScalar) => true,
-            Finding::Differs(_)
-            | Finding::Refused { .. }
-            | Finding::Failed { .. }
-            | Finding::NotTried { .. } => false,
-        };
-        let reason = match finding {
-            Finding::Works => String::new(),
-            other => other.to_string(),
-        };
-        Ok(Verdict { usable, reason })
+        let usable = matches!(finding, Finding::Works | Finding::Claimed);
+        let mut reasons = Vec::new();
+        if finding != Finding::Works {
+            reasons.push(finding.to_string());
+        }
+        if usable && key_type.is_pair() && matches!(self.fills_with_zeros(), Ok(true)) {
+            reasons.push(Difference::ZeroTail.to_string());
+        }
+        if usable && matches!(key_type, KeyType::P256 | KeyType::P384) {
+            let zeros = self.find_out(Fact::LeadingZeros)?;
+            if let Finding::Differs(Difference::ShortScalar) = zeros {
+                reasons.push(zeros.to_string());
+            }
+        }
+        Ok(Verdict {
+            usable,
+            reason: reasons.join("; "),
+        })
     }
 }

@@ -73,13 +73,12 @@ pub(super) enum Start {
 }
 
 impl Look {
-    /// What is not as RFC 5649 and RFC 5915 have it.
+    /// What is not as RFC 5649 has it. How a key begins is another question, for it matters to one key in 256 only.
     pub(super) const fn difference(self) -> Option<Difference> {
-        match (self.shape, self.start) {
-            (Shape::Pkcs7, _) => Some(Difference::Pkcs7),
-            (Shape::ZeroTail, _) => Some(Difference::ZeroTail),
-            (Shape::Exact, Start::ZeroDropped) => Some(Difference::ShortScalar),
-            (Shape::Exact, Start::Plain | Start::ZeroKept) => None,
+        match self.shape {
+            Shape::Pkcs7 => Some(Difference::Pkcs7),
+            Shape::ZeroTail => Some(Difference::ZeroTail),
+            Shape::Exact => None,
         }
     }
 }
