@@ -8,6 +8,7 @@ mod keys;
 mod kinds;
 mod mistakes;
 mod opened;
+mod probe;
 mod registry;
 mod sidecars;
 

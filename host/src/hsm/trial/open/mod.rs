@@ -73,13 +73,12 @@ pub(super) enum Start {
 }
 
 impl Look {
-    /// What is not as RFC 5649 and RFC 5915 have it.
+    /// What is not as RFC 5649 has it. How a key begins is another question, for it matters to one key in 256 only.
     pub(super) const fn difference(self) -> Option<Difference> {
-        match (self.shape, self.start) {
-            (Shape::Pkcs7, _) => Some(Difference::Pkcs7),
-            (Shape::ZeroTail, _) => Some(Difference::ZeroTail),
-            (Shape::Exact, Start::ZeroDropped) => Some(Difference::ShortScalar),
-            (Shape::Exact, Start::Plain | Start::ZeroKept) => None,
+        match self.shape {
+            Shape::Pkcs7 => Some(Difference::Pkcs7),
+            Shape::ZeroTail => Some(Difference::ZeroTail),
+            Shape::Exact => None,
         }
     }
 }
@@ -93,10 +92,13 @@ pub(super) enum Route {
     OaepSha1,
 }
 
+/// The value of a throw-away KEK.
+type ClearKek = Zeroizing<[u8; 32]>;
+
 /// A KEK made for a trial: the token has it, and so has this folder.
 pub(super) struct SharedKek<'c> {
     object: SessionObject<'c>,
-    clear: Zeroizing<[u8; 32]>,
+    clear: ClearKek,
 }
 
 /// What became of an attempt to share a KEK.
@@ -202,11 +204,8 @@ fn import_rsa(connection: &Connection) -> Result<SessionObject<'_>, HsmError> {
     Ok(connection.guard(handle))
 }
 
-/// A throw-away KEK, and the route it came by.
-type OpenedKek = (Zeroizing<[u8; 32]>, Route);
-
 /// Opens a KEK with the throw-away RSA key, whichever hash it was wrapped with.
-fn open_oaep(blob: &[u8]) -> Result<Option<OpenedKek>, HsmError> {
+fn open_oaep(blob: &[u8]) -> Result<Option<(ClearKek, Route)>, HsmError> {
     let key = rsa_key()?;
     let attempts = [
         (key.decrypt(Oaep::<Sha256>::new(), blob), Route::OaepSha256),
@@ -237,7 +236,7 @@ fn share_by_ecdh<'c>(
         return Ok(Shared::Lost);
     };
     let agreed = diffie_hellman(ours.to_nonzero_scalar(), public.as_affine());
-    let plain: Zeroizing<[u8; 32]> = Zeroizing::new((*agreed.raw_secret_bytes()).into());
+    let plain: ClearKek = Zeroizing::new((*agreed.raw_secret_bytes()).into());
     let derived = Zeroizing::new(x963_sha256(&plain, SHARED_INFO));
     let always = [Flag::Private, Flag::Destroyable, Flag::Sensitive];
     let flags = Flags::of(KeyClass::Secret, &[&always, usage].concat());
