@@ -4,5 +4,6 @@
 pub mod board;
 pub mod command;
 pub mod desk;
+pub mod faults;
 pub mod software;
 pub mod tokens;
