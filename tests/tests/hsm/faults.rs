@@ -4,7 +4,7 @@
 use keyferry_tests::command::{Answer, done, refused};
 use keyferry_tests::tokens::{Kind, PIN, Scratch, set_mode};
 
-use crate::openssl::make_rsa;
+use keyferry_tests::openssl::make_rsa;
 
 const LINE: &str = "line";
 
