@@ -356,6 +356,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::NotPermitted { .. }
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }
+        | HsmError::BlobLength { .. }
         | HsmError::Widened { .. }
         | HsmError::PairMismatch { .. }
         | HsmError::NoPublicKey { .. }

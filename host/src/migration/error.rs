@@ -98,6 +98,19 @@ pub enum MigrationError {
 }
 
 impl MigrationError {
+    /// Whether it says that the blob does not open under this suite, so that another one may be tried.
+    pub(super) fn is_about_the_blob(&self) -> bool {
+        let error = match self {
+            Self::Hsm(error) => error,
+            Self::NotTaken { reason, .. } => reason,
+            _ => return false,
+        };
+        matches!(
+            error,
+            HsmError::SuiteRefused { .. } | HsmError::BlobRejected { .. }
+        )
+    }
+
     /// The next move for a person, where there is one to name.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

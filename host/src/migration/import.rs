@@ -7,7 +7,7 @@ use super::landing::{Arrival, Landing};
 use super::{Done, Outcome};
 use crate::export::CopyProof;
 use crate::hsm::{
-    Comparison, Evidence, Flags, Held, HsmError, KeyClass, KeyDraft, KeyInfo, Token, answers,
+    Comparison, Evidence, Flags, Held, KeyClass, KeyDraft, KeyInfo, SessionKey, Token, answers,
     compare, is_pair,
 };
 
@@ -27,7 +27,7 @@ pub struct Import<'t> {
     pub proof: Option<CopyProof>,
 }
 
-impl Import<'_> {
+impl<'t> Import<'t> {
     /// Unwraps, proves as far as there is something to prove it by, and keeps the key. A key that is there already is compared and
     /// left as it is.
     ///
@@ -40,8 +40,7 @@ impl Import<'_> {
             public_flags: self.public_flags.as_ref(),
         };
         let present = landing.present()?;
-        let arrival = self.open(blob)?;
-        let twin = landing.twin(&arrival)?;
+        let (arrival, twin) = self.open(&landing, blob)?;
         let evidence = self.evidence(twin.info())?;
         let held = |key| Held {
             token: self.to,
@@ -77,29 +76,37 @@ impl Import<'_> {
         })
     }
 
-    /// Opens the KEK under the first suite that works.
-    fn open(&self, blob: &[u8]) -> Result<Arrival<'_>, MigrationError> {
+    /// Opens the blob under the first suite that works. A wrong ECDH suite gives a KEK as well, so the key must come out too.
+    fn open(
+        &self,
+        landing: &Landing<'_, 't>,
+        blob: &[u8],
+    ) -> Result<(Arrival<'t>, SessionKey<'t>), MigrationError> {
         let mut tried = Vec::new();
         for suite in self.suites.iter().copied() {
-            match self.to.open_blob(&self.with, suite, blob) {
-                Ok((kek, rest)) => {
-                    return Ok(Arrival {
+            let opened = self
+                .to
+                .open_blob(&self.with, suite, blob)
+                .map_err(MigrationError::from)
+                .and_then(|(kek, rest)| {
+                    let arrival = Arrival {
                         kek,
                         blob: rest.to_vec(),
                         suite,
-                    });
-                }
-                Err(error @ (HsmError::SuiteRefused { .. } | HsmError::BlobRejected { .. })) => {
-                    tried.push((suite, error));
-                }
-                Err(error) => return Err(error.into()),
+                    };
+                    let twin = landing.twin(&arrival)?;
+                    Ok((arrival, twin))
+                });
+            match opened {
+                Err(error) if error.is_about_the_blob() => tried.push((suite, error)),
+                result => return result,
             }
         }
         // Where one suite was named, or fits at all, the token's own words say most.
         if tried.len() == 1
             && let Some((_, error)) = tried.pop()
         {
-            return Err(error.into());
+            return Err(error);
         }
         Err(MigrationError::NotOpened {
             to: self.to.label().into(),

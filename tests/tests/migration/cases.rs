@@ -1,9 +1,9 @@
 //! What a migration does where not all is well: interrupted, done already, something in its place, not allowed.
 
-use std::process::Command;
-
-use keyferry_tests::tokens::{Kind, PIN, Scratch};
+use keyferry_tests::tokens::{Kind, Scratch};
 use serde_json::Value;
+
+use crate::tool;
 
 /// Two tokens, and some keys at the origin.
 fn two(keys: &[&[&str]]) -> Scratch {
@@ -46,19 +46,6 @@ fn listed(scratch: &Scratch, token: &str) -> Vec<Value> {
         .json();
     lines.pop();
     lines
-}
-
-/// Changes a token with a tool that is not ours.
-fn tool(scratch: &Scratch, kind: Kind, token: &str, arguments: &[&str]) {
-    let output = Command::new("pkcs11-tool")
-        .arg("--module")
-        .arg(kind.module())
-        .args(["--token-label", token, "--login", "--pin", PIN])
-        .args(arguments)
-        .envs(scratch.environment())
-        .output()
-        .expect("pkcs11-tool is not installed: run cargo xtask setup");
-    assert!(output.status.success(), "{output:?}");
 }
 
 fn at_origin(scratch: &Scratch, arguments: &[&str]) {
