@@ -362,8 +362,8 @@ impl Sidecar {
     /// Reads a document, once it is believed.
     ///
     /// # Errors
-    /// [`ExportError::TooLong`]; as [`Trust::check`]; [`ExportError::OtherFormat`], [`ExportError::Malformed`],
-    /// [`ExportError::Inconsistent`].
+    /// [`ExportError::TooLong`]; [`ExportError::Unsigned`], [`ExportError::SignatureMalformed`], [`ExportError::OtherSigner`],
+    /// [`ExportError::Altered`]; [`ExportError::OtherFormat`], [`ExportError::Malformed`], [`ExportError::Inconsistent`].
     pub fn read(
         document: &[u8],
         signature: Option<&[u8]>,

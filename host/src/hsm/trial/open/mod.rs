@@ -246,8 +246,10 @@ fn share_by_ecdh<'c>(
     // Which KEK the token has shows in what it wraps.
     let key = ThrowAway::generate(connection, KEK, &[Flag::Extractable, Flag::Encrypt])?;
     for mechanism in [WrapMechanism::Kwp, WrapMechanism::Pad] {
-        let Ok(blob) = wrap(connection, mechanism, object.handle(), &key) else {
-            continue;
+        let blob = match wrap(connection, mechanism, object.handle(), &key) {
+            Ok(blob) => blob,
+            Err(error) if connection.is_lost() => return Err(error),
+            Err(_) => continue,
         };
         for (clear, route) in [(&plain, Route::EcdhNull), (&derived, Route::EcdhX963Sha256)] {
             if recognise(connection, clear, &blob, &key).is_some() {
