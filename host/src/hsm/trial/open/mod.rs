@@ -315,6 +315,29 @@ fn open(
 mod tests {
     use super::*;
 
+    /// What the parameters of a mechanism say does not matter: the hash is known by what opens.
+    #[test]
+    fn the_hash_is_told_by_opening() {
+        let public = rsa_key().unwrap().to_public_key();
+        let mut generator = generator().unwrap();
+        let mut seal = |sha256: bool, kek: &[u8]| {
+            if sha256 {
+                public.encrypt(&mut generator, Oaep::<Sha256>::new(), kek)
+            } else {
+                public.encrypt(&mut generator, Oaep::<Sha1>::new(), kek)
+            }
+            .unwrap()
+        };
+        for (sha256, route) in [(true, Route::OaepSha256), (false, Route::OaepSha1)] {
+            let (kek, found) = open_oaep(&seal(sha256, &[7; 32])).unwrap().unwrap();
+            assert_eq!((*kek, found), ([7; 32], route));
+            // A KEK of another length is none.
+            assert!(open_oaep(&seal(sha256, &[7; 16])).unwrap().is_none());
+        }
+        assert!(open_oaep(&[1; 256]).unwrap().is_none());
+        assert!(open_oaep(b"short").unwrap().is_none());
+    }
+
     #[test]
     fn x963_of_a_published_vector() {
         // NIST CAVP, ANS X9.63-2001 KDF, SHA-256, first vector without shared information: the first 16 bytes of the key.
