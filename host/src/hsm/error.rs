@@ -125,7 +125,7 @@ pub enum HsmError {
         /// The token's label.
         token: String,
         /// How many it allows a process, where it says so.
-        limit: Option<u64>,
+        limit: Option<usize>,
     },
     /// The token does not let itself be changed.
     #[error("token '{token}' is read-only")]

@@ -132,10 +132,10 @@ impl Token {
                 Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => {
                     let shared_info = shared_info(suite, &with.public_key()?.fingerprint());
                     let derivation = derivation(suite, &shared_info);
-                    let private = self.handle_of(with)?;
+                    let with = self.handle_of(with)?;
                     let kek = self
                         .connection
-                        .derive_ecdh(private, kek_blob, derivation, SESSION_LABEL, &flags)
+                        .derive_ecdh(with, kek_blob, derivation, SESSION_LABEL, &flags)
                         .map_err(|error| self.opening(suite, "the KEK", error))?;
                     return Ok(OpenKek {
                         token: self,

@@ -3,6 +3,7 @@
 
 mod calls;
 mod exports;
+mod faults;
 mod key_files;
 mod keys;
 mod kinds;
