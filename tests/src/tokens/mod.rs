@@ -226,8 +226,10 @@ impl Scratch {
 
     /// What must stand in the environment of a process that uses the tokens.
     #[must_use]
-    pub fn environment(&self) -> [(&'static str, PathBuf); 2] {
+    pub fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        let (iterations, count) = nss::ITERATIONS;
         [
+            (iterations, count.into()),
             ("SOFTHSM2_CONF", softhsm::configuration(self)),
             ("KRYOPTIC_CONF", kryoptic::configuration(self)),
         ]

@@ -173,7 +173,9 @@ fn a_token_that_is_pulled_is_named() {
         "blob",
     ];
     done(&mut scratch.faulty("", &export));
-    std::fs::remove_file(scratch.path("blob")).unwrap();
+    for file in ["blob", "blob.json"] {
+        std::fs::remove_file(scratch.path(file)).unwrap();
+    }
     let healthy = scratch.calls();
     let wrap = healthy
         .iter()
