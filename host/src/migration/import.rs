@@ -4,8 +4,8 @@ use keyferry_protocol::suite::Suite;
 
 use super::error::MigrationError;
 use super::landing::{Arrival, Landing};
-use super::{Done, Outcome};
-use crate::export::CopyProof;
+use super::{Done, Outcome, check_length};
+use crate::export::{CopyProof, Tail};
 use crate::hsm::{
     Comparison, Evidence, Flags, Held, KeyClass, KeyDraft, KeyInfo, SessionKey, Token, answers,
     compare, is_pair,
@@ -23,6 +23,8 @@ pub struct Import<'t> {
     pub draft: KeyDraft,
     /// The attributes of its public half.
     pub public_flags: Option<Flags>,
+    /// What the wrapped bytes end with.
+    pub tail: Tail,
     /// What the origin's copy answered to a random question.
     pub proof: Option<CopyProof>,
 }
@@ -39,6 +41,10 @@ impl<'t> Import<'t> {
             draft: &self.draft,
             public_flags: self.public_flags.as_ref(),
         };
+        let draft = &self.draft;
+        check_length(draft.class, draft.key_type, &draft.label, || {
+            Ok::<_, MigrationError>(self.tail == Tail::Zeros)
+        })?;
         let present = landing.present()?;
         let (arrival, twin) = self.open(&landing, blob)?;
         let evidence = self.evidence(twin.info())?;

@@ -307,3 +307,48 @@ fn a_pair_is_what_signs_and_verifies() {
     let copy = &listed(&scratch, "target")[0];
     assert_eq!(copy["fingerprint"], fingerprint["fingerprint"]);
 }
+
+/// SoftHSM fills 25 bytes up to 32 before it wraps them. No HMAC would show it, so it is refused, not found out afterwards.
+#[test]
+fn a_key_that_would_grow_on_the_way_is_refused() {
+    let odd: &[&str] = &["--label", "odd", "--type", "hmac-264", "--extractable"];
+    let scratch = two(&[odd]);
+    let grows = "key 'odd' of 264 bits would arrive with zeros at its end";
+    refused(&scratch, &["--label", "odd"], 3, grows, "hsm probe");
+    let target = scratch.uri_of("target");
+    let create = ["key", "create", "--token", &target, "--label", "in"];
+    scratch.done(
+        create
+            .iter()
+            .chain(&["--type", "rsa-2048", "--usage", "unwrap"]),
+    );
+    scratch.done([
+        "key", "public", "--token", &target, "--label", "in", "--out", "in.pem",
+    ]);
+    scratch.done([
+        "key",
+        "export",
+        "--label",
+        "odd",
+        "--recipient",
+        "in.pem",
+        "--out",
+        "blob",
+    ]);
+    let import = [
+        "key",
+        "import",
+        "--token",
+        &target,
+        "--unwrap-with",
+        "in",
+        "--in",
+        "blob",
+    ];
+    scratch.refused(
+        &[&import[..], &["--unauthenticated"]].concat(),
+        3,
+        grows,
+        "hsm probe",
+    );
+}
