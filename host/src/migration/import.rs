@@ -1,5 +1,7 @@
 //! Takes a key in from an export: the last two steps of a migration, when the origin is not there to ask.
 
+use std::cell::Cell;
+
 use keyferry_protocol::suite::Suite;
 
 use super::error::MigrationError;
@@ -36,6 +38,7 @@ impl<'t> Import<'t> {
     /// # Errors
     /// [`MigrationError`]; the token is as before then.
     pub fn run(&self, blob: &[u8]) -> Result<Done, MigrationError> {
+<<<<<<< HEAD
         let landing = Landing {
             to: self.to,
             draft: &self.draft,
@@ -46,6 +49,24 @@ impl<'t> Import<'t> {
             Ok::<_, MigrationError>(self.tail == Tail::Zeros)
         })?;
         let present = landing.present()?;
+=======
+        let before = Cell::new(None);
+        self.to.alive(|| {
+            let present = self.landing().present()?;
+            // Lost and done again, the key may be there from the first time.
+            let was_there = before.get().unwrap_or(present.is_some());
+            before.set(Some(was_there));
+            let mut done = self.carry_out(blob, present)?;
+            if !was_there {
+                done.outcome = Outcome::Migrated;
+            }
+            Ok(done)
+        })
+    }
+
+    fn carry_out(&self, blob: &[u8], present: Option<KeyInfo>) -> Result<Done, MigrationError> {
+        let landing = self.landing();
+>>>>>>> 6a6cc51311f9922fe6055cc2f8c26fa62382d1e0
         let (arrival, twin) = self.open(&landing, blob)?;
         let evidence = self.evidence(twin.info())?;
         let held = |key| Held {
@@ -80,6 +101,14 @@ impl<'t> Import<'t> {
             suite: Some(arrival.suite),
             wider: None,
         })
+    }
+
+    fn landing(&self) -> Landing<'_, 't> {
+        Landing {
+            to: self.to,
+            draft: &self.draft,
+            public_flags: self.public_flags.as_ref(),
+        }
     }
 
     /// Opens the blob under the first suite that works. A wrong ECDH suite gives a KEK as well, so the key must come out too.
