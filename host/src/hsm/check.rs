@@ -175,7 +175,10 @@ impl Token {
                 Err(HsmError::Token { code, .. })
                     if key.class == KeyClass::Secret
                         && key.flags.has(Flag::Sign)
-                        && matches!(code.as_str(), "CKR_MECHANISM_INVALID" | "CKR_DEVICE_ERROR") =>
+                        && matches!(
+                            code.as_str(),
+                            "CKR_MECHANISM_INVALID" | "CKR_DEVICE_ERROR"
+                        ) =>
                 {
                     Ok(self.connection.sign(mechanism, handle, &input)? == value)
                 }

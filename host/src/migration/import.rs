@@ -38,18 +38,10 @@ impl<'t> Import<'t> {
     /// # Errors
     /// [`MigrationError`]; the token is as before then.
     pub fn run(&self, blob: &[u8]) -> Result<Done, MigrationError> {
-<<<<<<< HEAD
-        let landing = Landing {
-            to: self.to,
-            draft: &self.draft,
-            public_flags: self.public_flags.as_ref(),
-        };
         let draft = &self.draft;
         check_length(draft.class, draft.key_type, &draft.label, || {
             Ok::<_, MigrationError>(self.tail == Tail::Zeros)
         })?;
-        let present = landing.present()?;
-=======
         let before = Cell::new(None);
         self.to.alive(|| {
             let present = self.landing().present()?;
@@ -66,7 +58,6 @@ impl<'t> Import<'t> {
 
     fn carry_out(&self, blob: &[u8], present: Option<KeyInfo>) -> Result<Done, MigrationError> {
         let landing = self.landing();
->>>>>>> 6a6cc51311f9922fe6055cc2f8c26fa62382d1e0
         let (arrival, twin) = self.open(&landing, blob)?;
         let evidence = self.evidence(twin.info())?;
         let held = |key| Held {
