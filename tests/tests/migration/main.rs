@@ -3,6 +3,8 @@
 
 mod cases;
 mod files;
+#[cfg(unix)]
+mod guide;
 mod matrix;
 
 use std::process::Command;
