@@ -4,6 +4,7 @@
 pub mod board;
 pub mod command;
 pub mod desk;
+pub mod faults;
 pub mod openssl;
 pub mod software;
 pub mod strict;

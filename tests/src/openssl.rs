@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use keyferry::hsm::PublicKey;
 use keyferry_protocol::identity::p256_spki;
 use keyferry_protocol::suite::Suite;
+use sha2::{Digest, Sha256};
 
 use crate::tokens::Scratch;
 
@@ -117,7 +118,10 @@ pub fn open_blob(scratch: &Scratch, suite: Suite, private: &str, blob: &[u8]) ->
             openssl(&[&arguments[..], &options].concat(), kek_blob)
         }
         Suite::EcdhP256Null => agree(scratch, private, kek_blob),
-        Suite::EcdhP256X963Sha256 => panic!("no test opens suite {suite} with OpenSSL"),
+        Suite::EcdhP256X963Sha256 => {
+            let spki = public_of(Private::File(private));
+            derive(&agree(scratch, private, kek_blob), &spki)
+        }
     };
     key_wrap("-d", &kek, key_blob)
 }
@@ -136,7 +140,7 @@ pub fn make_blob(scratch: &Scratch, suite: Suite, public: &str, clear: &[u8]) ->
             let arguments = ["pkeyutl", "-encrypt", "-pubin", "-inkey", public];
             (openssl(&[&arguments[..], &options].concat(), &kek), kek)
         }
-        Suite::EcdhP256Null => {
+        Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => {
             let (ephemeral, _) = make_p256(scratch, "ephemeral");
             let point = public_of(Private::File(&ephemeral));
             // The point is the end of its SubjectPublicKeyInfo (RFC 5480 §2).
@@ -144,9 +148,16 @@ pub fn make_blob(scratch: &Scratch, suite: Suite, public: &str, clear: &[u8]) ->
             let arguments = [
                 "pkeyutl", "-derive", "-inkey", &ephemeral, "-peerkey", public,
             ];
-            (point, openssl(&arguments, b""))
+            let agreed = openssl(&arguments, b"");
+            let kek = match suite {
+                Suite::EcdhP256X963Sha256 => {
+                    let public = ["pkey", "-pubin", "-in", public, "-outform", "DER"];
+                    derive(&agreed, &openssl(&public, b""))
+                }
+                Suite::EcdhP256Null | Suite::RsaOaepSha256 | Suite::RsaOaepSha1 => agreed,
+            };
+            (point, kek)
         }
-        Suite::EcdhP256X963Sha256 => panic!("no test wraps for suite {suite} with OpenSSL"),
     };
     [kek_blob, key_wrap("-e", &kek, clear)].concat()
 }
@@ -179,6 +190,25 @@ fn agree(scratch: &Scratch, private: &str, point: &[u8]) -> Vec<u8> {
         &[&arguments[..], &["-peerform", "DER", "-peerkey", &peer]].concat(),
         b"",
     )
+}
+
+/// The KEK of `ecdh-p256-x963-sha256`: ANSI X9.63 with SHA-256; the shared information is a tag, the suite's number and the
+/// fingerprint of the recipient's key.
+fn derive(agreed: &[u8], spki: &[u8]) -> Vec<u8> {
+    let info = [&b"keyferry ecdhkek\x02"[..], &Sha256::digest(spki)].concat();
+    let secret = format!("hexsecret:{}", hex::encode(agreed));
+    let info = format!("hexinfo:{}", hex::encode(info));
+    let length = ["kdf", "-binary", "-keylen", "32"];
+    let options = [
+        "-kdfopt",
+        "digest:SHA2-256",
+        "-kdfopt",
+        &secret,
+        "-kdfopt",
+        &info,
+        "X963KDF",
+    ];
+    openssl(&[&length[..], &options].concat(), b"")
 }
 
 /// AES-256 key wrap with padding, in (`-e`) or out (`-d`).

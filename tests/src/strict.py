@@ -5,12 +5,14 @@ Reads one JSON object from stdin: recipient (its private key, PEM), suite, blob 
 key is, or "error" with the reason why it was refused.
 """
 
+import hashlib
 import json
 import sys
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, keywrap, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 
 
 class Refused(Exception):
@@ -24,9 +26,17 @@ def open_kek(recipient, suite, blob):
         length = recipient.key_size // 8
         oaep = padding.OAEP(padding.MGF1(digest()), digest(), None)
         return recipient.decrypt(blob[:length], oaep), blob[length:]
-    if suite == "ecdh-p256-null":
+    if suite in ("ecdh-p256-x963-sha256", "ecdh-p256-null"):
         point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), blob[:65])
-        return recipient.exchange(ec.ECDH(), point), blob[65:]
+        kek = recipient.exchange(ec.ECDH(), point)
+        if suite == "ecdh-p256-x963-sha256":
+            spki = recipient.public_key().public_bytes(
+                serialization.Encoding.DER,
+                serialization.PublicFormat.SubjectPublicKeyInfo,
+            )
+            info = b"keyferry ecdhkek\x02" + hashlib.sha256(spki).digest()
+            kek = X963KDF(hashes.SHA256(), 32, info).derive(kek)
+        return kek, blob[65:]
     raise Refused(f"suite {suite} is not known here")
 
 

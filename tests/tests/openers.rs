@@ -19,6 +19,7 @@ fn recipients(scratch: &Scratch) -> Vec<(Suite, String, String)> {
         (Suite::RsaOaepSha1, rsa.clone(), rsa_public.clone()),
         (Suite::RsaOaepSha256, rsa, rsa_public),
         (Suite::RsaOaepSha256, large, large_public),
+        (Suite::EcdhP256X963Sha256, ec.clone(), ec_public.clone()),
         (Suite::EcdhP256Null, ec, ec_public),
     ]
 }

@@ -32,7 +32,7 @@ struct Standing {
     /// Objects that live in sessions of this process.
     objects: usize,
     /// Open sessions of this process. NSS counts them; SoftHSM 2.6.1 says nothing, and kryoptic 1.5.4 always zero.
-    sessions: Option<u64>,
+    sessions: Option<usize>,
     /// Objects on the token.
     keys: usize,
 }

@@ -3,12 +3,14 @@
 
 mod calls;
 mod exports;
+mod faults;
 mod growth;
 mod key_files;
 mod keys;
 mod kinds;
 mod mistakes;
 mod opened;
+mod probe;
 mod registry;
 mod sidecars;
 

@@ -257,8 +257,8 @@ fn with_recipients() {
     export(
         "authority",
         &["--suite", "ecdh-p256-x963-sha256"],
-        2,
-        "suite ecdh-p256-x963-sha256 is not available in this version",
+        3,
+        "refuses suite ecdh-p256-x963-sha256 (C_DeriveKey: CKR_MECHANISM_PARAM_INVALID)",
         "ecdh-p256-null",
     );
 }

@@ -26,11 +26,7 @@ const TYPES: [KeyType; 8] = [
 const fn suites(kind: Kind) -> &'static [Suite] {
     match kind {
         Kind::SoftHsm => &[Suite::RsaOaepSha1, Suite::EcdhP256Null],
-        Kind::Nss | Kind::Kryoptic => &[
-            Suite::RsaOaepSha1,
-            Suite::RsaOaepSha256,
-            Suite::EcdhP256Null,
-        ],
+        Kind::Nss | Kind::Kryoptic => &Suite::ALL,
     }
 }
 

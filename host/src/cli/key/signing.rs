@@ -27,12 +27,12 @@ impl SignArgs {
             return Ok(None);
         };
         let (home, key) = if name.starts_with("pkcs11:") {
-            let (other, key) = TokenArgs::of(name.clone(), None, None).open(context)?;
+            let (other, key) = TokenArgs::of(name.clone(), None, None, false).open(context)?;
             if key.is_empty() {
                 return Err(crate::hsm::SpecError::NoKey.into());
             }
             let key = other.key(&key)?;
-            (Home::Other(other), key)
+            (Home::Other(Box::new(other)), key)
         } else {
             (Home::Same(token), token.key(&KeySpec::label(name))?)
         };
@@ -52,7 +52,7 @@ impl SignArgs {
 /// Where a signing key is.
 enum Home<'t> {
     Same(&'t Token),
-    Other(Token),
+    Other(Box<Token>),
 }
 
 /// A key that signs documents.
@@ -70,7 +70,7 @@ impl SigningKey<'_> {
 
     /// Signs a document.
     pub(super) fn sign(&self, document: &[u8]) -> Result<Vec<u8>, Failure> {
-        let token = match &self.home {
+        let token: &Token = match &self.home {
             Home::Same(token) => token,
             Home::Other(token) => token,
         };

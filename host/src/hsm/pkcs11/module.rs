@@ -70,9 +70,9 @@ pub struct TokenInfo {
     /// Whether nothing on it can be changed (`CKF_WRITE_PROTECTED`).
     pub write_protected: bool,
     /// How many sessions a process can have at once, where the token says so and there is a limit.
-    pub session_limit: Option<u64>,
+    pub session_limit: Option<usize>,
     /// How many sessions this process has open with it (`ulSessionCount`), where the token says so.
-    pub sessions: Option<u64>,
+    pub sessions: Option<usize>,
 }
 
 /// A loaded and initialised module.
@@ -260,7 +260,7 @@ impl Module {
 }
 
 /// A number in the description of a token, if it says one.
-fn number(value: CK_ULONG) -> Option<u64> {
-    #[allow(clippy::useless_conversion, reason = "CK_ULONG has 32 bits on Windows")]
-    (value != CK_UNAVAILABLE_INFORMATION).then_some(value.into())
+fn number(value: CK_ULONG) -> Option<usize> {
+    let known = value != CK_UNAVAILABLE_INFORMATION;
+    usize::try_from(value).ok().filter(|_| known)
 }

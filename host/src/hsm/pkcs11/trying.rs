@@ -124,7 +124,7 @@ impl Connection {
                     let mechanism = CkMechanism::KbkdfCounter(parameters);
                     self.session()
                         .derive_key(&mechanism, master.0, &attributes)
-                        .map(|object| self.named(object))
+                        .map(|handle| self.named(handle))
                 }
                 Diversification::EcbEncryptData => self.derive_by_ecb(master, input, &attributes),
             }

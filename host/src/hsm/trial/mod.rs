@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use fact::{Difference, Fact, Finding};
 pub use quirks::Quirk;
-pub use verdict::{Padding, Verdict, Warning};
+pub use verdict::{Verdict, Warning};
 
 use self::open::{Route, SharedKek};
 use super::error::HsmError;
@@ -63,16 +63,29 @@ impl Token {
         if let Some(finding) = self.profile.get(fact) {
             return Ok(finding);
         }
-        let mut result = None;
-        for (found, finding) in self.try_out(fact)? {
-            self.profile.put(found, &finding);
-            if found == fact {
-                result = Some(finding);
+        self.alive(|| {
+            let mut result = None;
+            let found = self.alive(|| {
+                let found = self.try_out(fact)?;
+                // What a trial got from a lost session says nothing about the token.
+                if self.connection.is_lost() {
+                    return Err(HsmError::Token {
+                        function: "C_GetSessionInfo".into(),
+                        code: "CKR_SESSION_CLOSED".into(),
+                    });
+                }
+                Ok(found)
+            })?;
+            for (found, finding) in found {
+                self.profile.put(found, &finding);
+                if found == fact {
+                    result = Some(finding);
+                }
             }
-        }
-        Ok(result.unwrap_or(Finding::NotTried {
-            needs: "a trial of its own",
-        }))
+            Ok(result.unwrap_or(Finding::NotTried {
+                needs: "a trial of its own",
+            }))
+        })
     }
 
     /// Tries a fact, and tells those that came out with it.
@@ -120,7 +133,7 @@ impl Token {
             Fact::EcbKdf => self.try_derivation(using::ECB_KDF),
             Fact::Key(key_type) => self.try_key(key_type),
         };
-        Ok(vec![(fact, settle(result)?)])
+        Ok(vec![(fact, self.settle(result)?)])
     }
 
     /// Makes a KEK that the token has and that is known to the trial as well; nothing if no suite brings one out.
@@ -173,23 +186,25 @@ impl Token {
             }),
         })
     }
-}
 
-/// Tells what a token refused or failed to do from a token that is gone.
-fn settle(result: Result<Finding, HsmError>) -> Result<Finding, HsmError> {
-    match result {
-        Err(HsmError::Token { function, code }) => match answer(&code) {
-            Answer::Refusal => Ok(Finding::Refused { function, code }),
-            Answer::Failure => Ok(Finding::Failed { function, code }),
-            Answer::Gone => Err(HsmError::Token { function, code }),
-        },
-        // An object that is not of the type that was asked for, or without its numbers.
-        Err(
-            HsmError::WrongKeyType { .. }
-            | HsmError::NoPublicKey { .. }
-            | HsmError::UnexpectedLength { .. },
-        ) => Ok(Finding::Differs(Difference::WrongResult)),
-        other => other,
+    /// Tells what a token refused or failed to do from a token that is gone or has forgotten the session.
+    fn settle(&self, result: Result<Finding, HsmError>) -> Result<Finding, HsmError> {
+        match result {
+            // Each token has its own word for a session that it has lost, so it is asked.
+            Err(error @ HsmError::Token { .. }) if self.connection.is_lost() => Err(error),
+            Err(HsmError::Token { function, code }) => match answer(&code) {
+                Answer::Refusal => Ok(Finding::Refused { function, code }),
+                Answer::Failure => Ok(Finding::Failed { function, code }),
+                Answer::Gone => Err(HsmError::Token { function, code }),
+            },
+            // An object that is not of the type that was asked for, or without its numbers.
+            Err(
+                HsmError::WrongKeyType { .. }
+                | HsmError::NoPublicKey { .. }
+                | HsmError::UnexpectedLength { .. },
+            ) => Ok(Finding::Differs(Difference::WrongResult)),
+            other => other,
+        }
     }
 }
 

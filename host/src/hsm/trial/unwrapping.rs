@@ -3,7 +3,7 @@
 use super::open::parcel::{self, Content, Parcel};
 use super::open::{self, Route, Shape, Start};
 use super::throwaway::ThrowAway;
-use super::{Difference, Fact, Finding, settle};
+use super::{Difference, Fact, Finding};
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, KeyType};
 use crate::hsm::token::Token;
@@ -38,7 +38,7 @@ impl Token {
                 }),
                 Err(_) => Ok(Finding::Differs(Difference::WrongResult)),
             };
-            found.push((fact, settle(result)?));
+            found.push((fact, self.settle(result)?));
         }
         Ok(found)
     }

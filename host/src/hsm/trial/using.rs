@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256, Sha384};
 use super::open::results::{MacAlgorithm, Way};
 use super::open::{self};
 use super::throwaway::ThrowAway;
-use super::wrapping::judge;
-use super::{Answer, Difference, Fact, Finding, answer, settle};
+use super::wrapping::whole;
+use super::{Answer, Difference, Fact, Finding, answer};
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, KeyType};
 use crate::hsm::pkcs11::{Diversification, SignMechanism};
@@ -107,24 +107,24 @@ impl Token {
         let key = match self.throw_away(rsa) {
             Ok(key) => key,
             Err(error) => {
-                let finding = settle(Err(error))?;
+                let finding = self.settle(Err(error))?;
                 return Ok(facts.map(|fact| (fact, finding.clone())).to_vec());
             }
         };
         let comes_out = match self.looking_glass(&[])? {
-            Ok((kek, mechanism)) => open::look(&self.connection, &kek, mechanism, &key).map(judge),
+            Ok((kek, mechanism)) => open::look(&self.connection, &kek, mechanism, &key).map(whole),
             Err(finding) => Ok(finding),
         };
         let [whole, pkcs1, pss] = facts;
         Ok(vec![
-            (whole, settle(comes_out)?),
+            (whole, self.settle(comes_out)?),
             (
                 pkcs1,
-                settle(self.try_rsa_signature(&key, SignMechanism::RsaPkcs1Sha256))?,
+                self.settle(self.try_rsa_signature(&key, SignMechanism::RsaPkcs1Sha256))?,
             ),
             (
                 pss,
-                settle(self.try_rsa_signature(&key, SignMechanism::RsaPssSha256))?,
+                self.settle(self.try_rsa_signature(&key, SignMechanism::RsaPssSha256))?,
             ),
         ])
     }
@@ -228,11 +228,10 @@ impl Token {
         match open::look(&self.connection, &kek, mechanism, &key) {
             Ok(Some(_)) => Ok(Finding::Differs(Difference::GaveItAway)),
             Ok(None) => Ok(Finding::Differs(Difference::DoesNotOpen)),
-            Err(HsmError::Token { function, code }) => match answer(&code) {
-                Answer::Refusal => Ok(Finding::Works),
-                Answer::Failure | Answer::Gone => Err(HsmError::Token { function, code }),
-            },
-            Err(error) => Err(error),
+            Err(error) => Ok(match self.settle(Err(error))? {
+                Finding::Refused { .. } => Finding::Works,
+                other => other,
+            }),
         }
     }
 

@@ -4,7 +4,7 @@ use keyferry_protocol::suite::Suite;
 
 use super::{Difference, Fact, Finding};
 use crate::hsm::error::HsmError;
-use crate::hsm::key::{KeyClass, KeyInfo, KeyType};
+use crate::hsm::key::KeyType;
 use crate::hsm::pkcs11::WrapMechanism;
 use crate::hsm::token::Token;
 
@@ -24,15 +24,6 @@ pub struct Warning {
     pub name: &'static str,
     /// What it means, for people.
     pub text: &'static str,
-}
-
-/// What a token appends to a key when it wraps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Padding {
-    /// Nothing but what RFC 5649 takes off again.
-    Rfc5649,
-    /// Zero bytes up to a multiple of 8, which the recipient has to take off.
-    ZeroTail,
 }
 
 impl Warning {
@@ -149,30 +140,31 @@ impl Token {
         Err(self.no_key_wrap())
     }
 
-    /// What the token appends to this key when it wraps it, found out with throw-away keys.
+    /// Whether wrapped keys whose length is no multiple of eight bytes end with zeros up to one. Strict importers refuse such
+    /// private keys.
     ///
     /// # Errors
-    /// As [`Token::find_out`]; [`HsmError::MechanismMissing`] if the token does not wrap such keys as in RFC 5649.
-    pub fn padding(&self, key: &KeyInfo) -> Result<Padding, HsmError> {
-        let (kwp, pad) = match (key.class, key.key_type) {
-            (KeyClass::Secret, KeyType::Aes { .. }) => (Fact::KwpAes, Fact::PadAes),
-            (KeyClass::Secret, _) => (Fact::KwpSecret, Fact::PadSecret),
-            (KeyClass::Private | KeyClass::Public, _) => (Fact::KwpPrivate, Fact::PadPrivate),
-        };
-        let fact = if self.key_wrap_mechanism()? == WrapMechanism::Kwp {
-            kwp
+    /// As [`Token::find_out`]; [`HsmError::MechanismMissing`] if the token does not wrap as in RFC 5649.
+    pub fn fills_with_zeros(&self) -> Result<bool, HsmError> {
+        let facts = if self.key_wrap_mechanism()? == WrapMechanism::Kwp {
+            [Fact::KwpSecret, Fact::KwpPrivate]
         } else {
-            pad
+            [Fact::PadSecret, Fact::PadPrivate]
         };
-        match self.find_out(fact)? {
-            Finding::Works | Finding::Differs(Difference::ShortScalar) => Ok(Padding::Rfc5649),
-            Finding::Differs(Difference::ZeroTail) => Ok(Padding::ZeroTail),
-            Finding::Failed { function, code } => Err(HsmError::Token { function, code }),
-            Finding::Differs(_)
-            | Finding::Refused { .. }
-            | Finding::Claimed
-            | Finding::NotTried { .. } => Err(self.no_key_wrap()),
+        for fact in facts {
+            match self.find_out(fact)? {
+                Finding::Differs(Difference::ZeroTail) => return Ok(true),
+                Finding::Failed { function, code } => {
+                    return Err(HsmError::Token { function, code });
+                }
+                Finding::Works
+                | Finding::Differs(_)
+                | Finding::Refused { .. }
+                | Finding::Claimed
+                | Finding::NotTried { .. } => {}
+            }
         }
+        Ok(false)
     }
 
     /// Whether keys can be wrapped under the suite.
@@ -218,19 +210,23 @@ impl Token {
     /// As [`Token::find_out`].
     pub fn key_verdict(&self, key_type: KeyType) -> Result<Verdict, HsmError> {
         let finding = self.find_out(Fact::Key(key_type))?;
-        let usable = match finding {
-            Finding::Works
-            | Finding::Claimed
-            | Finding::Differs(Difference::ZeroTail | Difference::ShortScalar) => true,
-            Finding::Differs(_)
-            | Finding::Refused { .. }
-            | Finding::Failed { .. }
-            | Finding::NotTried { .. } => false,
-        };
-        let reason = match finding {
-            Finding::Works => String::new(),
-            other => other.to_string(),
-        };
-        Ok(Verdict { usable, reason })
+        let usable = matches!(finding, Finding::Works | Finding::Claimed);
+        let mut reasons = Vec::new();
+        if finding != Finding::Works {
+            reasons.push(finding.to_string());
+        }
+        if usable && key_type.is_pair() && matches!(self.fills_with_zeros(), Ok(true)) {
+            reasons.push(Difference::ZeroTail.to_string());
+        }
+        if usable && matches!(key_type, KeyType::P256 | KeyType::P384) {
+            let zeros = self.find_out(Fact::LeadingZeros)?;
+            if let Finding::Differs(Difference::ShortScalar) = zeros {
+                reasons.push(zeros.to_string());
+            }
+        }
+        Ok(Verdict {
+            usable,
+            reason: reasons.join("; "),
+        })
     }
 }

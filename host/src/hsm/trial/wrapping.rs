@@ -118,7 +118,7 @@ impl Token {
         }
         let key = self.throw_away(key_type)?;
         Ok(match self.looking_glass(&[])? {
-            Ok((kek, mechanism)) => judge(open::look(&self.connection, &kek, mechanism, &key)?),
+            Ok((kek, mechanism)) => whole(open::look(&self.connection, &kek, mechanism, &key)?),
             Err(finding) => finding,
         })
     }
@@ -149,11 +149,51 @@ fn taken(asked: Route, real: Route) -> Finding {
     }
 }
 
+/// Says whether a key comes out. Whether it has a tail is another question: by chance there may be nothing to fill up.
+pub(super) fn whole(seen: Option<Look>) -> Finding {
+    match judge(seen) {
+        Finding::Differs(Difference::ZeroTail) => Finding::Works,
+        other => other,
+    }
+}
+
 /// Says whether what was seen is right.
 pub(super) fn judge(seen: Option<Look>) -> Finding {
     match seen.map(Look::difference) {
         Some(None) => Finding::Works,
         Some(Some(difference)) => Finding::Differs(difference),
         None => Finding::Differs(Difference::DoesNotOpen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hsm::trial::{Fact, Quirk, Warning};
+
+    /// A token that accepts SHA-256 and uses SHA-1 (SoftHSM 2.7.0 in a single step) is not believed.
+    #[test]
+    fn a_claimed_hash_is_a_difference() {
+        let found = taken(Route::OaepSha256, Route::OaepSha1);
+        assert_eq!(found, Finding::Differs(Difference::Sha1));
+        for fact in [Fact::OaepSha256, Fact::SingleStepSha256] {
+            let warning = Warning::of(fact, &found).unwrap();
+            assert_eq!(warning.name, "sha1-for-sha256");
+        }
+        let quirk = Quirk::of(Fact::SingleStepSha256, &found).unwrap();
+        assert_eq!(quirk.seen_in, "SoftHSM 2.7.0");
+        assert!(Quirk::of(Fact::OaepSha256, &found).is_none());
+        for route in [
+            Route::OaepSha256,
+            Route::OaepSha1,
+            Route::EcdhNull,
+            Route::EcdhX963Sha256,
+        ] {
+            assert_eq!(taken(route, route), Finding::Works);
+        }
+        assert_eq!(
+            taken(Route::EcdhX963Sha256, Route::EcdhNull),
+            Finding::Differs(Difference::OtherDerivation)
+        );
     }
 }

@@ -73,13 +73,12 @@ pub(super) enum Start {
 }
 
 impl Look {
-    /// What is not as RFC 5649 and RFC 5915 have it.
+    /// What is not as RFC 5649 has it. How a key begins is another question, for it matters to one key in 256 only.
     pub(super) const fn difference(self) -> Option<Difference> {
-        match (self.shape, self.start) {
-            (Shape::Pkcs7, _) => Some(Difference::Pkcs7),
-            (Shape::ZeroTail, _) => Some(Difference::ZeroTail),
-            (Shape::Exact, Start::ZeroDropped) => Some(Difference::ShortScalar),
-            (Shape::Exact, Start::Plain | Start::ZeroKept) => None,
+        match self.shape {
+            Shape::Pkcs7 => Some(Difference::Pkcs7),
+            Shape::ZeroTail => Some(Difference::ZeroTail),
+            Shape::Exact => None,
         }
     }
 }
@@ -93,10 +92,13 @@ pub(super) enum Route {
     OaepSha1,
 }
 
+/// The value of a throw-away KEK.
+type ClearKek = Zeroizing<[u8; 32]>;
+
 /// A KEK made for a trial: the token has it, and so has this folder.
 pub(super) struct SharedKek<'c> {
     object: SessionObject<'c>,
-    clear: Zeroizing<[u8; 32]>,
+    clear: ClearKek,
 }
 
 /// What became of an attempt to share a KEK.
@@ -202,11 +204,8 @@ fn import_rsa(connection: &Connection) -> Result<SessionObject<'_>, HsmError> {
     Ok(connection.guard(handle))
 }
 
-/// A throw-away KEK, and the route it came by.
-type OpenedKek = (Zeroizing<[u8; 32]>, Route);
-
 /// Opens a KEK with the throw-away RSA key, whichever hash it was wrapped with.
-fn open_oaep(blob: &[u8]) -> Result<Option<OpenedKek>, HsmError> {
+fn open_oaep(blob: &[u8]) -> Result<Option<(ClearKek, Route)>, HsmError> {
     let key = rsa_key()?;
     let attempts = [
         (key.decrypt(Oaep::<Sha256>::new(), blob), Route::OaepSha256),
@@ -237,7 +236,7 @@ fn share_by_ecdh<'c>(
         return Ok(Shared::Lost);
     };
     let agreed = diffie_hellman(ours.to_nonzero_scalar(), public.as_affine());
-    let plain: Zeroizing<[u8; 32]> = Zeroizing::new((*agreed.raw_secret_bytes()).into());
+    let plain: ClearKek = Zeroizing::new((*agreed.raw_secret_bytes()).into());
     let derived = Zeroizing::new(x963_sha256(&plain, SHARED_INFO));
     let always = [Flag::Private, Flag::Destroyable, Flag::Sensitive];
     let flags = Flags::of(KeyClass::Secret, &[&always, usage].concat());
@@ -247,8 +246,10 @@ fn share_by_ecdh<'c>(
     // Which KEK the token has shows in what it wraps.
     let key = ThrowAway::generate(connection, KEK, &[Flag::Extractable, Flag::Encrypt])?;
     for mechanism in [WrapMechanism::Kwp, WrapMechanism::Pad] {
-        let Ok(blob) = wrap(connection, mechanism, object.handle(), &key) else {
-            continue;
+        let blob = match wrap(connection, mechanism, object.handle(), &key) {
+            Ok(blob) => blob,
+            Err(error) if connection.is_lost() => return Err(error),
+            Err(_) => continue,
         };
         for (clear, route) in [(&plain, Route::EcdhNull), (&derived, Route::EcdhX963Sha256)] {
             if recognise(connection, clear, &blob, &key).is_some() {
@@ -313,6 +314,29 @@ fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the parameters of a mechanism say does not matter: the hash is known by what opens.
+    #[test]
+    fn the_hash_is_told_by_opening() {
+        let public = rsa_key().unwrap().to_public_key();
+        let mut generator = generator().unwrap();
+        let mut seal = |sha256: bool, kek: &[u8]| {
+            if sha256 {
+                public.encrypt(&mut generator, Oaep::<Sha256>::new(), kek)
+            } else {
+                public.encrypt(&mut generator, Oaep::<Sha1>::new(), kek)
+            }
+            .unwrap()
+        };
+        for (sha256, route) in [(true, Route::OaepSha256), (false, Route::OaepSha1)] {
+            let (kek, found) = open_oaep(&seal(sha256, &[7; 32])).unwrap().unwrap();
+            assert_eq!((*kek, found), ([7; 32], route));
+            // A KEK of another length is none.
+            assert!(open_oaep(&seal(sha256, &[7; 16])).unwrap().is_none());
+        }
+        assert!(open_oaep(&[1; 256]).unwrap().is_none());
+        assert!(open_oaep(b"short").unwrap().is_none());
+    }
 
     #[test]
     fn x963_of_a_published_vector() {

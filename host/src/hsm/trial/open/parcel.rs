@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{CAPACITY, Look, Route, Shape, SharedKek, Start, generator, padding, pkcs8};
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, Flags, KeyClass, KeyType};
-use crate::hsm::pkcs11::{Connection, Incoming, SessionObject, WrapMechanism, WrapOutcome};
+use crate::hsm::pkcs11::{Connection, Incoming, Query, SessionObject, WrapMechanism, WrapOutcome};
 use crate::hsm::public_key::{PublicKey, PublicNumbers};
 use crate::hsm::token::random;
 use crate::hsm::trial::throwaway::{TRIAL_LABEL, ThrowAway};
@@ -33,6 +33,8 @@ pub(in crate::hsm::trial) struct Parcel {
     key_type: KeyType,
     clear: Zeroizing<Vec<u8>>,
     public: Option<PublicKey>,
+    /// `CKA_ID` of what comes out of it.
+    id: [u8; 16],
     blob: Vec<u8>,
 }
 
@@ -91,6 +93,7 @@ impl Parcel {
             key_type,
             clear,
             public,
+            id: random()?,
             blob,
         })
     }
@@ -110,7 +113,7 @@ impl Parcel {
             class,
             key_type: self.key_type,
             label: TRIAL_LABEL,
-            id: &[],
+            id: &self.id,
             flags: Flags::of(class, &set),
             public_key: self.public.as_ref(),
         }
@@ -123,12 +126,11 @@ impl Parcel {
         kek: &SharedKek<'_>,
         mechanism: WrapMechanism,
     ) -> Result<Unpacked<'c>, HsmError> {
-        let handle =
-            connection.unwrap(mechanism, kek.object.handle(), &self.blob, &self.incoming())?;
-        Ok(Unpacked {
-            object: connection.guard(handle),
-            parcel: self,
-        })
+        let with = kek.object.handle();
+        let object = connection
+            .unwrap(mechanism, with, &self.blob, &self.incoming())
+            .map(|handle| connection.guard(handle));
+        self.unpacked(connection, object)
     }
 
     /// Has the token unwrap it with `CKA_VALUE_LEN` in the template. It must be an AES key.
@@ -138,13 +140,35 @@ impl Parcel {
         kek: &SharedKek<'_>,
         mechanism: WrapMechanism,
     ) -> Result<Unpacked<'c>, HsmError> {
-        let incoming = self.incoming();
-        let object =
-            connection.unwrap_with_length(mechanism, kek.object.handle(), &self.blob, &incoming)?;
-        Ok(Unpacked {
-            object,
-            parcel: self,
-        })
+        let with = kek.object.handle();
+        let object = connection.unwrap_with_length(mechanism, with, &self.blob, &self.incoming());
+        self.unpacked(connection, object)
+    }
+
+    fn unpacked<'c>(
+        self,
+        connection: &'c Connection,
+        object: Result<SessionObject<'c>, HsmError>,
+    ) -> Result<Unpacked<'c>, HsmError> {
+        match object {
+            Ok(object) => Ok(Unpacked {
+                object,
+                parcel: self,
+            }),
+            Err(error) => {
+                // SoftHSM 2.6.1 leaves an unfinished object behind if it takes offence at an attribute.
+                let query = Query {
+                    id: Some(&self.id),
+                    on_token: Some(false),
+                    ..Query::default()
+                };
+                // What went wrong first is what must be known.
+                for left in connection.find(query).unwrap_or_default() {
+                    drop(connection.guard(left));
+                }
+                Err(error)
+            }
+        }
     }
 }
 
