@@ -354,6 +354,8 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::NotExtractable { .. }
         | HsmError::TrustedOnly { .. }
         | HsmError::NotPermitted { .. }
+        | HsmError::NotDeriveOnly { .. }
+        | HsmError::CannotDerive { .. }
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }
         | HsmError::Widened { .. }

@@ -2,6 +2,7 @@
 //! the token opens with OpenSSL and is the key that stayed; what must not leave does not; every mistake is answered.
 
 mod calls;
+mod derive;
 mod exports;
 mod key_files;
 mod keys;
