@@ -30,12 +30,14 @@ const DERIVED: [KeyType; 4] = [
 
 const SUITE: Suite = Suite::RsaOaepSha1;
 
-/// The ways of deriving that a kind of token offers.
-const fn offered(kind: Kind) -> &'static [Diversification] {
-    match kind {
+/// The ways in which a kind of token derives a key of this type.
+const fn offered(kind: Kind, key_type: KeyType) -> &'static [Diversification] {
+    match (kind, key_type) {
         // SoftHSM 2.6.1 lacks the counter mode; NSS 3.87 has it, but then a key may only leave if its master may.
-        Kind::SoftHsm | Kind::Nss => &[Diversification::EcbEncryptData],
-        Kind::Kryoptic => &Diversification::ALL,
+        (Kind::SoftHsm | Kind::Nss, _) => &[Diversification::EcbEncryptData],
+        // kryoptic 1.5.4 cuts nothing off what AES gives: whole blocks only.
+        (Kind::Kryoptic, KeyType::Aes { bits: 192 }) => &[Diversification::CounterKdf],
+        (Kind::Kryoptic, _) => &Diversification::ALL,
     }
 }
 
@@ -108,7 +110,7 @@ fn what_is_derived_is_what_python_computes() {
                                 );
                                 continue;
                             }
-                            if !offered(kind).contains(&way) {
+                            if !offered(kind, key_type).contains(&way) {
                                 assert!(
                                     matches!(result, Err(HsmError::CannotDerive { .. })),
                                     "{kind} {way} {key_type}"
@@ -130,7 +132,7 @@ fn what_is_derived_is_what_python_computes() {
                             let derived = token
                                 .diversified_key(&master, &CONTEXT, key_type, None)
                                 .unwrap();
-                            assert_eq!(Some(&derived.by), offered(kind).first());
+                            assert_eq!(Some(&derived.by), offered(kind, key_type).first());
                         }
                     }
                 }
@@ -195,7 +197,7 @@ fn each_context_has_its_own_key() {
                 (CONTEXT, DERIVED[0]),
                 (CONTEXT, DERIVED[3]),
             ];
-            for way in offered(kind) {
+            for way in offered(kind, DERIVED[2]) {
                 let key = |context: &DeviceContext, key_type| {
                     let derived = token
                         .diversified_key(&master, context, key_type, Some(*way))
