@@ -1,37 +1,4 @@
 //! Keys of single devices: made fresh inside the token, or diversified inside it from a master key.
-//!
-//! # Diversification, byte for byte
-//!
-//! A backend that holds the same master key can compute the key of any device again. All numbers are big-endian.
-//!
-//! ```text
-//! context = device id       16 bytes
-//!         ‖ slot             2 bytes
-//!         ‖ version          4 bytes
-//!         ‖ PSA key type     2 bytes   2400 for AES, 1100 for HMAC (PSA Crypto API 1.1 §9.2)
-//!         ‖ key length       4 bytes   in bits
-//! ```
-//!
-//! Type and length are in it, so that no key is the beginning of another.
-//!
-//! [`Diversification::CounterKdf`], `sp800-108-counter`: the KDF in counter mode of NIST SP 800-108r1 §4.1, with AES-CMAC under
-//! the master key. Its label is `"keyferry devkey"`, its context are the first three fields above, followed by the type, and
-//! its `[L]` is the last field:
-//!
-//! ```text
-//! key = the leading bytes of block(1) ‖ block(2) ‖ …
-//! block(i) = AES-CMAC(master, i as 4 bytes ‖ "keyferry devkey" ‖ 00 ‖ context)
-//! ```
-//!
-//! [`Diversification::EcbEncryptData`], `aes-ecb-encrypt-data`: AES in ECB mode under the master key (`CKM_AES_ECB_ENCRYPT_DATA`,
-//! PKCS#11 v3.1 §6.27) over digests, one block for each 16 bytes of the key:
-//!
-//! ```text
-//! key = the leading bytes of AES-ECB(master, data(1) ‖ data(2) ‖ …)
-//! data(i) = the leading 16 bytes of SHA-256("keyferry devblk" ‖ 00 ‖ context ‖ i as 4 bytes)
-//! ```
-//!
-//! Both are `C_DeriveKey`. A MAC made with `C_Sign` would do the same arithmetic, but its result would be the clear key.
 
 use keyferry_protocol::attributes::key_type as psa;
 use keyferry_protocol::identity::DeviceId;
@@ -69,6 +36,37 @@ pub struct DeviceContext {
 }
 
 /// A way to derive a device's key from a master key inside the token.
+///
+/// A backend that holds the same master key can compute the key of any device again. All numbers are big-endian.
+///
+/// ```text
+/// context = device id       16 bytes
+///         ‖ slot             2 bytes
+///         ‖ version          4 bytes
+///         ‖ PSA key type     2 bytes   2400 for AES, 1100 for HMAC (PSA Crypto API 1.1 §9.2)
+///         ‖ key length       4 bytes   in bits
+/// ```
+///
+/// Type and length are in it, so that no key is the beginning of another.
+///
+/// [`Self::CounterKdf`], `sp800-108-counter`: the KDF in counter mode of NIST SP 800-108r1 §4.1, with AES-CMAC under
+/// the master key. Its label is `"keyferry devkey"`, its context are the first three fields above, followed by the type, and
+/// its `[L]` is the last field:
+///
+/// ```text
+/// key = the leading bytes of block(1) ‖ block(2) ‖ …
+/// block(i) = AES-CMAC(master, i as 4 bytes ‖ "keyferry devkey" ‖ 00 ‖ context)
+/// ```
+///
+/// [`Self::EcbEncryptData`], `aes-ecb-encrypt-data`: AES in ECB mode under the master key (`CKM_AES_ECB_ENCRYPT_DATA`,
+/// "key derivation by data encryption" of PKCS#11) over digests, one block for each 16 bytes of the key:
+///
+/// ```text
+/// key = the leading bytes of AES-ECB(master, data(1) ‖ data(2) ‖ …)
+/// data(i) = the leading 16 bytes of SHA-256("keyferry devblk" ‖ 00 ‖ context ‖ i as 4 bytes)
+/// ```
+///
+/// Both are `C_DeriveKey`. A MAC made with `C_Sign` would do the same arithmetic, but its result would be the clear key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Diversification {
     /// NIST SP 800-108 in counter mode with AES-CMAC: a 32-bit big-endian counter, then the input
@@ -147,7 +145,7 @@ pub struct Diversified<'t> {
 }
 
 impl DeviceContext {
-    /// What both ways of deriving take in; see the module.
+    /// What both ways of deriving take in; see [`Diversification`].
     fn bytes(&self, psa_type: u16, bits: u16) -> [u8; CONTEXT] {
         let mut context = [0; CONTEXT];
         context[..16].copy_from_slice(&self.device.0);
@@ -245,7 +243,7 @@ impl Token {
 
     /// Derives the key of one device from a master key, in the first of [`Diversification::ALL`] that the token does as it
     /// should, or in the one that is demanded. The key is an AES key or an HMAC key of 256 bits; like
-    /// [`Token::fresh_device_key`]'s, it lives in this session only. The module says how it is derived.
+    /// [`Token::fresh_device_key`]'s, it lives in this session only. [`Diversification`] says how it is derived.
     ///
     /// # Errors
     /// [`HsmError::NotDeriveOnly`] if the master key may do something else; [`HsmError::WrongKeyType`] if it is no AES key, or is
