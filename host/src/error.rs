@@ -290,7 +290,7 @@ const fn migration_exit(error: &MigrationError) -> Exit {
         MigrationError::Hsm(error) => hsm_exit(error),
         MigrationError::PublicKey(_) | MigrationError::UnsupportedType { .. } => Exit::Usage,
         MigrationError::NoCommonSuite { .. } | MigrationError::NotTaken { .. } => Exit::Hsm,
-        MigrationError::NotOpened { .. } => Exit::Hsm,
+        MigrationError::NotOpened { .. } | MigrationError::Lengthened { .. } => Exit::Hsm,
         MigrationError::OtherKey { .. }
         | MigrationError::Occupied { .. }
         | MigrationError::CopyWrong { .. }
@@ -371,6 +371,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::CannotDerive { .. }
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }
+        | HsmError::BlobLength { .. }
         | HsmError::Widened { .. }
         | HsmError::PairMismatch { .. }
         | HsmError::NoPublicKey { .. }

@@ -31,35 +31,38 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         // Together with this package, so that the same features of the dependencies are chosen and nothing is built twice.
-        let output = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--message-format=json-render-diagnostics",
-            ])
-            .args([
-                "-p",
-                "keyferry",
-                "-p",
-                env!("CARGO_PKG_NAME"),
-                "--bin",
-                "keyferry",
-            ])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .output()
-            .expect("cargo starts");
-        assert!(
-            output.status.success(),
-            "keyferry does not build: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message["target"]["name"] == "keyferry")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("cargo names the executable")
+        let package = env!("CARGO_PKG_NAME");
+        build(
+            &["-p", "keyferry", "-p", package, "--bin", "keyferry"],
+            "keyferry",
+            |message| &message["executable"],
+        )
     })
+}
+
+/// Builds a target with cargo, and gives the file that cargo names for it.
+pub(crate) fn build(arguments: &[&str], target: &str, file: fn(&Value) -> &Value) -> PathBuf {
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--message-format=json-render-diagnostics",
+        ])
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo starts");
+    assert!(
+        output.status.success(),
+        "{target} does not build: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == target)
+        .find_map(|message| file(&message).as_str().map(PathBuf::from))
+        .expect("cargo names the file")
 }
 
 /// How the command ended and what it said.

@@ -5,6 +5,7 @@ pub mod board;
 pub mod command;
 pub mod derivation;
 pub mod desk;
+pub mod faults;
 pub mod openssl;
 pub mod software;
 pub mod strict;

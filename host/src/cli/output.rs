@@ -10,6 +10,7 @@ use super::{Outcome, fields};
 use crate::error::{Exit, Failure};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HINT: Style = AnsiColor::Cyan.on_default();
 const HEADING: Style = Style::new().bold();
 
@@ -48,6 +49,15 @@ impl Context {
     pub fn note(&self, text: &str) {
         if self.is_talkative() {
             note_line(text);
+        }
+    }
+
+    /// Tells what must not be overlooked, to scripts and to people, however quiet the command is to be.
+    pub fn warn(&self, text: &str) {
+        if self.json {
+            print_line(&Value::Object(fields! { "warning" => text }).to_string());
+        } else {
+            note_line(&format!("{WARNING}warning:{WARNING:#} {text}"));
         }
     }
 

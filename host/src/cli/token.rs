@@ -6,7 +6,10 @@ use clap::Args;
 
 use super::Context;
 use crate::error::Failure;
-use crate::hsm::{HsmError, KeySpec, PinSource, Token, TokenSpec, parse};
+use crate::hsm::{
+    Credentials, HsmError, KeySpec, PIN_VARIABLE, PinSource, PinState, Token, TokenInfo, TokenSpec,
+    parse,
+};
 
 /// Which token, and where its PIN is.
 #[derive(Clone, Debug, Args)]
@@ -29,16 +32,25 @@ pub struct TokenArgs {
     /// Environment variable with the PIN [default: KEYFERRY_PIN].
     #[arg(long, value_name = "NAME")]
     pin_env: Option<String>,
+    /// Send the PIN even if a wrong one would lock the token.
+    #[arg(long)]
+    allow_last_try: bool,
 }
 
 impl TokenArgs {
     /// A token that is named by other arguments than the usual ones.
-    pub(super) fn of(token: String, pin_file: Option<PathBuf>, pin_env: Option<String>) -> Self {
+    pub(super) fn of(
+        token: String,
+        pin_file: Option<PathBuf>,
+        pin_env: Option<String>,
+        allow_last_try: bool,
+    ) -> Self {
         Self {
             token: Some(token),
             module: None,
             pin_file,
             pin_env,
+            allow_last_try,
         }
     }
 
@@ -72,15 +84,47 @@ impl TokenArgs {
         let (spec, key) = self.spec()?;
         // Found first: nobody should be asked for the PIN of a token that is not there.
         let found = Token::find(&spec)?;
-        if found.pin == crate::hsm::PinState::Locked {
-            return Err(HsmError::PinLocked { token: found.label }.into());
+        self.check_pin_state(context, &found)?;
+        let mut credentials = if found.pin_pad && !self.names_pin(&spec) {
+            context.note(&format!("enter the PIN at token '{}' itself", found.label));
+            Credentials::pin_pad()
+        } else {
+            Credentials::pin(
+                self.pin_source(&spec)?
+                    .fetch(&format!("token '{}'", found.label))?,
+            )
+        };
+        if self.allow_last_try {
+            credentials = credentials.even_at_last_try();
         }
-        let pin = self
-            .pin_source(&spec)?
-            .fetch(&format!("token '{}'", found.label))?;
-        let token = Token::open(&spec, &pin)?;
+        let token = Token::log_in(&spec, &credentials)?;
         context.note(&format!("token '{}', serial {}", found.label, found.serial));
         Ok((token, key))
+    }
+
+    /// Says what a wrong PIN would do now, before anybody is asked for one.
+    fn check_pin_state(&self, context: &Context, found: &TokenInfo) -> Result<(), HsmError> {
+        let token = found.label.clone();
+        match found.pin {
+            PinState::Locked => return Err(HsmError::PinLocked { token }),
+            PinState::LastTry if !self.allow_last_try => return Err(HsmError::LastTry { token }),
+            PinState::LastTry => {
+                context.warn(&format!("one try is left for the PIN of token '{token}'"));
+            }
+            PinState::TriesUsed => context.warn(&format!(
+                "token '{token}' was given a wrong PIN since the last right one"
+            )),
+            PinState::Ready | PinState::NotSet => {}
+        }
+        Ok(())
+    }
+
+    /// Whether it is said anywhere where the PIN is.
+    fn names_pin(&self, spec: &TokenSpec) -> bool {
+        self.pin_file.is_some()
+            || self.pin_env.is_some()
+            || spec.pin_source.is_some()
+            || std::env::var_os(PIN_VARIABLE).is_some()
     }
 
     fn pin_source(&self, spec: &TokenSpec) -> Result<PinSource, Failure> {

@@ -24,17 +24,27 @@ impl Token {
         };
         match operation() {
             Err(_) if self.connection.is_lost_after_failure() => {
-                self.connection.renew()?;
+                self.connection.renew().map_err(|error| match error {
+                    HsmError::Token { .. } if self.connection.is_lost_after_failure() => {
+                        self.lost_twice()
+                    }
+                    other => other,
+                })?;
                 operation().map_err(|error| {
                     if self.connection.is_lost_after_failure() {
-                        let token = self.label().into();
-                        HsmError::LostTwice { token }.into()
+                        self.lost_twice().into()
                     } else {
                         error
                     }
                 })
             }
             result => result,
+        }
+    }
+
+    fn lost_twice(&self) -> HsmError {
+        HsmError::LostTwice {
+            token: self.label().into(),
         }
     }
 

@@ -125,7 +125,7 @@ pub enum HsmError {
         /// The token's label.
         token: String,
         /// How many it allows a process, where it says so.
-        limit: Option<u64>,
+        limit: Option<usize>,
     },
     /// The token does not let itself be changed.
     #[error("token '{token}' is read-only")]
@@ -247,6 +247,16 @@ pub enum HsmError {
     PairMismatch {
         /// The private key's label.
         label: String,
+    },
+    /// A blob that cannot be one.
+    #[error("{what} has {actual} bytes; {expected} were expected")]
+    BlobLength {
+        /// The blob, or the part of it.
+        what: String,
+        /// The right length in bytes.
+        expected: String,
+        /// The length it has.
+        actual: usize,
     },
     /// The token gave a key more rights than it was told to.
     #[error("the token did not keep {} of key '{label}' as it was told", flag.attribute())]
@@ -389,7 +399,7 @@ impl HsmError {
             Self::RecipientOnly { .. } => {
                 "it must be an rsa or p-256 pair, not extractable, with --usage unwrap alone".into()
             }
-            Self::BlobRejected { .. } => {
+            Self::BlobRejected { .. } | Self::BlobLength { .. } => {
                 "the blob is damaged, or was wrapped for another key or under another suite".into()
             }
             Self::Widened { .. } => {

@@ -16,10 +16,14 @@ impl Token {
     /// # Errors
     /// [`HsmError::PairMismatch`] if the public key beside it is another's and its own is not on the token;
     /// [`HsmError::NoPublicKey`] if none is found; [`HsmError::Token`].
-    pub fn with_pair(&self, mut key: KeyInfo) -> Result<KeyInfo, HsmError> {
+    pub fn with_pair(&self, key: KeyInfo) -> Result<KeyInfo, HsmError> {
         if key.class != KeyClass::Private {
             return Ok(key);
         }
+        self.alive(|| self.paired(key.clone()))
+    }
+
+    fn paired(&self, mut key: KeyInfo) -> Result<KeyInfo, HsmError> {
         let own = key.public_key.take();
         let is_own = |public: &PublicKey| {
             let held = Held {

@@ -89,7 +89,7 @@ impl Token {
     /// Opens a KEK with a private key of this token.
     ///
     /// # Errors
-    /// Before the token is asked: [`HsmError::SuiteMismatch`], [`HsmError::NotPermitted`], [`HsmError::UnexpectedLength`],
+    /// Before the token is asked: [`HsmError::SuiteMismatch`], [`HsmError::NotPermitted`], [`HsmError::BlobLength`],
     /// [`HsmError::NoPublicKey`]. Then:
     /// [`HsmError::SuiteRefused`] if the token does not know the suite, [`HsmError::BlobRejected`] if the KEK does not open,
     /// [`HsmError::MechanismMissing`], [`HsmError::Token`].
@@ -120,7 +120,7 @@ impl Token {
             );
             let expected = kek_length(with.key_type);
             if expected != Some(kek_blob.len()) {
-                return Err(HsmError::UnexpectedLength {
+                return Err(HsmError::BlobLength {
                     what: "the wrapped KEK".into(),
                     expected: expected.unwrap_or_default().to_string(),
                     actual: kek_blob.len(),
@@ -178,7 +178,7 @@ impl Token {
         let expected = kek_length(with.key_type).unwrap_or_default();
         match blob.split_at_checked(expected) {
             Some((kek, rest)) if expected > 0 => Ok((self.open_kek(with, suite, kek)?, rest)),
-            Some(_) | None => Err(HsmError::UnexpectedLength {
+            Some(_) | None => Err(HsmError::BlobLength {
                 what: "the blob".into(),
                 expected: format!("more than {expected}"),
                 actual: blob.len(),
@@ -320,7 +320,7 @@ impl<'t> OpenKek<'t> {
 
     fn unwrap(&self, blob: &[u8], draft: &KeyDraft, flags: Flags) -> Result<KeyHandle, HsmError> {
         if blob.len() > MAXIMUM_BLOB || !blob.len().is_multiple_of(8) || blob.len() < 16 {
-            return Err(HsmError::UnexpectedLength {
+            return Err(HsmError::BlobLength {
                 what: "the wrapped key".into(),
                 expected: format!("a multiple of 8 from 16 to {MAXIMUM_BLOB}"),
                 actual: blob.len(),

@@ -23,6 +23,9 @@ const SLACK: usize = 64;
 /// Longest secret key whose length the token does not tell, in bytes.
 const MAXIMUM_SECRET: usize = 512;
 
+/// Length of an uncompressed P-256 point (SEC 1 §2.3.3), in bytes.
+const P256_POINT: usize = 65;
+
 /// Label of everything that lives in a session only.
 pub(super) const SESSION_LABEL: &str = "keyferry session object";
 
@@ -194,7 +197,7 @@ impl Token {
         recipient: &Fingerprint,
         point: &[u8; 65],
     ) -> Result<(SessionObject<'_>, Vec<u8>), HsmError> {
-        let (private, public) = self.ephemeral_pair(suite)?;
+        let (private, ephemeral) = self.ephemeral_pair(suite)?;
         let flags = Flags::of(
             KeyClass::Secret,
             &[
@@ -210,20 +213,11 @@ impl Token {
             .connection
             .derive_ecdh(private.handle(), point, derivation, SESSION_LABEL, &flags)
             .map_err(|error| self.refusal(suite, error))?;
-        match public.numbers() {
-            PublicNumbers::P256(point) => Ok((kek, point.to_vec())),
-            PublicNumbers::Rsa { .. } | PublicNumbers::P384(_) | PublicNumbers::Ed25519(_) => {
-                Err(HsmError::UnexpectedLength {
-                    what: "an ephemeral P-256 key".into(),
-                    expected: "65".into(),
-                    actual: public.spki_der().len(),
-                })
-            }
-        }
+        Ok((kek, ephemeral))
     }
 
-    /// An ephemeral P-256 key that may only derive, and its public key. The public object is destroyed at once.
-    fn ephemeral_pair(&self, suite: Suite) -> Result<(SessionObject<'_>, PublicKey), HsmError> {
+    /// An ephemeral P-256 key that may only derive, and its point. The public object is destroyed at once.
+    fn ephemeral_pair(&self, suite: Suite) -> Result<(SessionObject<'_>, Vec<u8>), HsmError> {
         let private_flags = Flags::of(
             KeyClass::Private,
             &[
@@ -246,11 +240,13 @@ impl Token {
             .map_err(|error| self.refusal(suite, error))?;
         let private = self.connection.guard(private);
         let public = self.connection.guard(public);
-        let object = self.connection.read(public.handle(), KeyClass::Public)?;
-        let public = object.public_key.ok_or_else(|| HsmError::NoPublicKey {
-            label: SESSION_LABEL.into(),
-        })?;
-        Ok((private, public))
+        let point = self.connection.point(public.handle())?;
+        check_length(
+            "an ephemeral P-256 key",
+            P256_POINT..=P256_POINT,
+            point.len(),
+        )?;
+        Ok((private, point))
     }
 
     /// Turns "mechanism unknown" into a statement about the suite; leaves every other error as it is.

@@ -59,6 +59,16 @@ pub enum MigrationError {
         /// The target's label.
         to: String,
     },
+    /// A secret key that would come out longer than it went in. An HMAC does not show it, as it fills keys up with zeros itself.
+    #[error(
+        "key '{label}' of {bits} bits would arrive with zeros at its end: the origin fills keys up to eight bytes"
+    )]
+    Lengthened {
+        /// The key.
+        label: String,
+        /// Its length in bits.
+        bits: u16,
+    },
     /// What came out of an export is not the key that the export describes.
     #[error("what token '{to}' unwrapped is not the key '{label}' that the export describes")]
     OtherKey {
@@ -98,6 +108,19 @@ pub enum MigrationError {
 }
 
 impl MigrationError {
+    /// Whether it says that the blob does not open under this suite, so that another one may be tried.
+    pub(super) fn is_about_the_blob(&self) -> bool {
+        let error = match self {
+            Self::Hsm(error) => error,
+            Self::NotTaken { reason, .. } => reason,
+            _ => return false,
+        };
+        matches!(
+            error,
+            HsmError::SuiteRefused { .. } | HsmError::BlobRejected { .. }
+        )
+    }
+
     /// The next move for a person, where there is one to name.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
@@ -118,6 +141,9 @@ impl MigrationError {
             }
             Self::CopyWrong { .. } => {
                 "nothing was kept; one of the tokens wraps wrongly, see `keyferry hsm probe`"
+            }
+            Self::Lengthened { .. } => {
+                "move it with a token that wraps as RFC 5649 has it; `keyferry hsm probe` tells"
             }
             Self::OtherKey { .. } => "nothing was kept; ask the sender for a new export",
             Self::NotOpened { .. } => {

@@ -1,13 +1,15 @@
 //! Takes a key in from an export: the last two steps of a migration, when the origin is not there to ask.
 
+use std::cell::Cell;
+
 use keyferry_protocol::suite::Suite;
 
 use super::error::MigrationError;
 use super::landing::{Arrival, Landing};
-use super::{Done, Outcome};
-use crate::export::CopyProof;
+use super::{Done, Outcome, check_length};
+use crate::export::{CopyProof, Tail};
 use crate::hsm::{
-    Comparison, Evidence, Flags, Held, HsmError, KeyClass, KeyDraft, KeyInfo, Token, answers,
+    Comparison, Evidence, Flags, Held, KeyClass, KeyDraft, KeyInfo, SessionKey, Token, answers,
     compare, is_pair,
 };
 
@@ -23,25 +25,40 @@ pub struct Import<'t> {
     pub draft: KeyDraft,
     /// The attributes of its public half.
     pub public_flags: Option<Flags>,
+    /// What the wrapped bytes end with.
+    pub tail: Tail,
     /// What the origin's copy answered to a random question.
     pub proof: Option<CopyProof>,
 }
 
-impl Import<'_> {
+impl<'t> Import<'t> {
     /// Unwraps, proves as far as there is something to prove it by, and keeps the key. A key that is there already is compared and
     /// left as it is.
     ///
     /// # Errors
     /// [`MigrationError`]; the token is as before then.
     pub fn run(&self, blob: &[u8]) -> Result<Done, MigrationError> {
-        let landing = Landing {
-            to: self.to,
-            draft: &self.draft,
-            public_flags: self.public_flags.as_ref(),
-        };
-        let present = landing.present()?;
-        let arrival = self.open(blob)?;
-        let twin = landing.twin(&arrival)?;
+        let draft = &self.draft;
+        check_length(draft.class, draft.key_type, &draft.label, || {
+            Ok::<_, MigrationError>(self.tail == Tail::Zeros)
+        })?;
+        let before = Cell::new(None);
+        self.to.alive(|| {
+            let present = self.landing().present()?;
+            // Lost and done again, the key may be there from the first time.
+            let was_there = before.get().unwrap_or(present.is_some());
+            before.set(Some(was_there));
+            let mut done = self.carry_out(blob, present)?;
+            if !was_there {
+                done.outcome = Outcome::Migrated;
+            }
+            Ok(done)
+        })
+    }
+
+    fn carry_out(&self, blob: &[u8], present: Option<KeyInfo>) -> Result<Done, MigrationError> {
+        let landing = self.landing();
+        let (arrival, twin) = self.open(&landing, blob)?;
         let evidence = self.evidence(twin.info())?;
         let held = |key| Held {
             token: self.to,
@@ -77,29 +94,45 @@ impl Import<'_> {
         })
     }
 
-    /// Opens the KEK under the first suite that works.
-    fn open(&self, blob: &[u8]) -> Result<Arrival<'_>, MigrationError> {
+    fn landing(&self) -> Landing<'_, 't> {
+        Landing {
+            to: self.to,
+            draft: &self.draft,
+            public_flags: self.public_flags.as_ref(),
+        }
+    }
+
+    /// Opens the blob under the first suite that works. A wrong ECDH suite gives a KEK as well, so the key must come out too.
+    fn open(
+        &self,
+        landing: &Landing<'_, 't>,
+        blob: &[u8],
+    ) -> Result<(Arrival<'t>, SessionKey<'t>), MigrationError> {
         let mut tried = Vec::new();
         for suite in self.suites.iter().copied() {
-            match self.to.open_blob(&self.with, suite, blob) {
-                Ok((kek, rest)) => {
-                    return Ok(Arrival {
+            let opened = self
+                .to
+                .open_blob(&self.with, suite, blob)
+                .map_err(MigrationError::from)
+                .and_then(|(kek, rest)| {
+                    let arrival = Arrival {
                         kek,
                         blob: rest.to_vec(),
                         suite,
-                    });
-                }
-                Err(error @ (HsmError::SuiteRefused { .. } | HsmError::BlobRejected { .. })) => {
-                    tried.push((suite, error));
-                }
-                Err(error) => return Err(error.into()),
+                    };
+                    let twin = landing.twin(&arrival)?;
+                    Ok((arrival, twin))
+                });
+            match opened {
+                Err(error) if error.is_about_the_blob() => tried.push((suite, error)),
+                result => return result,
             }
         }
         // Where one suite was named, or fits at all, the token's own words say most.
         if tried.len() == 1
             && let Some((_, error)) = tried.pop()
         {
-            return Err(error.into());
+            return Err(error);
         }
         Err(MigrationError::NotOpened {
             to: self.to.label().into(),

@@ -123,6 +123,30 @@ pub struct Done {
     pub wider: Option<Flag>,
 }
 
+/// Refuses a secret key that a token lengthens on the way. A private key's encoding says where it ends; nothing says where a
+/// secret ends.
+fn check_length<E: Into<MigrationError>>(
+    class: KeyClass,
+    key_type: KeyType,
+    label: &str,
+    filled: impl FnOnce() -> Result<bool, E>,
+) -> Result<(), MigrationError> {
+    match key_type {
+        KeyType::Aes { bits } | KeyType::Secret { bits }
+            if class == KeyClass::Secret && !bits.is_multiple_of(64) =>
+        {
+            if filled().map_err(Into::into)? {
+                return Err(MigrationError::Lengthened {
+                    label: label.into(),
+                    bits,
+                });
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
 impl<'t> Migration<'t> {
     /// Finds out what there is to do for a key. Changes nothing.
     ///
@@ -140,6 +164,9 @@ impl<'t> Migration<'t> {
             });
         }
         let key = &self.from.with_pair(key.clone())?;
+        check_length(key.class, key.key_type, &key.label, || {
+            self.from.fills_with_zeros()
+        })?;
         let draft = draft::draft(key, self.extractable);
         let landing = Landing {
             to: self.to,

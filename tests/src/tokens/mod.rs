@@ -194,8 +194,12 @@ impl Scratch {
     /// If there is no token.
     #[must_use]
     pub fn uri(&self) -> String {
-        let first = self.tokens().into_iter().next().expect("a token");
-        self.uri_of(&first.1)
+        self.uri_of(&self.first_label())
+    }
+
+    /// The label of the first token.
+    pub(crate) fn first_label(&self) -> String {
+        self.tokens().into_iter().next().expect("a token").1
     }
 
     /// The URI of the token with this label, with module and PIN file.
@@ -222,8 +226,10 @@ impl Scratch {
 
     /// What must stand in the environment of a process that uses the tokens.
     #[must_use]
-    pub fn environment(&self) -> [(&'static str, PathBuf); 2] {
+    pub fn environment(&self) -> [(&'static str, PathBuf); 3] {
+        let (iterations, count) = nss::ITERATIONS;
         [
+            (iterations, count.into()),
             ("SOFTHSM2_CONF", softhsm::configuration(self)),
             ("KRYOPTIC_CONF", kryoptic::configuration(self)),
         ]

@@ -20,6 +20,10 @@ const MODULES: [&str; 6] = [
     "/opt/homebrew/opt/nss/lib/libsoftokn3.dylib",
 ];
 
+/// How often the password is hashed (PBKDF2) before a key on the token can be used, 10 000 times by default. It is several
+/// milliseconds at each use, for nothing: the scratch password is no secret. Each key keeps the number it was made with.
+pub(super) const ITERATIONS: (&str, &str) = ("NSS_MAX_MP_PBE_ITERATION_COUNT", "1");
+
 /// The first slot number that softokn leaves to its callers.
 const FIRST_SLOT: usize = 4;
 
@@ -35,7 +39,8 @@ pub(super) fn add(scratch: &Scratch, label: &str) {
     tool(
         Command::new("certutil")
             .args(["-N", "-d", &format!("sql:{}", folder.display()), "-f"])
-            .arg(scratch.pin_file()),
+            .arg(scratch.pin_file())
+            .env(ITERATIONS.0, ITERATIONS.1),
     );
 }
 

@@ -5,6 +5,7 @@ mod backend;
 mod calls;
 mod derive;
 mod exports;
+mod faults;
 mod key_files;
 mod keys;
 mod kinds;

@@ -1,9 +1,9 @@
 //! What a migration does where not all is well: interrupted, done already, something in its place, not allowed.
 
-use std::process::Command;
-
-use keyferry_tests::tokens::{Kind, PIN, Scratch};
+use keyferry_tests::tokens::{Kind, Scratch};
 use serde_json::Value;
+
+use crate::tool;
 
 /// Two tokens, and some keys at the origin.
 fn two(keys: &[&[&str]]) -> Scratch {
@@ -46,19 +46,6 @@ fn listed(scratch: &Scratch, token: &str) -> Vec<Value> {
         .json();
     lines.pop();
     lines
-}
-
-/// Changes a token with a tool that is not ours.
-fn tool(scratch: &Scratch, kind: Kind, token: &str, arguments: &[&str]) {
-    let output = Command::new("pkcs11-tool")
-        .arg("--module")
-        .arg(kind.module())
-        .args(["--token-label", token, "--login", "--pin", PIN])
-        .args(arguments)
-        .envs(scratch.environment())
-        .output()
-        .expect("pkcs11-tool is not installed: run cargo xtask setup");
-    assert!(output.status.success(), "{output:?}");
 }
 
 fn at_origin(scratch: &Scratch, arguments: &[&str]) {
@@ -319,4 +306,49 @@ fn a_pair_is_what_signs_and_verifies() {
     let fingerprint = scratch.done(["key", "public", "--label", "lost and found"]);
     let copy = &listed(&scratch, "target")[0];
     assert_eq!(copy["fingerprint"], fingerprint["fingerprint"]);
+}
+
+/// SoftHSM fills 25 bytes up to 32 before it wraps them. No HMAC would show it, so it is refused, not found out afterwards.
+#[test]
+fn a_key_that_would_grow_on_the_way_is_refused() {
+    let odd: &[&str] = &["--label", "odd", "--type", "hmac-264", "--extractable"];
+    let scratch = two(&[odd]);
+    let grows = "key 'odd' of 264 bits would arrive with zeros at its end";
+    refused(&scratch, &["--label", "odd"], 3, grows, "hsm probe");
+    let target = scratch.uri_of("target");
+    let create = ["key", "create", "--token", &target, "--label", "in"];
+    scratch.done(
+        create
+            .iter()
+            .chain(&["--type", "rsa-2048", "--usage", "unwrap"]),
+    );
+    scratch.done([
+        "key", "public", "--token", &target, "--label", "in", "--out", "in.pem",
+    ]);
+    scratch.done([
+        "key",
+        "export",
+        "--label",
+        "odd",
+        "--recipient",
+        "in.pem",
+        "--out",
+        "blob",
+    ]);
+    let import = [
+        "key",
+        "import",
+        "--token",
+        &target,
+        "--unwrap-with",
+        "in",
+        "--in",
+        "blob",
+    ];
+    scratch.refused(
+        &[&import[..], &["--unauthenticated"]].concat(),
+        3,
+        grows,
+        "hsm probe",
+    );
 }

@@ -10,8 +10,8 @@ use crate::cli::files::read_short;
 use crate::cli::{Context, Outcome, TokenArgs, fields};
 use crate::error::Failure;
 use crate::export::{
-    MAXIMUM_DOCUMENT, MAXIMUM_SIGNATURE, Sidecar, Signer, Trust, Wanted, narrow, sidecar_path,
-    signature_path,
+    MAXIMUM_DOCUMENT, MAXIMUM_SIGNATURE, Sidecar, Signer, Tail, Trust, Wanted, narrow,
+    sidecar_path, signature_path,
 };
 use crate::hsm::{
     Flag, Flags, KeyClass, KeyDraft, KeyInfo, KeySpec, KeyType, KeyUsage, MAXIMUM_BLOB, PublicKey,
@@ -88,6 +88,10 @@ pub(super) fn import(context: &Context, arguments: &Import) -> Outcome {
         with,
         draft: announced.draft,
         public_flags: announced.public_flags,
+        tail: announced
+            .sidecar
+            .as_ref()
+            .map_or(Tail::None, |sidecar| sidecar.blob.tail),
         proof: announced.sidecar.and_then(|sidecar| sidecar.proof),
     };
     let done = job.run(&blob)?;

@@ -47,6 +47,9 @@ pub(in crate::cli) struct Migrate {
     /// Environment variable with the PIN of the target.
     #[arg(long, value_name = "NAME")]
     to_pin_env: Option<String>,
+    /// Send a PIN even if a wrong one would lock its token.
+    #[arg(long)]
+    allow_last_try: bool,
 }
 
 pub(super) fn migrate(context: &Context, arguments: Migrate) -> Outcome {
@@ -54,8 +57,14 @@ pub(super) fn migrate(context: &Context, arguments: Migrate) -> Outcome {
         arguments.from,
         arguments.from_pin_file,
         arguments.from_pin_env,
+        arguments.allow_last_try,
     );
-    let target = TokenArgs::of(arguments.to, arguments.to_pin_file, arguments.to_pin_env);
+    let target = TokenArgs::of(
+        arguments.to,
+        arguments.to_pin_file,
+        arguments.to_pin_env,
+        arguments.allow_last_try,
+    );
     let (_, from_uri) = origin.spec()?;
     let spec = if arguments.all {
         None

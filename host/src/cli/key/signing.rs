@@ -27,7 +27,7 @@ impl SignArgs {
             return Ok(None);
         };
         let (home, key) = if name.starts_with("pkcs11:") {
-            let (other, key) = TokenArgs::of(name.clone(), None, None).open(context)?;
+            let (other, key) = TokenArgs::of(name.clone(), None, None, false).open(context)?;
             if key.is_empty() {
                 return Err(crate::hsm::SpecError::NoKey.into());
             }

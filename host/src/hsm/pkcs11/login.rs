@@ -61,16 +61,15 @@ impl Login {
         if let Some(login) = logins.get(&key).and_then(Weak::upgrade) {
             return Ok(login);
         }
-        let anchor = open_session(module, slot, token)?;
-        log_in(&anchor, module, token, credentials)?;
+        let (anchor, telling) = open_anchor(module, slot, token, credentials)?;
         let login = Arc::new(Self {
             module: Arc::clone(module),
             slot,
             token: token.clone(),
             credentials: credentials.clone(),
             state: Mutex::new(State {
-                telling: is_user(&anchor),
                 anchor,
+                telling,
                 epoch: 0,
                 free: Vec::new(),
                 refused: false,
@@ -133,15 +132,16 @@ impl Login {
             close(&self.module, session);
         }
         self.module.close_session(state.anchor.handle());
-        let anchor = open_session(&self.module, self.slot, &self.token)?;
+        let (anchor, _) = open_anchor(&self.module, self.slot, &found, &self.credentials)
+            .inspect_err(|error| {
+                state.refused = matches!(
+                    error,
+                    HsmError::PinIncorrect { .. } | HsmError::PinLocked { .. }
+                );
+            })?;
         forget(std::mem::replace(&mut state.anchor, anchor));
         state.epoch += 1;
-        let result = log_in(&state.anchor, &self.module, &found, &self.credentials);
-        state.refused = matches!(
-            result,
-            Err(HsmError::PinIncorrect { .. } | HsmError::PinLocked { .. })
-        );
-        result
+        Ok(())
     }
 
     /// Takes a session back that is as good as new. One of an earlier login is long gone, and its number may by now be
@@ -167,6 +167,31 @@ impl State {
             epoch: self.epoch,
             telling: self.telling,
         }
+    }
+}
+
+/// Opens a session and logs in. Also tells whether the token shows by a session's state that the process is logged in.
+fn open_anchor(
+    module: &Module,
+    slot: Slot,
+    token: &TokenInfo,
+    credentials: &Credentials,
+) -> Result<(Session, bool), HsmError> {
+    let mut last_attempt = false;
+    loop {
+        let anchor = open_session(module, slot, token)?;
+        let result = log_in(&anchor, module, token, credentials);
+        let telling = is_user(&anchor);
+        match result {
+            Ok(()) if telling || last_attempt => return Ok((anchor, telling)),
+            // Lost before the PIN was looked at, or right afterwards; or the token never tells.
+            Ok(()) => close(module, anchor),
+            Err(HsmError::Token { .. }) if !last_attempt && is_lost(&anchor, false) => {
+                close(module, anchor);
+            }
+            Err(error) => return Err(error),
+        }
+        last_attempt = true;
     }
 }
 

@@ -70,7 +70,7 @@ pub struct TokenInfo {
     /// Whether nothing on it can be changed (`CKF_WRITE_PROTECTED`).
     pub write_protected: bool,
     /// How many sessions a process can have at once, where the token says so and there is a limit.
-    pub session_limit: Option<u64>,
+    pub session_limit: Option<usize>,
 }
 
 /// A loaded and initialised module.
@@ -256,8 +256,7 @@ impl Module {
 }
 
 /// `ulMaxSessionCount` of a token, if it says a number.
-fn session_limit(count: CK_ULONG) -> Option<u64> {
+fn session_limit(count: CK_ULONG) -> Option<usize> {
     let known = count != CK_EFFECTIVELY_INFINITE && count != CK_UNAVAILABLE_INFORMATION;
-    #[allow(clippy::useless_conversion, reason = "CK_ULONG has 32 bits on Windows")]
-    known.then_some(count.into())
+    usize::try_from(count).ok().filter(|_| known)
 }

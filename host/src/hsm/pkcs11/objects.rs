@@ -118,6 +118,18 @@ impl Connection {
         })
     }
 
+    /// Reads only the type and size of a secret key: what is asked between the steps of a wrapping must cost little.
+    pub(in crate::hsm) fn secret_type(&self, handle: KeyHandle) -> Result<KeyType, HsmError> {
+        let wanted = [AttributeType::KeyType, AttributeType::ValueLen];
+        Ok(Attributes(self.attributes(handle, &wanted)?).key_type(None))
+    }
+
+    /// Reads only the point of a public EC key, as the token has it (`CKA_EC_POINT` without the DER around it).
+    pub(in crate::hsm) fn point(&self, handle: KeyHandle) -> Result<Vec<u8>, HsmError> {
+        let attributes = Attributes(self.attributes(handle, &[AttributeType::EcPoint])?);
+        Ok(attributes.point().to_vec())
+    }
+
     /// Takes rights away from an object that it should not have (`C_SetAttributeValue`).
     pub(in crate::hsm) fn take_away(
         &self,

@@ -235,7 +235,7 @@ impl Connection {
         .map(|object| self.named(object))
         .map_err(|error| failure(&error))?;
         let guard = self.guard(handle);
-        let found = self.read(handle, KeyClass::Secret)?.key_type;
+        let found = self.secret_type(handle)?;
         // The length comes from the shared secret, and a shorter key would be a weaker one.
         if found != key_type {
             return Err(HsmError::WrongKeyType {

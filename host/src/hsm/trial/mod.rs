@@ -65,7 +65,18 @@ impl Token {
         }
         self.alive(|| {
             let mut result = None;
-            for (found, finding) in self.try_out(fact)? {
+            let found = self.alive(|| {
+                let found = self.try_out(fact)?;
+                // What a trial got from a lost session says nothing about the token.
+                if self.connection.is_lost() {
+                    return Err(HsmError::Token {
+                        function: "C_GetSessionInfo".into(),
+                        code: "CKR_SESSION_CLOSED".into(),
+                    });
+                }
+                Ok(found)
+            })?;
+            for (found, finding) in found {
                 self.profile.put(found, &finding);
                 if found == fact {
                     result = Some(finding);

@@ -251,11 +251,10 @@ impl Token {
         match open::look(&self.connection, &kek, mechanism, &key) {
             Ok(Some(_)) => Ok(Finding::Differs(Difference::GaveItAway)),
             Ok(None) => Ok(Finding::Differs(Difference::DoesNotOpen)),
-            Err(HsmError::Token { function, code }) => match answer(&code) {
-                Answer::Refusal => Ok(Finding::Works),
-                Answer::Failure | Answer::Gone => Err(HsmError::Token { function, code }),
-            },
-            Err(error) => Err(error),
+            Err(error) => Ok(match self.settle(Err(error))? {
+                Finding::Refused { .. } => Finding::Works,
+                other => other,
+            }),
         }
     }
 

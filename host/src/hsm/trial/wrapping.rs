@@ -165,3 +165,35 @@ pub(super) fn judge(seen: Option<Look>) -> Finding {
         None => Finding::Differs(Difference::DoesNotOpen),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hsm::trial::{Fact, Quirk, Warning};
+
+    /// A token that accepts SHA-256 and uses SHA-1 (SoftHSM 2.7.0 in a single step) is not believed.
+    #[test]
+    fn a_claimed_hash_is_a_difference() {
+        let found = taken(Route::OaepSha256, Route::OaepSha1);
+        assert_eq!(found, Finding::Differs(Difference::Sha1));
+        for fact in [Fact::OaepSha256, Fact::SingleStepSha256] {
+            let warning = Warning::of(fact, &found).unwrap();
+            assert_eq!(warning.name, "sha1-for-sha256");
+        }
+        let quirk = Quirk::of(Fact::SingleStepSha256, &found).unwrap();
+        assert_eq!(quirk.seen_in, "SoftHSM 2.7.0");
+        assert!(Quirk::of(Fact::OaepSha256, &found).is_none());
+        for route in [
+            Route::OaepSha256,
+            Route::OaepSha1,
+            Route::EcdhNull,
+            Route::EcdhX963Sha256,
+        ] {
+            assert_eq!(taken(route, route), Finding::Works);
+        }
+        assert_eq!(
+            taken(Route::EcdhX963Sha256, Route::EcdhNull),
+            Finding::Differs(Difference::OtherDerivation)
+        );
+    }
+}

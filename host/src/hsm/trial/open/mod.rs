@@ -246,8 +246,10 @@ fn share_by_ecdh<'c>(
     // Which KEK the token has shows in what it wraps.
     let key = ThrowAway::generate(connection, KEK, &[Flag::Extractable, Flag::Encrypt])?;
     for mechanism in [WrapMechanism::Kwp, WrapMechanism::Pad] {
-        let Ok(blob) = wrap(connection, mechanism, object.handle(), &key) else {
-            continue;
+        let blob = match wrap(connection, mechanism, object.handle(), &key) {
+            Ok(blob) => blob,
+            Err(error) if connection.is_lost() => return Err(error),
+            Err(_) => continue,
         };
         for (clear, route) in [(&plain, Route::EcdhNull), (&derived, Route::EcdhX963Sha256)] {
             if recognise(connection, clear, &blob, &key).is_some() {
@@ -312,6 +314,29 @@ fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the parameters of a mechanism say does not matter: the hash is known by what opens.
+    #[test]
+    fn the_hash_is_told_by_opening() {
+        let public = rsa_key().unwrap().to_public_key();
+        let mut generator = generator().unwrap();
+        let mut seal = |sha256: bool, kek: &[u8]| {
+            if sha256 {
+                public.encrypt(&mut generator, Oaep::<Sha256>::new(), kek)
+            } else {
+                public.encrypt(&mut generator, Oaep::<Sha1>::new(), kek)
+            }
+            .unwrap()
+        };
+        for (sha256, route) in [(true, Route::OaepSha256), (false, Route::OaepSha1)] {
+            let (kek, found) = open_oaep(&seal(sha256, &[7; 32])).unwrap().unwrap();
+            assert_eq!((*kek, found), ([7; 32], route));
+            // A KEK of another length is none.
+            assert!(open_oaep(&seal(sha256, &[7; 16])).unwrap().is_none());
+        }
+        assert!(open_oaep(&[1; 256]).unwrap().is_none());
+        assert!(open_oaep(b"short").unwrap().is_none());
+    }
 
     #[test]
     fn x963_of_a_published_vector() {
