@@ -160,3 +160,66 @@ fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, ExportError> 
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = folder.read_dir().unwrap();
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().to_string_lossy().into_owned()
+        };
+        entries.map(name).collect()
+    }
+
+    #[test]
+    fn a_folder_appears_when_it_is_complete() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("out");
+        let folder = Folder::begin(&target).unwrap();
+        folder.add("key", b"blob").unwrap();
+        assert!(!target.exists());
+        // What a process that is killed here leaves behind is hidden, and has no manifest.
+        let [hidden] = names(parent.path()).try_into().unwrap();
+        assert!(hidden.starts_with(".keyferry-"));
+        assert_eq!(names(&parent.path().join(hidden)), ["key"]);
+        folder.finish(b"manifest", b"signature").unwrap();
+        assert_eq!(names(parent.path()), ["out"]);
+        let mut found = names(&target);
+        found.sort();
+        assert_eq!(found, ["key", "manifest.json", "manifest.json.sig"]);
+        assert!(matches!(
+            Folder::begin(&target),
+            Err(ExportError::FolderExists(_))
+        ));
+    }
+
+    #[test]
+    fn a_folder_that_is_given_up_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::begin(&parent.path().join("out")).unwrap();
+        folder.add("key", b"blob").unwrap();
+        assert!(matches!(
+            folder.add("key", b"blob"),
+            Err(ExportError::Write { .. })
+        ));
+        drop(folder);
+        assert!(names(parent.path()).is_empty());
+    }
+
+    #[test]
+    fn what_came_in_the_meantime_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("out");
+        let folder = Folder::begin(&target).unwrap();
+        std::fs::create_dir(&target).unwrap();
+        std::fs::write(target.join("theirs"), b"theirs").unwrap();
+        assert!(matches!(
+            folder.finish(b"manifest", b"signature"),
+            Err(ExportError::Write { .. })
+        ));
+        assert_eq!(names(parent.path()), ["out"]);
+        assert_eq!(names(&target), ["theirs"]);
+    }
+}

@@ -126,18 +126,18 @@ impl Tail {
         }
     }
 
-    /// Checks that a strict importer takes a key of this type that ends like this: cloud key services refuse a private key
-    /// with something behind it, and would take a longer secret key than was meant.
+    /// Checks that a strict importer takes a key of this type that ends like this. Cloud key services refuse a private key with
+    /// something behind it; a secret key is cut at the length that its signed document states.
     ///
     /// # Errors
     /// [`ExportError::ZeroTail`].
     pub fn check(self, label: &str, key_type: KeyType) -> Result<(), ExportError> {
         match self {
-            Self::None => Ok(()),
-            Self::Zeros => Err(ExportError::ZeroTail {
+            Self::Zeros if key_type.is_pair() => Err(ExportError::ZeroTail {
                 label: label.into(),
                 key_type,
             }),
+            Self::Zeros | Self::None => Ok(()),
         }
     }
 

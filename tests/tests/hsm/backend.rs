@@ -250,7 +250,7 @@ fn derived_keys(kind: Kind, scratch: &Scratch, clear: &[u8]) {
                     let blob = std::fs::read(path(file)).unwrap();
                     let recipient = public_key(&device_public).fingerprint().to_string();
                     assert_eq!(for_device["recipient"]["fingerprint"], recipient);
-                    // The suite with a KDF is opened by devices; OpenSSL's command has no such KDF with what we give it.
+                    // Tokens that do better take the suite with a KDF here, which nobody but a device opens in these tests.
                     if for_device["blob"]["suite"] == "ecdh-p256-null" {
                         let suite = Suite::EcdhP256Null;
                         let found = open_blob(scratch, suite, &device_private, &blob);
@@ -274,7 +274,7 @@ fn private_keys_are_fit_for_strict_importers() {
             let arguments = line.arguments("out", &DEVICES[..1], &rest);
             let allowed = [&arguments[..], &["--allow-zero-tail"]].concat();
             if kind == Kind::SoftHsm {
-                let error = format!("puts zeros behind key 'cloud' (type {name})");
+                let error = format!("puts zeros behind private key 'cloud' (type {name})");
                 line.scratch
                     .refused(&arguments, 5, &error, "--allow-zero-tail");
                 line.nothing_written("out");

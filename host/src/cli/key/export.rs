@@ -30,7 +30,7 @@ pub(in crate::cli) struct Export {
     out: PathBuf,
     #[command(flatten)]
     sign: SignArgs,
-    /// Write a key that the token puts zeros behind, which a strict importer refuses. Concerns recipients in a FILE; keyferry's own
+    /// Write a private key that the token puts zeros behind, which a strict importer refuses. Concerns recipients in a FILE; keyferry's own
     /// `key import` and devices cut the zeros off.
     #[arg(long)]
     allow_zero_tail: bool,

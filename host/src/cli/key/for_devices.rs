@@ -61,7 +61,7 @@ pub(in crate::cli) struct ForDevices {
     suite: Option<Suite>,
     #[command(flatten)]
     sign: SignArgs,
-    /// Write keys that the token puts zeros behind, which a strict importer refuses.
+    /// Write private keys that the token puts zeros behind, which a strict importer refuses.
     #[arg(long)]
     allow_zero_tail: bool,
     /// The folder to make: a file for each key, manifest.json, manifest.json.sig. It appears when it is complete.
