@@ -112,6 +112,9 @@ pub enum Failure {
     /// A `--key` that names no slot, or one twice.
     #[error("'{0}' names no free slot")]
     BadSlot(String),
+    /// What names a device does not.
+    #[error("'{0}' names no device, or one that is named already")]
+    BadDevice(String),
     /// A document of an export.
     #[error(transparent)]
     Export(#[from] ExportError),
@@ -210,7 +213,8 @@ impl Failure {
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
             Self::Migration(error) => migration_exit(error),
             Self::SomeNotMigrated { .. } => Exit::JobFailed,
-            Self::NoSidecar(_)
+            Self::BadDevice(_)
+            | Self::NoSidecar(_)
             | Self::NoSigner(_)
             | Self::SaidTwice(_)
             | Self::Missing { .. }
@@ -257,6 +261,9 @@ impl Failure {
                 "write LABEL@SLOT with a slot from 0 to {}, each slot once",
                 keyferry_protocol::MAX_SLOTS - 1
             )),
+            Self::BadDevice(_) => Some(
+                "write ID or ID=FILE, the id as 32 hexadecimal digits (see `keyferry device info`), each device once".into(),
+            ),
             Self::Export(error) => error.hint(),
             Self::Pin(error) => error.hint(),
             Self::Spec(error) => error.hint(),
@@ -299,9 +306,12 @@ const fn export_exit(error: &ExportError) -> Exit {
         | ExportError::Malformed { .. }
         | ExportError::OtherFormat { .. }
         | ExportError::SignatureMalformed
+        | ExportError::BackendKey(_)
+        | ExportError::FolderExists(_)
+        | ExportError::Read { .. }
         | ExportError::SignerType(_) => Exit::Usage,
         ExportError::UnsupportedType { .. } => Exit::Hsm,
-        ExportError::ProofWrong => Exit::JobFailed,
+        ExportError::ProofWrong | ExportError::Write { .. } => Exit::JobFailed,
         ExportError::Inconsistent(_)
         | ExportError::Unsigned
         | ExportError::OtherSigner { .. }
@@ -310,6 +320,9 @@ const fn export_exit(error: &ExportError) -> Exit {
         | ExportError::OtherBlob { .. }
         | ExportError::BlobLength { .. }
         | ExportError::OtherRecipient { .. }
+        | ExportError::ZeroTail { .. }
+        | ExportError::Incomplete(_)
+        | ExportError::Stray(_)
         | ExportError::Widened { .. } => Exit::Policy,
     }
 }
@@ -354,6 +367,8 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::NotExtractable { .. }
         | HsmError::TrustedOnly { .. }
         | HsmError::NotPermitted { .. }
+        | HsmError::NotDeriveOnly { .. }
+        | HsmError::CannotDerive { .. }
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }
         | HsmError::BlobLength { .. }

@@ -3,6 +3,7 @@
 
 pub mod board;
 pub mod command;
+pub mod derivation;
 pub mod desk;
 pub mod faults;
 pub mod openssl;

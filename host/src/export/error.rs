@@ -1,5 +1,7 @@
 //! What can be wrong with an export, or with one that is taken in.
 
+use std::path::PathBuf;
+
 use keyferry_protocol::identity::Fingerprint;
 
 use crate::hsm::{Flag, HsmError, KeyType};
@@ -101,6 +103,44 @@ pub enum ExportError {
         /// The key that the document names.
         found: Fingerprint,
     },
+    /// A strict importer would refuse the blob.
+    #[error(
+        "the token puts zeros behind private key '{label}' (type {key_type}) when it wraps it; strict importers refuse that"
+    )]
+    ZeroTail {
+        /// The key's label.
+        label: String,
+        /// Its type.
+        key_type: KeyType,
+    },
+    /// The backend's key is not of the type that takes keys.
+    #[error("a backend's KEK is an rsa key; this one is of type {0}")]
+    BackendKey(KeyType),
+    /// There is something where a folder is to be made.
+    #[error("{} exists already", .0.display())]
+    FolderExists(PathBuf),
+    /// A file of a folder is not there.
+    #[error("'{0}' is not there: the folder is not complete")]
+    Incomplete(String),
+    /// There is a file in a folder that the manifest does not name.
+    #[error("'{0}' does not belong to the folder: the manifest does not name it")]
+    Stray(String),
+    /// A file cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// More was asked for than the key may do at its origin.
     #[error("{} was not so at the origin; attributes may only narrow", flag.attribute())]
     Widened {
@@ -133,7 +173,17 @@ impl ExportError {
             }
             Self::SignerType(_) => "give the public key of the key that signed",
             Self::NotSignOnly { .. } => "create one for this: key create --type p-256 --usage sign",
-            Self::UnsupportedType { .. } => return None,
+            Self::UnsupportedType { .. } | Self::Read { .. } | Self::Write { .. } => return None,
+            Self::ZeroTail { .. } => {
+                "use a token that adds none (see `keyferry hsm probe`); --allow-zero-tail is for importers that cut them off"
+            }
+            Self::BackendKey(_) => "ask the backend for an rsa key",
+            Self::FolderExists(_) => {
+                "name a new folder; `keyferry key verify-export` says whether that one is complete"
+            }
+            Self::Incomplete(_) | Self::Stray(_) => {
+                "do not use the folder; ask the sender for it again"
+            }
             Self::OtherBlob { .. } | Self::BlobLength { .. } => {
                 "the blob was damaged or exchanged; ask the sender for a new export"
             }

@@ -9,13 +9,22 @@
 //!
 //! Verifying takes the signer's public key only, and no token. Nothing here can hold a clear key.
 
+mod backend;
+mod batch;
 mod error;
+mod folder;
 mod narrow;
 mod sidecar;
 mod signature;
 mod wire;
 
+pub use backend::{
+    DeviceAttributes, DeviceBlob, DeviceKey, MAXIMUM_KEYS, MAXIMUM_MANIFEST, Made, Manifest,
+    MasterInfo,
+};
+pub use batch::{Batch, BatchKey, BatchOf, Source, check_backend};
 pub use error::ExportError;
+pub use folder::{Folder, MANIFEST, read_folder};
 pub use narrow::{Wanted, narrow};
 pub use sidecar::{
     BlobInfo, CopyProof, KeyDescription, MAXIMUM_DOCUMENT, RecipientInfo, Sidecar, Tail,

@@ -126,6 +126,21 @@ impl Tail {
         }
     }
 
+    /// Checks that a strict importer takes a key of this type that ends like this. Cloud key services refuse a private key with
+    /// something behind it; a secret key is cut at the length that its signed document states.
+    ///
+    /// # Errors
+    /// [`ExportError::ZeroTail`].
+    pub fn check(self, label: &str, key_type: KeyType) -> Result<(), ExportError> {
+        match self {
+            Self::Zeros if key_type.is_pair() => Err(ExportError::ZeroTail {
+                label: label.into(),
+                key_type,
+            }),
+            Self::Zeros | Self::None => Ok(()),
+        }
+    }
+
     /// What a token that fills up with zeros before wrapping does to a key of this type. A secret key's length is known; that
     /// of a private key's encoding is not, so it counts as having a tail.
     #[must_use]

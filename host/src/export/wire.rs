@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use keyferry_protocol::identity::Fingerprint;
+use keyferry_protocol::identity::{DeviceId, Fingerprint};
 use keyferry_protocol::suite::Suite;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -77,6 +77,50 @@ impl Named for Fingerprint {
 
     fn from_name(name: &str) -> Option<Self> {
         <[u8; Self::LENGTH]>::from_name(name).map(Self)
+    }
+}
+
+impl Named for DeviceId {
+    const WHAT: &'static str = "a device id (32 lower-case hexadecimal digits)";
+
+    fn to_name(&self) -> String {
+        self.to_string()
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Vec::from_name(name)?.try_into().ok().map(Self)
+    }
+}
+
+/// A number of the PSA Crypto API.
+impl Named for u16 {
+    const WHAT: &'static str = "4 lower-case hexadecimal digits";
+
+    fn to_name(&self) -> String {
+        format!("{self:04x}")
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Vec::from_name(name)?
+            .try_into()
+            .ok()
+            .map(Self::from_be_bytes)
+    }
+}
+
+/// A number of the PSA Crypto API.
+impl Named for u32 {
+    const WHAT: &'static str = "8 lower-case hexadecimal digits";
+
+    fn to_name(&self) -> String {
+        format!("{self:08x}")
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Vec::from_name(name)?
+            .try_into()
+            .ok()
+            .map(Self::from_be_bytes)
     }
 }
 

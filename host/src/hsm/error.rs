@@ -183,6 +183,29 @@ pub enum HsmError {
         /// The attribute that is false.
         flag: Flag,
     },
+    /// The master key may do something else than derive, or does not say.
+    #[error(
+        "key '{label}' cannot be a diversification master ({} is not {wanted})",
+        flag.attribute()
+    )]
+    NotDeriveOnly {
+        /// The key's label.
+        label: String,
+        /// The attribute that is wrong.
+        flag: Flag,
+        /// What it should be.
+        wanted: bool,
+    },
+    /// The token derives no key of this type, or not as it should.
+    #[error("token '{token}' does not derive a key of type {key_type}: {}", tried.join("; "))]
+    CannotDerive {
+        /// The token's label.
+        token: String,
+        /// The key to be derived.
+        key_type: KeyType,
+        /// Each way that was tried, and what came of it.
+        tried: Vec<String>,
+    },
     /// A key that receives wrapped keys must do nothing else.
     #[error("key '{label}' cannot be created to receive wrapped keys")]
     RecipientOnly {
@@ -366,6 +389,12 @@ impl HsmError {
             Self::WrongKeyType { .. } => return None,
             Self::ModuleInitialized { .. } => {
                 "one process uses a module in one configuration: name both tokens with the same init-reserved".into()
+            }
+            Self::NotDeriveOnly { .. } => {
+                "create a master for this: key create --type aes-256 --usage derive".into()
+            }
+            Self::CannotDerive { .. } => {
+                "`keyferry hsm probe` shows what the token derives; --fresh takes random keys".into()
             }
             Self::RecipientOnly { .. } => {
                 "it must be an rsa or p-256 pair, not extractable, with --usage unwrap alone".into()

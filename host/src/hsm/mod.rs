@@ -5,6 +5,7 @@
 
 mod alive;
 mod check;
+mod derive;
 mod error;
 mod evidence;
 mod key;
@@ -21,6 +22,7 @@ mod uri;
 mod wrap;
 
 pub use check::CheckAlgorithm;
+pub use derive::{DeviceContext, Diversification, Diversified};
 pub use error::HsmError;
 pub use evidence::{Comparison, Evidence, Held, answers, compare, is_pair};
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};

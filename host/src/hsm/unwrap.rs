@@ -32,8 +32,8 @@ pub struct KeyDraft {
 
 /// A key that lives in a session only, and is destroyed when this goes out of scope.
 pub struct SessionKey<'t> {
-    _object: SessionObject<'t>,
-    info: KeyInfo,
+    pub(super) _object: SessionObject<'t>,
+    pub(super) info: KeyInfo,
 }
 
 impl SessionKey<'_> {

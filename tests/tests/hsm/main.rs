@@ -1,7 +1,9 @@
 //! Keys on real tokens, SoftHSM 2.6.1 where no other is named, through the real command and through the library: what leaves
 //! the token opens with OpenSSL and is the key that stayed; what must not leave does not; every mistake is answered.
 
+mod backend;
 mod calls;
+mod derive;
 mod exports;
 mod faults;
 mod growth;

@@ -115,7 +115,11 @@ fn openssl_verifies_an_export() {
         "p-256",
         "--extractable",
     ]);
-    it.export("pair", "pair", &["--sign-with", "signer"]);
+    it.export(
+        "pair",
+        "pair",
+        &["--sign-with", "signer", "--allow-zero-tail"],
+    );
     let document: Value = serde_json::from_slice(&it.read("pair.json")).unwrap();
     assert_eq!(document["blob"]["tail"], "zeros");
     assert_eq!(document["public_attributes"]["verify"], true);

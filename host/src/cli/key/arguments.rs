@@ -1,6 +1,6 @@
 //! What several of the key commands take: types, usages, suites, fingerprints, recipients.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use crate::cli::Context;
 use crate::cli::files::read_short;
 use crate::error::Failure;
+use crate::export::check_backend;
 use crate::hsm::{HsmError, KeySpec, KeyType, KeyUsage, MAXIMUM_KEY_FILE, PublicKey, Token};
 
 /// The recipient's key if its name is that of a file.
@@ -80,6 +81,39 @@ impl RecipientArgs {
             .and_then(|()| recipient.check_exponent(self.min_exponent.unwrap_or(0)))
             .map_err(HsmError::from)?;
         Ok(recipient)
+    }
+}
+
+/// The backend's key-encryption key.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Backend")]
+pub(super) struct BackendArgs {
+    /// Public key file of the backend's RSA key-encryption key.
+    #[arg(long, value_name = "FILE")]
+    backend: PathBuf,
+    /// Its fingerprint, SHA-256 of its SubjectPublicKeyInfo: any other key is refused.
+    #[arg(long, value_name = "HEX", value_parser = parse_fingerprint)]
+    fingerprint: Fingerprint,
+}
+
+impl BackendArgs {
+    /// The backend's key, announced, if it is the one whose fingerprint was given.
+    pub(super) fn read(&self, context: &Context) -> Result<PublicKey, Failure> {
+        let key = public_key_file(&self.backend)?;
+        let found = key.fingerprint();
+        context.note(&format!(
+            "backend {} key, fingerprint {found}",
+            key.key_type()
+        ));
+        if found != self.fingerprint {
+            return Err(Failure::FingerprintMismatch {
+                expected: self.fingerprint,
+                found,
+            });
+        }
+        // Asked before the login, so that a wrong key costs no PIN.
+        check_backend(&key)?;
+        Ok(key)
     }
 }
 

@@ -30,6 +30,10 @@ pub(in crate::cli) struct Export {
     out: PathBuf,
     #[command(flatten)]
     sign: SignArgs,
+    /// Write a private key that the token puts zeros behind, which a strict importer refuses. Concerns recipients in a FILE; keyferry's own
+    /// `key import` and devices cut the zeros off.
+    #[arg(long)]
+    allow_zero_tail: bool,
     /// Replace an existing file.
     #[arg(long)]
     force: bool,
@@ -42,6 +46,7 @@ pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
         check_new(path, arguments.force)?;
     }
     let in_file = arguments.recipient.in_file()?;
+    let from_file = in_file.is_some();
     let (token, from_uri) = arguments.token.open(context)?;
     let key = token.key(&arguments.key.spec(from_uri)?)?;
     let recipient = arguments.recipient.checked(context, &token, in_file)?;
@@ -51,12 +56,11 @@ pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
         Some(suite) => suite,
         None => strongest_suite(&token, &recipient)?,
     };
-    let wrapped = token.wrap_for(&recipient, suite, &[&key])?;
-    let mut blob = wrapped.kek_blob;
-    for key in &wrapped.blobs {
-        blob.extend_from_slice(key);
-    }
     let tail = Tail::find_out(&token, key.key_type)?;
+    if from_file && !arguments.allow_zero_tail {
+        tail.check(&key.name(), key.key_type)?;
+    }
+    let blob = token.wrap_for(&recipient, suite, &[&key])?.joined();
     let sidecar = Sidecar::new(
         &key,
         BlobInfo::of(&blob, suite, tail),
@@ -112,7 +116,7 @@ fn remove(path: &Path) -> Result<(), Failure> {
 }
 
 /// The strongest suite that the token does and the recipient's key allows.
-fn strongest_suite(token: &Token, recipient: &PublicKey) -> Result<Suite, Failure> {
+pub(super) fn strongest_suite(token: &Token, recipient: &PublicKey) -> Result<Suite, Failure> {
     for suite in Suite::ALL {
         if recipient.key_type().fits(suite) && token.supports(suite)? {
             return Ok(suite);

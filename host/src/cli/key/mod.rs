@@ -3,6 +3,7 @@
 mod arguments;
 mod create;
 mod export;
+mod for_devices;
 mod import;
 mod import_public;
 mod list;
@@ -28,7 +29,9 @@ pub(super) enum Command {
     Public(public::Public),
     /// Wrap a key for a recipient and write the blob to a file.
     Export(export::Export),
-    /// Check an export and its signature. This takes no token, only the signer's public key.
+    /// Make a key of its own for each of several devices, and wrap them all for a backend.
+    ForDevices(for_devices::ForDevices),
+    /// Check an export, or a folder of `for-devices`, and its signature. This takes no token, only the signer's public key.
     VerifyExport(verify_export::VerifyExport),
     /// Take the key out of an export.
     Import(import::Import),
@@ -44,6 +47,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
         Command::List { token } => list::list(context, &token),
         Command::Public(arguments) => public::public(context, &arguments),
         Command::Export(arguments) => export::export(context, &arguments),
+        Command::ForDevices(arguments) => for_devices::for_devices(context, &arguments),
         Command::VerifyExport(arguments) => verify_export::verify_export(context, &arguments),
         Command::Import(arguments) => import::import(context, &arguments),
         Command::ImportPublic(arguments) => import_public::import_public(context, &arguments),

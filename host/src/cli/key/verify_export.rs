@@ -6,18 +6,20 @@ use clap::Args;
 use keyferry_protocol::identity::Fingerprint;
 
 use super::arguments::{parse_fingerprint, public_key_file};
+use super::for_devices;
 use crate::cli::files::read_short;
 use crate::cli::{Context, Outcome, fields};
 use crate::error::Failure;
 use crate::export::{
-    MAXIMUM_DOCUMENT, MAXIMUM_SIGNATURE, Sidecar, Signer, Trust, sidecar_path, signature_path,
+    MAXIMUM_DOCUMENT, MAXIMUM_SIGNATURE, Sidecar, Signer, Trust, read_folder, sidecar_path,
+    signature_path,
 };
 use crate::hsm::{Flag, MAXIMUM_BLOB};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct VerifyExport {
-    /// The blob of an export; its document and signature are beside it.
-    #[arg(value_name = "FILE")]
+    /// The blob of an export, its document and signature beside it; or the folder of `key for-devices`.
+    #[arg(value_name = "FILE|DIR")]
     export: PathBuf,
     /// Public key file of the signer.
     #[arg(long, value_name = "FILE")]
@@ -29,7 +31,31 @@ pub(in crate::cli) struct VerifyExport {
 
 pub(super) fn verify_export(context: &Context, arguments: &VerifyExport) -> Outcome {
     let signer = Signer::new(&public_key_file(&arguments.signer)?)?;
-    one(context, arguments, &signer)
+    if arguments.export.is_dir() {
+        folder(context, arguments, &signer)
+    } else {
+        one(context, arguments, &signer)
+    }
+}
+
+fn folder(context: &Context, arguments: &VerifyExport, signer: &Signer) -> Outcome {
+    let manifest = read_folder(&arguments.export, Trust::Signer(signer))?;
+    if let Some(expected) = arguments.recipient {
+        manifest.recipient.check(expected)?;
+    }
+    for key in &manifest.keys {
+        context.event(for_devices::describe(key));
+    }
+    let recipient = manifest.recipient.fingerprint;
+    context.note(&format!(
+        "genuine: {} keys of devices, wrapped for {recipient}",
+        manifest.keys.len()
+    ));
+    Ok(fields! {
+        "keys" => manifest.keys.len(),
+        "recipient" => recipient.to_string(),
+        "signer" => signer.fingerprint().to_string(),
+    })
 }
 
 fn one(context: &Context, arguments: &VerifyExport, signer: &Signer) -> Outcome {

@@ -27,7 +27,6 @@ pub(super) use operations::{
     Direction, EcdhDerivation, SessionObject, SignMechanism, WrapMechanism, WrapOutcome,
 };
 pub(super) use session::Connection;
-pub(super) use trying::Diversification;
 pub(super) use unwrapping::Incoming;
 
 use cryptoki::error::Error;

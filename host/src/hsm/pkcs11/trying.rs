@@ -1,4 +1,4 @@
-//! What only trials ask of a token: versions, key sizes, derivations from a master key, odd templates.
+//! What trials ask of a token: versions, key sizes, derivations from a master key, odd templates.
 
 use std::num::NonZeroUsize;
 
@@ -19,6 +19,7 @@ use super::objects::{KeyHandle, Wording, create, template, value_length};
 use super::operations::{SessionObject, WrapMechanism, ulong};
 use super::session::Connection;
 use super::unwrapping::Incoming;
+use crate::hsm::derive::Diversification;
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flags, KeyClass, KeyType};
 
@@ -38,16 +39,6 @@ pub struct Versions {
     pub hardware_version: String,
     /// The token's firmware version, `major.minor`.
     pub firmware_version: String,
-}
-
-/// A way to derive a key from a master key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::hsm) enum Diversification {
-    /// NIST SP 800-108 in counter mode with AES-CMAC: a 32-bit big-endian counter, then the input
-    /// (`CKM_SP800_108_COUNTER_KDF`).
-    CounterKdf,
-    /// AES in ECB mode over the input, whose length is that of the key (`CKM_AES_ECB_ENCRYPT_DATA`).
-    EcbEncryptData,
 }
 
 impl Connection {
@@ -93,20 +84,29 @@ impl Connection {
             })
     }
 
-    /// Derives an AES-256 key from an AES master key. The input of [`Diversification::EcbEncryptData`] has 32 bytes.
+    /// Derives an AES key or a generic secret from an AES master key. The input of [`Diversification::EcbEncryptData`] has as
+    /// many blocks of 16 bytes as the key takes.
     pub(in crate::hsm) fn diversify(
         &self,
         way: Diversification,
         master: KeyHandle,
         input: &[u8],
+        key_type: KeyType,
         label: &str,
         flags: &Flags,
     ) -> Result<SessionObject<'_>, HsmError> {
-        let bits = 256;
+        let bits = match key_type {
+            KeyType::Aes { bits } | KeyType::Secret { bits } => bits,
+            KeyType::Rsa { .. }
+            | KeyType::P256
+            | KeyType::P384
+            | KeyType::Ed25519
+            | KeyType::Other => return Err(failure(&Error::NotSupported)),
+        };
         create(|wording| {
             let attributes = template(
                 KeyClass::Secret,
-                KeyType::Aes { bits },
+                key_type,
                 label,
                 &[],
                 vec![value_length(bits)],

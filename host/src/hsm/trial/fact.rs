@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::hsm::derive::Diversification;
 use crate::hsm::key::KeyType;
 
 /// Something to find out about a token.
@@ -81,16 +82,14 @@ pub enum Fact {
     KeepsPrivate,
     /// A key with `CKA_WRAP_WITH_TRUSTED` does not leave under a wrapping key that is not trusted.
     KeepsTrusted,
-    /// Keys derived with the SP 800-108 counter mode and AES-CMAC.
-    CounterKdf,
-    /// Keys derived with AES in ECB mode.
-    EcbKdf,
+    /// A key of this type, which may leave, is derived in this way from an AES key that may not.
+    Derives(Diversification, KeyType),
     /// A key of this type is made, wrapped, and comes out as it should.
     Key(KeyType),
 }
 
 impl Fact {
-    /// All facts, in the order in which they are told.
+    /// All facts, in the order in which they are told; of the types that can be derived, AES-256 stands for all.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let mut all = vec![
@@ -131,9 +130,8 @@ impl Fact {
             Self::KeepsSecret,
             Self::KeepsPrivate,
             Self::KeepsTrusted,
-            Self::CounterKdf,
-            Self::EcbKdf,
         ];
+        all.extend(Diversification::ALL.map(|way| Self::Derives(way, KeyType::Aes { bits: 256 })));
         all.extend(KeyType::CREATABLE.map(Self::Key));
         all
     }
@@ -143,6 +141,9 @@ impl Fact {
     pub fn name(self) -> Cow<'static, str> {
         match self {
             Self::Key(key_type) => format!("key-{key_type}").into(),
+            Self::Derives(way, key_type) if key_type != (KeyType::Aes { bits: 256 }) => {
+                format!("{}-{key_type}", way.name()).into()
+            }
             other => other.words().0.into(),
         }
     }
@@ -152,6 +153,9 @@ impl Fact {
     pub fn question(self) -> Cow<'static, str> {
         match self {
             Self::Key(key_type) => format!("makes and wraps a key of type {key_type}").into(),
+            Self::Derives(way, key_type) if key_type != (KeyType::Aes { bits: 256 }) => {
+                format!("{}, a key of type {key_type}", way.words()).into()
+            }
             other => other.words().1.into(),
         }
     }
@@ -201,8 +205,7 @@ impl Fact {
                 "keeps a private key that is not extractable",
             ),
             Self::KeepsTrusted => ("keeps-trusted", "obeys CKA_WRAP_WITH_TRUSTED"),
-            Self::CounterKdf => ("sp800-108-counter", "derives by SP 800-108, counter, CMAC"),
-            Self::EcbKdf => ("aes-ecb-encrypt-data", "derives by AES-ECB of data"),
+            Self::Derives(way, _) => (way.name(), way.words()),
             Self::Key(_) => ("key", "makes and wraps a key"),
         }
     }

@@ -129,8 +129,7 @@ impl Token {
             Fact::KeepsSecret => self.try_keeping(aes, None),
             Fact::KeepsPrivate => self.try_keeping(KeyType::P256, None),
             Fact::KeepsTrusted => self.try_keeping(aes, Some(Flag::WrapWithTrusted)),
-            Fact::CounterKdf => self.try_derivation(using::COUNTER_KDF),
-            Fact::EcbKdf => self.try_derivation(using::ECB_KDF),
+            Fact::Derives(way, key_type) => self.try_derivation(way, key_type),
             Fact::Key(key_type) => self.try_key(key_type),
         };
         Ok(vec![(fact, self.settle(result)?)])

@@ -1,8 +1,9 @@
 //! Keys that a token makes for a trial and for nothing else.
 
+use crate::hsm::derive::Diversification;
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, Flags, KeyClass, KeyType};
-use crate::hsm::pkcs11::{Connection, Diversification, KeyHandle, SessionObject};
+use crate::hsm::pkcs11::{Connection, KeyHandle, SessionObject};
 use crate::hsm::public_key::PublicKey;
 
 /// Label of every object of a trial.
@@ -67,19 +68,26 @@ impl<'c> ThrowAway<'c> {
         connection: &'c Connection,
         way: Diversification,
         master: &Self,
-        input: &[u8; 32],
+        input: &[u8],
+        key_type: KeyType,
     ) -> Result<Self, HsmError> {
         let set = [
             Flag::Private,
             Flag::Destroyable,
             Flag::Sensitive,
             Flag::Extractable,
-            Flag::Encrypt,
         ];
         let flags = Flags::of(KeyClass::Secret, &set);
         Ok(Self {
-            object: connection.diversify(way, master.handle(), input, TRIAL_LABEL, &flags)?,
-            key_type: KeyType::Aes { bits: 256 },
+            object: connection.diversify(
+                way,
+                master.handle(),
+                input,
+                key_type,
+                TRIAL_LABEL,
+                &flags,
+            )?,
+            key_type,
             public: None,
         })
     }

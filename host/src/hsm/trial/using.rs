@@ -10,9 +10,10 @@ use super::open::{self};
 use super::throwaway::ThrowAway;
 use super::wrapping::whole;
 use super::{Answer, Difference, Fact, Finding, answer};
+use crate::hsm::derive::{BLOCK, Diversification};
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, KeyType};
-use crate::hsm::pkcs11::{Diversification, SignMechanism};
+use crate::hsm::pkcs11::SignMechanism;
 use crate::hsm::public_key::{PublicKey, PublicNumbers};
 use crate::hsm::token::Token;
 
@@ -57,11 +58,6 @@ pub(super) const HMAC_AES: Mac = Mac {
     mechanism: SignMechanism::HmacSha256,
     algorithm: MacAlgorithm::HmacSha256,
 };
-
-/// The two derivations.
-pub(super) const COUNTER_KDF: Diversification = Diversification::CounterKdf;
-/// See [`COUNTER_KDF`].
-pub(super) const ECB_KDF: Diversification = Diversification::EcbEncryptData;
 
 impl Token {
     /// Whether an ECDSA signature on P-256 is right.
@@ -202,12 +198,39 @@ impl Token {
         self.judge_with(|way| way.is_check_value(&key, &value))
     }
 
-    /// Whether a derived key is right.
-    pub(super) fn try_derivation(&self, way: Diversification) -> Result<Finding, HsmError> {
+    /// Whether a derived key is right, and may leave although its master may not. NSS softokn 3.87 refuses that in counter mode.
+    pub(super) fn try_derivation(
+        &self,
+        way: Diversification,
+        key_type: KeyType,
+    ) -> Result<Finding, HsmError> {
+        let length = match key_type {
+            KeyType::Aes { bits } | KeyType::Secret { bits } => usize::from(bits / 8),
+            KeyType::Rsa { .. }
+            | KeyType::P256
+            | KeyType::P384
+            | KeyType::Ed25519
+            | KeyType::Other => 0,
+        };
+        let Some(input) = INPUT.get(..length.next_multiple_of(BLOCK)) else {
+            return Ok(Finding::NotTried {
+                needs: "a shorter key",
+            });
+        };
+        let aes = KeyType::Aes { bits: 256 };
+        let kept = ThrowAway::generate(&self.connection, aes, &[Flag::Derive])?;
+        drop(ThrowAway::derive(
+            &self.connection,
+            way,
+            &kept,
+            input,
+            key_type,
+        )?);
+        // The same arithmetic once more, with a master that can be looked at.
         let set = [Flag::Extractable, Flag::Derive];
-        let master = ThrowAway::generate(&self.connection, KeyType::Aes { bits: 256 }, &set)?;
-        let derived = ThrowAway::derive(&self.connection, way, &master, INPUT)?;
-        self.judge_with(|glass| glass.is_derived(&master, &derived, way, INPUT))
+        let master = ThrowAway::generate(&self.connection, aes, &set)?;
+        let derived = ThrowAway::derive(&self.connection, way, &master, input, key_type)?;
+        self.judge_with(|glass| glass.is_derived(&master, &derived, way, input, length))
     }
 
     /// Whether a key stays that is not extractable, or may only leave under a trusted key.

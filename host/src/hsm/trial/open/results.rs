@@ -5,8 +5,9 @@ use cmac::{Cmac, KeyInit, Mac};
 
 use super::padding::{encrypt, hmac};
 use super::{SharedKek, open};
+use crate::hsm::derive::Diversification;
 use crate::hsm::error::HsmError;
-use crate::hsm::pkcs11::{Connection, Diversification, WrapMechanism};
+use crate::hsm::pkcs11::{Connection, WrapMechanism};
 use crate::hsm::trial::throwaway::ThrowAway;
 
 /// A MAC algorithm.
@@ -56,13 +57,14 @@ impl Way<'_, '_> {
         })
     }
 
-    /// Whether one key was derived from the other.
+    /// Whether one key, of `length` bytes, was derived from the other.
     pub(in crate::hsm::trial) fn is_derived(
         self,
         master: &ThrowAway<'_>,
         derived: &ThrowAway<'_>,
         way: Diversification,
-        input: &[u8; 32],
+        input: &[u8],
+        length: usize,
     ) -> Result<Option<bool>, HsmError> {
         let Some((derived, _)) = open(self.connection, self.kek, self.mechanism, derived)? else {
             return Ok(None);
@@ -72,7 +74,7 @@ impl Way<'_, '_> {
                 Diversification::CounterKdf => counter_kdf(master, input),
                 Diversification::EcbEncryptData => ecb(master, input),
             };
-            expected.is_some_and(|expected| expected == *derived.0)
+            expected.is_some_and(|expected| expected.get(..length) == Some(&*derived.0))
         })
     }
 
@@ -98,8 +100,8 @@ fn counter_kdf(key: &[u8], input: &[u8]) -> Option<Vec<u8>> {
     Some([block(1)?, block(2)?].concat())
 }
 
-/// AES in ECB mode over two blocks.
-fn ecb(key: &[u8], input: &[u8; 32]) -> Option<Vec<u8>> {
+/// AES in ECB mode.
+fn ecb(key: &[u8], input: &[u8]) -> Option<Vec<u8>> {
     let (blocks, _) = input.as_chunks::<16>();
     let mut all = Vec::new();
     for block in blocks {
