@@ -346,6 +346,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::Registry { .. }
         | HsmError::ModuleInitialized { .. }
         | HsmError::RecipientOnly { .. }
+        | HsmError::OnlyPairsAsk { .. }
         | HsmError::SuiteMismatch { .. } => Exit::Usage,
         HsmError::LastTry { .. } => Exit::Policy,
         HsmError::Recipient(reason) => public_key_exit(reason),
@@ -372,6 +373,8 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }
         | HsmError::BlobLength { .. }
+        | HsmError::KeyPinIncorrect { .. }
+        | HsmError::AsksEachUse { .. }
         | HsmError::Widened { .. }
         | HsmError::PairMismatch { .. }
         | HsmError::NoPublicKey { .. }

@@ -35,6 +35,12 @@ pub struct TokenArgs {
     /// Send the PIN even if a wrong one would lock the token.
     #[arg(long)]
     allow_last_try: bool,
+    /// File with the PIN of keys that ask for one at each use, where it is not the token's.
+    #[arg(long, value_name = "PATH", conflicts_with = "key_pin_env")]
+    key_pin_file: Option<PathBuf>,
+    /// Environment variable with the PIN of such keys.
+    #[arg(long, value_name = "NAME")]
+    key_pin_env: Option<String>,
 }
 
 impl TokenArgs {
@@ -51,7 +57,14 @@ impl TokenArgs {
             pin_file,
             pin_env,
             allow_last_try,
+            key_pin_file: None,
+            key_pin_env: None,
         }
+    }
+
+    /// Whether a PIN is sent even at the last try.
+    pub(super) const fn allows_last_try(&self) -> bool {
+        self.allow_last_try
     }
 
     /// The token that is named, and the key if the URI names one.
@@ -97,6 +110,9 @@ impl TokenArgs {
         if self.allow_last_try {
             credentials = credentials.even_at_last_try();
         }
+        if let Some(source) = self.key_pin_source() {
+            credentials = credentials.with_key_pin(source.fetch("the key")?);
+        }
         let token = Token::log_in(&spec, &credentials)?;
         context.note(&format!("token '{}', serial {}", found.label, found.serial));
         Ok((token, key))
@@ -125,6 +141,15 @@ impl TokenArgs {
             || self.pin_env.is_some()
             || spec.pin_source.is_some()
             || std::env::var_os(PIN_VARIABLE).is_some()
+    }
+
+    /// Where the PIN of single keys is, if it is another.
+    fn key_pin_source(&self) -> Option<PinSource> {
+        match (&self.key_pin_file, &self.key_pin_env) {
+            (Some(path), _) => Some(PinSource::File(path.clone())),
+            (None, Some(name)) => Some(PinSource::Environment(name.clone())),
+            (None, None) => None,
+        }
     }
 
     fn pin_source(&self, spec: &TokenSpec) -> Result<PinSource, Failure> {

@@ -142,8 +142,7 @@ impl Token {
             algorithm.check_key(key)?;
             key.check_flag(Flag::Sign)?;
             let (mechanism, input) = algorithm.question(input);
-            self.connection
-                .sign(mechanism, self.handle_of(key)?, &input)
+            self.sign_with(key, mechanism, &input)
         })
     }
 

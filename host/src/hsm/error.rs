@@ -248,6 +248,28 @@ pub enum HsmError {
         /// The private key's label.
         label: String,
     },
+    /// The PIN of a key that asks for it at each use was refused.
+    #[error(
+        "the PIN for key '{label}' was refused, which asks for it at each use (CKA_ALWAYS_AUTHENTICATE)"
+    )]
+    KeyPinIncorrect {
+        /// The key's label.
+        label: String,
+    },
+    /// A key that asks for its PIN at each use cannot be used where PKCS#11 has no place for it.
+    #[error(
+        "key '{label}' asks for its PIN at each use (CKA_ALWAYS_AUTHENTICATE), and unwrapping has no place for that"
+    )]
+    AsksEachUse {
+        /// The key's label.
+        label: String,
+    },
+    /// A secret key that should ask for its PIN at each use; only private keys can.
+    #[error("key '{label}' is not a pair: only private keys ask for a PIN at each use")]
+    OnlyPairsAsk {
+        /// The key's label.
+        label: String,
+    },
     /// A blob that cannot be one.
     #[error("{what} has {actual} bytes; {expected} were expected")]
     BlobLength {
@@ -344,7 +366,8 @@ impl HsmError {
                 "give the path of the library with module-path= instead, or register it with p11-kit (see pkcs11.conf(5))".into()
             }
             Self::ModuleNotLoadable { .. } => {
-                "the file must be a PKCS#11 library for this machine's architecture".into()
+                "the file must be a PKCS#11 library for this machine's architecture; some want their configuration as init-reserved in the URI"
+                    .into()
             }
             Self::NoSuchToken { .. } => {
                 "`keyferry hsm tokens` lists the tokens of a module".into()
@@ -399,6 +422,13 @@ impl HsmError {
             Self::RecipientOnly { .. } => {
                 "it must be an rsa or p-256 pair, not extractable, with --usage unwrap alone".into()
             }
+            Self::KeyPinIncorrect { .. } => {
+                "if this key has a PIN of its own: --key-pin-file or --key-pin-env".into()
+            }
+            Self::AsksEachUse { .. } => {
+                "unwrap with a key pair that does not: key create --usage unwrap".into()
+            }
+            Self::OnlyPairsAsk { .. } => "leave out --always-authenticate".into(),
             Self::BlobRejected { .. } | Self::BlobLength { .. } => {
                 "the blob is damaged, or was wrapped for another key or under another suite".into()
             }

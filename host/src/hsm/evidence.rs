@@ -246,7 +246,8 @@ fn by_decryption(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError>
         let (Some(public), KeyType::Rsa { .. }, true) = (
             &checker.key.public_key,
             holder.key.key_type,
-            holder.key.flags.has(Flag::Decrypt),
+            // A key that asks for its PIN at each use is not decrypted with: its signature tells as much.
+            holder.key.flags.has(Flag::Decrypt) && !holder.key.flags.has(Flag::AlwaysAuthenticate),
         ) else {
             continue;
         };

@@ -569,6 +569,8 @@ pub struct NewKey {
     pub extractable: bool,
     /// What it may be used for on the token.
     pub usage: Vec<KeyUsage>,
+    /// Whether a private key asks for its PIN at each use (`CKA_ALWAYS_AUTHENTICATE`).
+    pub always_authenticate: bool,
 }
 
 impl NewKey {
@@ -580,6 +582,7 @@ impl NewKey {
             key_type,
             extractable: true,
             usage: vec![KeyUsage::Verify],
+            always_authenticate: false,
         }
     }
 
@@ -591,14 +594,20 @@ impl NewKey {
             key_type: KeyType::P256,
             extractable: false,
             usage: vec![KeyUsage::Sign],
+            always_authenticate: false,
         }
     }
 
     /// Checks that a key that is to receive others is a pair that can, and is to do nothing else.
     ///
     /// # Errors
-    /// [`HsmError::RecipientOnly`].
+    /// [`HsmError::RecipientOnly`], [`HsmError::OnlyPairsAsk`].
     pub(super) fn check_usage(&self) -> Result<(), HsmError> {
+        if self.always_authenticate && !self.key_type.is_pair() {
+            return Err(HsmError::OnlyPairsAsk {
+                label: self.label.clone(),
+            });
+        }
         let receives = self.usage.contains(&KeyUsage::Unwrap);
         let can = matches!(self.key_type, KeyType::Rsa { .. } | KeyType::P256);
         if receives && (self.usage.len() > 1 || !can || self.extractable) {
@@ -621,6 +630,9 @@ impl NewKey {
                 }
             }
             KeyClass::Public => {}
+        }
+        if self.always_authenticate && class == KeyClass::Private {
+            set.push(Flag::AlwaysAuthenticate);
         }
         set.extend(
             self.usage

@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 pub struct Credentials {
     /// The PIN; nothing if it is entered at the token itself.
     pub(super) pin: Option<SecretString>,
+    /// The PIN of keys that ask for it at each use (`CKA_ALWAYS_AUTHENTICATE`), where it is not the same.
+    pub(super) key_pin: Option<SecretString>,
     /// Whether the PIN is sent even if a wrong one would lock the token.
     pub(super) even_at_last_try: bool,
 }
@@ -24,6 +26,7 @@ impl Credentials {
     pub const fn pin(pin: SecretString) -> Self {
         Self {
             pin: Some(pin),
+            key_pin: None,
             even_at_last_try: false,
         }
     }
@@ -33,8 +36,16 @@ impl Credentials {
     pub const fn pin_pad() -> Self {
         Self {
             pin: None,
+            key_pin: None,
             even_at_last_try: false,
         }
+    }
+
+    /// Another PIN for keys that ask for one at each use.
+    #[must_use]
+    pub fn with_key_pin(mut self, pin: SecretString) -> Self {
+        self.key_pin = Some(pin);
+        self
     }
 
     /// Sends the PIN even if a wrong one would lock the token: a person has said so.

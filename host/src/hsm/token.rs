@@ -9,7 +9,7 @@ use super::error::HsmError;
 use super::key::{Flag, KeyClass, KeyInfo, KeyType, NewKey};
 use super::pin::Credentials;
 use super::pkcs11::{
-    Connection, KeyHandle, Module, Object, Query, SignMechanism, TokenInfo, Versions,
+    Connection, KeyHandle, KeyPin, Module, Object, Query, SignMechanism, TokenInfo, Versions,
 };
 use super::public_key::PublicKey;
 use super::registry;
@@ -304,9 +304,7 @@ impl Token {
             }
             key.check_flag(Flag::Sign)?;
             let digest = Sha256::digest(message);
-            let signature =
-                self.connection
-                    .sign(SignMechanism::Ecdsa, self.handle_of(key)?, &digest)?;
+            let signature = self.sign_with(key, SignMechanism::Ecdsa, &digest)?;
             signature
                 .as_slice()
                 .try_into()
@@ -316,6 +314,22 @@ impl Token {
                     actual: signature.len(),
                 })
         })
+    }
+
+    /// Signs, or makes a MAC, with whatever PIN the key asks for.
+    pub(super) fn sign_with(
+        &self,
+        key: &KeyInfo,
+        mechanism: SignMechanism,
+        data: &[u8],
+    ) -> Result<Vec<u8>, HsmError> {
+        let pin = if key.flags.has(Flag::AlwaysAuthenticate) {
+            KeyPin::EachUse(key.name())
+        } else {
+            KeyPin::NotAsked
+        };
+        self.connection
+            .sign_with_pin(mechanism, self.handle_of(key)?, data, &pin)
     }
 
     /// The public object of a pair, if it may verify.

@@ -108,6 +108,9 @@ impl Token {
                 return Err(refused());
             }
             with.check_flag(opening_flag(with.key_type).ok_or_else(refused)?)?;
+            if with.flags.has(Flag::AlwaysAuthenticate) {
+                return Err(HsmError::AsksEachUse { label: with.name() });
+            }
             let mechanism = self.key_wrap_mechanism()?;
             let flags = Flags::of(
                 KeyClass::Secret,

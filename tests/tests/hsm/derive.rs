@@ -221,6 +221,7 @@ fn master_key(label: &str) -> NewKey {
         key_type: KeyType::Aes { bits: 256 },
         extractable: false,
         usage: vec![KeyUsage::Derive],
+        always_authenticate: false,
     }
 }
 

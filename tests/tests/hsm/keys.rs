@@ -67,6 +67,7 @@ fn every_attribute_is_as_asked() {
             key_type: KeyType::Rsa { bits: 2048 },
             extractable: false,
             usage: vec![KeyUsage::Unwrap],
+            always_authenticate: false,
         };
         token.create_key(&recipient).unwrap();
         let halves = [
@@ -84,6 +85,7 @@ fn every_attribute_is_as_asked() {
                     key_type,
                     extractable: false,
                     usage: vec![usage],
+                    always_authenticate: false,
                 };
                 token.create_key(&new).unwrap();
                 label
@@ -337,6 +339,7 @@ fn checks_are_made_by_one_copy_and_confirmed_by_another() {
                     key_type,
                     extractable: false,
                     usage: vec![KeyUsage::Sign, KeyUsage::Verify],
+                    always_authenticate: false,
                 })
                 .unwrap();
             assert_eq!(key.key_type, key_type);

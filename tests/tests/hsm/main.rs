@@ -4,6 +4,7 @@
 mod backend;
 mod calls;
 mod derive;
+mod each_use;
 mod exports;
 mod faults;
 mod growth;

@@ -318,6 +318,7 @@ fn who_signs_may_do_nothing_else() {
                     key_type: KeyType::P256,
                     extractable,
                     usage: usage.to_vec(),
+                    always_authenticate: false,
                 })
                 .unwrap();
             sign(&token, &key, b"{}")
@@ -354,6 +355,7 @@ fn who_signs_may_do_nothing_else() {
                 key_type: KeyType::Aes { bits: 256 },
                 extractable: true,
                 usage: vec![KeyUsage::Sign, KeyUsage::Verify],
+                always_authenticate: false,
             })
             .unwrap();
         let proof = CopyProof::make(&token, &key).unwrap().unwrap();

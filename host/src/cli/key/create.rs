@@ -30,6 +30,9 @@ pub(in crate::cli) struct Create {
         value_parser = parse_usage
     )]
     usage: Vec<KeyUsage>,
+    /// Ask for the PIN at each use of the private key, not only at the login.
+    #[arg(long)]
+    always_authenticate: bool,
 }
 
 pub(super) fn create(context: &Context, arguments: Create) -> Outcome {
@@ -39,6 +42,7 @@ pub(super) fn create(context: &Context, arguments: Create) -> Outcome {
         key_type: arguments.key_type,
         extractable: arguments.extractable,
         usage: arguments.usage,
+        always_authenticate: arguments.always_authenticate,
     })?;
     let may = |flag| if key.flags.has(flag) { "" } else { "not " };
     context.note(&format!(

@@ -50,7 +50,9 @@ pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
     let (token, from_uri) = arguments.token.open(context)?;
     let key = token.key(&arguments.key.spec(from_uri)?)?;
     let recipient = arguments.recipient.checked(context, &token, in_file)?;
-    let signer = arguments.sign.open(context, &token)?;
+    let signer = arguments
+        .sign
+        .open(context, &token, arguments.token.allows_last_try())?;
     let fingerprint = recipient.fingerprint();
     let suite = match arguments.suite {
         Some(suite) => suite,

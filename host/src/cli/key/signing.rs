@@ -22,12 +22,14 @@ impl SignArgs {
         &self,
         context: &Context,
         token: &'t Token,
+        allow_last_try: bool,
     ) -> Result<Option<SigningKey<'t>>, Failure> {
         let Some(name) = &self.sign_with else {
             return Ok(None);
         };
         let (home, key) = if name.starts_with("pkcs11:") {
-            let (other, key) = TokenArgs::of(name.clone(), None, None, false).open(context)?;
+            let (other, key) =
+                TokenArgs::of(name.clone(), None, None, allow_last_try).open(context)?;
             if key.is_empty() {
                 return Err(crate::hsm::SpecError::NoKey.into());
             }

@@ -36,6 +36,8 @@ struct State {
     free: Vec<Session>,
     /// The token refused the PIN that it took before. It must not be sent again.
     refused: bool,
+    /// The same of the PIN that single keys ask for.
+    key_pin_refused: bool,
 }
 
 /// A session and the login it was opened under.
@@ -73,6 +75,7 @@ impl Login {
                 epoch: 0,
                 free: Vec::new(),
                 refused: false,
+                key_pin_refused: false,
             }),
         });
         logins.insert(key, Arc::downgrade(&login));
@@ -85,6 +88,21 @@ impl Login {
 
     pub(super) fn slot(&self) -> Slot {
         self.slot
+    }
+
+    /// The PIN for keys that ask for one at each use: that of the login, unless there is another. Nothing if it is entered at the
+    /// token.
+    pub(super) fn key_pin(&self) -> Option<&SecretString> {
+        let Credentials { key_pin, pin, .. } = &self.credentials;
+        key_pin.as_ref().or(pin.as_ref())
+    }
+
+    pub(super) fn key_pin_refused(&self) -> bool {
+        self.state().key_pin_refused
+    }
+
+    pub(super) fn refuse_key_pin(&self) {
+        self.state().key_pin_refused = true;
     }
 
     /// A session under this login: one that is free, or a new one.

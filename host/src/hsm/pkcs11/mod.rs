@@ -15,6 +15,7 @@ mod module;
 mod objects;
 mod operations;
 mod session;
+mod signing;
 mod trying;
 mod unwrapping;
 
@@ -27,6 +28,7 @@ pub(super) use operations::{
     Direction, EcdhDerivation, SessionObject, SignMechanism, WrapMechanism, WrapOutcome,
 };
 pub(super) use session::Connection;
+pub(super) use signing::KeyPin;
 pub(super) use unwrapping::Incoming;
 
 use cryptoki::error::Error;

@@ -311,19 +311,6 @@ impl Connection {
         }
     }
 
-    /// Signs, or makes a MAC.
-    pub(in crate::hsm) fn sign(
-        &self,
-        mechanism: SignMechanism,
-        key: KeyHandle,
-        data: &[u8],
-    ) -> Result<Vec<u8>, HsmError> {
-        let mechanism = sign_mechanism(mechanism);
-        self.session()
-            .sign(&mechanism, key.0, data)
-            .map_err(|error| failure(&error))
-    }
-
     /// Checks a signature or MAC.
     pub(in crate::hsm) fn verify(
         &self,
@@ -513,7 +500,7 @@ impl WrapParameters {
     }
 }
 
-fn sign_mechanism(mechanism: SignMechanism) -> CkMechanism<'static> {
+pub(super) fn sign_mechanism(mechanism: SignMechanism) -> CkMechanism<'static> {
     match mechanism {
         SignMechanism::Ecdsa => CkMechanism::Ecdsa,
         SignMechanism::EcdsaSha256 => CkMechanism::EcdsaSha256,

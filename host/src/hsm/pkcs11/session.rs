@@ -126,6 +126,10 @@ impl Connection {
         &self.objects
     }
 
+    pub(super) fn login(&self) -> &Login {
+        &self.login
+    }
+
     pub(super) fn module(&self) -> &Module {
         self.login.module()
     }
