@@ -288,6 +288,7 @@ impl Failure {
 const fn migration_exit(error: &MigrationError) -> Exit {
     match error {
         MigrationError::Hsm(error) => hsm_exit(error),
+        MigrationError::Attributes(error) => export_exit(error),
         MigrationError::PublicKey(_) | MigrationError::UnsupportedType { .. } => Exit::Usage,
         MigrationError::NoCommonSuite { .. } | MigrationError::NotTaken { .. } => Exit::Hsm,
         MigrationError::NotOpened { .. } | MigrationError::Lengthened { .. } => Exit::Hsm,

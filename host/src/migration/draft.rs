@@ -1,52 +1,47 @@
 //! What a key becomes at the target: as at the origin, never more.
 
+use crate::export::{ExportError, Wanted, narrow};
 use crate::hsm::{Flag, Flags, KeyClass, KeyDraft, KeyInfo, KeyType};
 
 /// The copy: same label, id and usages; sensitive, and not extractable unless that is wanted.
-pub(super) fn draft(key: &KeyInfo, extractable: bool) -> KeyDraft {
-    let mut set = vec![
-        Flag::Token,
-        Flag::Private,
-        Flag::Destroyable,
-        Flag::Sensitive,
-    ];
-    if extractable {
-        set.push(Flag::Extractable);
-    }
-    set.extend(kept(&key.flags));
-    KeyDraft {
+///
+/// # Errors
+/// [`ExportError::Widened`] if a copy is to have what the origin's key has not.
+pub(super) fn draft(key: &KeyInfo, extractable: bool) -> Result<KeyDraft, ExportError> {
+    let wanted = Wanted {
+        extractable,
+        usage: None,
+    };
+    Ok(KeyDraft {
         class: key.class,
         key_type: key.key_type,
         label: key.label.clone(),
         id: key.id.clone(),
-        flags: Flags::of(key.class, &set),
+        flags: narrow(key.class, &key.flags, &wanted)?,
         public_key: key.public_key.clone(),
-    }
+    })
 }
 
 /// The attributes of the public half: as at the origin; if the origin has none, what belongs to the private key's.
-pub(super) fn public_flags(key: &KeyInfo) -> Option<Flags> {
+///
+/// # Errors
+/// As [`draft`].
+pub(super) fn public_flags(key: &KeyInfo) -> Result<Option<Flags>, ExportError> {
     if key.class != KeyClass::Private {
-        return None;
+        return Ok(None);
     }
-    let mut set = vec![Flag::Token, Flag::Destroyable];
     match &key.public_flags {
-        Some(flags) => set.extend(kept(flags)),
-        None => set.extend(key.flags.public_usages()),
+        Some(flags) => narrow(KeyClass::Public, flags, &Wanted::default()).map(Some),
+        None => Ok(Some(matching_public_flags(&key.flags))),
     }
-    Some(Flags::of(KeyClass::Public, &set))
 }
 
-/// The usages and protections that a copy keeps.
-fn kept(flags: &Flags) -> impl Iterator<Item = Flag> + '_ {
-    flags
-        .known()
-        .filter(|(flag, value)| {
-            *value
-                && (flag.is_usage()
-                    || matches!(flag, Flag::WrapWithTrusted | Flag::AlwaysAuthenticate))
-        })
-        .map(|(flag, _)| flag)
+/// The attributes of a public half that does what belongs to its private half's usages.
+#[must_use]
+pub fn matching_public_flags(private: &Flags) -> Flags {
+    let mut set = vec![Flag::Token, Flag::Destroyable];
+    set.extend(private.public_usages());
+    Flags::of(KeyClass::Public, &set)
 }
 
 /// What a copy in a session may do so that it can be compared with the origin's key, whatever that one may do.

@@ -2,6 +2,7 @@
 
 use keyferry_protocol::suite::Suite;
 
+use crate::export::ExportError;
 use crate::hsm::{HsmError, KeyType};
 
 /// Why a key was not migrated. Nothing of it is on the target then, unless the message says so.
@@ -10,6 +11,9 @@ pub enum MigrationError {
     /// One of the two tokens.
     #[error(transparent)]
     Hsm(#[from] HsmError),
+    /// A copy is to have what the origin's key has not.
+    #[error(transparent)]
+    Attributes(Box<ExportError>),
     /// A public key is no secret; it moves by itself.
     #[error("'{0}' is a public key")]
     PublicKey(String),
@@ -107,6 +111,12 @@ pub enum MigrationError {
     },
 }
 
+impl From<ExportError> for MigrationError {
+    fn from(error: ExportError) -> Self {
+        Self::Attributes(Box::new(error))
+    }
+}
+
 impl MigrationError {
     /// Whether it says that the blob does not open under this suite, so that another one may be tried.
     pub(super) fn is_about_the_blob(&self) -> bool {
@@ -126,6 +136,7 @@ impl MigrationError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Hsm(error) => return error.hint(),
+            Self::Attributes(error) => return error.hint(),
             Self::PublicKey(_) => {
                 "`keyferry key public` writes it to a file, `keyferry key import-public` reads it"
             }

@@ -6,6 +6,7 @@ mod error;
 mod import;
 mod landing;
 
+pub use draft::matching_public_flags;
 pub use error::MigrationError;
 pub use import::Import;
 
@@ -167,7 +168,7 @@ impl<'t> Migration<'t> {
         check_length(key.class, key.key_type, &key.label, || {
             self.from.fills_with_zeros()
         })?;
-        let draft = draft::draft(key, self.extractable);
+        let draft = draft::draft(key, self.extractable)?;
         let landing = Landing {
             to: self.to,
             draft: &draft,
@@ -179,7 +180,7 @@ impl<'t> Migration<'t> {
         Ok(Plan {
             key: key.clone(),
             draft,
-            public_flags: draft::public_flags(key),
+            public_flags: draft::public_flags(key)?,
             present,
             suites: suites
                 .into_iter()

@@ -17,7 +17,7 @@ use crate::hsm::{
     Flag, Flags, KeyClass, KeyDraft, KeyInfo, KeySpec, KeyType, KeyUsage, MAXIMUM_BLOB, PublicKey,
     Token, random,
 };
-use crate::migration::Import as Job;
+use crate::migration::{Import as Job, matching_public_flags};
 
 /// Longest export that is read, in bytes: a KEK under RSA-16384, and a key.
 const MAXIMUM_EXPORT: usize = 2048 + MAXIMUM_BLOB;
@@ -189,7 +189,7 @@ fn described(arguments: &Import, sidecar: Sidecar, blob: &[u8]) -> Result<Announ
         (KeyClass::Private, Some(attributes)) => {
             Some(narrow(KeyClass::Public, &attributes, &Wanted::default())?)
         }
-        (KeyClass::Private, None) => Some(public_flags(&flags)),
+        (KeyClass::Private, None) => Some(matching_public_flags(&flags)),
         (KeyClass::Secret | KeyClass::Public, _) => None,
     };
     let draft = KeyDraft {
@@ -240,7 +240,7 @@ fn undescribed(arguments: &Import) -> Result<Announced, Failure> {
     let flags = Flags::of(class, &set);
     let id: [u8; 16] = random()?;
     Ok(Announced {
-        public_flags: (class == KeyClass::Private).then(|| public_flags(&flags)),
+        public_flags: (class == KeyClass::Private).then(|| matching_public_flags(&flags)),
         draft: KeyDraft {
             class,
             key_type,
@@ -275,13 +275,6 @@ fn flags_of(usage: &[KeyUsage], class: KeyClass, key_type: KeyType) -> Vec<Flag>
         .iter()
         .filter_map(|usage| usage.flag(class, key_type))
         .collect()
-}
-
-/// What belongs to the private half's usages.
-fn public_flags(private: &Flags) -> Flags {
-    let mut set = vec![Flag::Token, Flag::Destroyable];
-    set.extend(private.public_usages());
-    Flags::of(KeyClass::Public, &set)
 }
 
 /// The private key that opens the export.
