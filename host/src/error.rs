@@ -294,6 +294,7 @@ const fn migration_exit(error: &MigrationError) -> Exit {
         MigrationError::NotOpened { .. } | MigrationError::Lengthened { .. } => Exit::Hsm,
         MigrationError::OtherKey { .. }
         | MigrationError::Occupied { .. }
+        | MigrationError::IdTaken { .. }
         | MigrationError::CopyWrong { .. }
         | MigrationError::Unprovable { .. }
         | MigrationError::CannotKnow { .. } => Exit::JobFailed,

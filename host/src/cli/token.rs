@@ -8,7 +8,7 @@ use super::Context;
 use crate::error::Failure;
 use crate::hsm::{
     Credentials, HsmError, KeySpec, PIN_VARIABLE, PinSource, PinState, Token, TokenInfo, TokenSpec,
-    parse,
+    is_uri, parse,
 };
 
 /// Which token, and where its PIN is.
@@ -74,7 +74,7 @@ impl TokenArgs {
     pub fn spec(&self) -> Result<(TokenSpec, KeySpec), Failure> {
         let (mut token, key) = match &self.token {
             None => Default::default(),
-            Some(uri) if uri.starts_with("pkcs11:") => parse(uri)?,
+            Some(uri) if is_uri(uri) => parse(uri)?,
             Some(label) => (
                 TokenSpec {
                     label: Some(label.clone()),

@@ -22,6 +22,9 @@ impl Token {
         let Some(_busy) = self.connection.begin() else {
             return operation();
         };
+        if self.connection.is_outdated() {
+            self.connection.renew()?;
+        }
         match operation() {
             Err(_) if self.connection.is_lost_after_failure() => {
                 self.connection.renew().map_err(|error| match error {

@@ -1,11 +1,13 @@
 //! Whether two key objects, on the same token or on two, hold the same key. Nothing secret is compared: one makes a MAC, a
 //! signature or a ciphertext over something random, and the other verifies it, makes it too, or opens it.
 
+use keyferry_protocol::suite::Suite;
+
 use super::check::CheckAlgorithm;
 use super::error::HsmError;
 use super::key::{Flag, Flags, KeyClass, KeyInfo, KeyType};
-use super::pkcs11::Direction;
-use super::public_key::PublicKey;
+use super::pkcs11::{Direction, EcdhDerivation, SignMechanism};
+use super::public_key::{PublicKey, PublicNumbers};
 use super::token::{Token, random};
 use super::wrap::SESSION_LABEL;
 
@@ -21,16 +23,19 @@ pub enum Evidence {
     Signature,
     /// A block encrypted or decrypted by both.
     Encryption,
+    /// A key that the private key and a throw-away key agreed on.
+    Agreement,
 }
 
 impl Evidence {
-    /// The name used in output: `mac`, `signature`, `encryption`.
+    /// The name used in output: `mac`, `signature`, `encryption`, `agreement`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Mac => "mac",
             Self::Signature => "signature",
             Self::Encryption => "encryption",
+            Self::Agreement => "agreement",
         }
     }
 }
@@ -68,7 +73,7 @@ pub fn compare(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
     }
     let methods: &[Method] = match one.key.class {
         KeyClass::Secret => &[by_mac, by_block, by_wrapping],
-        KeyClass::Private => &[by_signature, by_decryption],
+        KeyClass::Private => &[by_public_half],
         KeyClass::Public => &[by_public_key],
     };
     one.token.alive(|| {
@@ -84,22 +89,26 @@ pub fn compare(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
     })
 }
 
-/// Whether a private key and a public key are the halves of one pair: the private one signs, and the token verifies with the
-/// public one.
+/// Whether a private key and a public key are the halves of one pair. The private one does something, and the token checks it with
+/// the public one.
 ///
 /// # Errors
 /// As [`compare`].
 pub fn is_pair(private: Held<'_>, public: &PublicKey) -> Result<Comparison, HsmError> {
-    let input = question()?;
-    let Some(signature) = private.sign(&input)? else {
-        return Ok(Comparison::Unknown);
-    };
-    Ok(
-        match private.token.verify_with(public, &input, &signature)? {
-            Some(right) => outcome(right, Evidence::Signature),
-            None => Comparison::Unknown,
-        },
-    )
+    owns(private, public, private.token)
+}
+
+/// Whether a private key is that of a public key: it signs, decrypts or agrees, and the token `checker` makes sure of it with the
+/// public key. What a token says that the public key of this private key be counts for nothing here.
+fn owns(private: Held<'_>, public: &PublicKey, checker: &Token) -> Result<Comparison, HsmError> {
+    let methods = [by_signature, by_decryption, by_agreement];
+    for method in methods {
+        match method(private, public, checker)? {
+            Comparison::Unknown => {}
+            found @ (Comparison::Same(_) | Comparison::Different) => return Ok(found),
+        }
+    }
+    Ok(Comparison::Unknown)
 }
 
 /// Whether a secret key answers a question as it was answered before.
@@ -222,51 +231,103 @@ fn by_wrapping(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
     Ok(Comparison::Unknown)
 }
 
-/// One private key signs, the other's token verifies with the other's public key.
-fn by_signature(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
-    let input = question()?;
-    for (maker, checker) in [(one, other), (other, one)] {
-        let Some(public) = &checker.key.public_key else {
-            continue;
-        };
-        let Some(signature) = maker.sign(&input)? else {
-            continue;
-        };
-        if let Some(right) = checker.token.verify_with(public, &input, &signature)? {
-            return Ok(outcome(right, Evidence::Signature));
-        }
+/// The copy must show that it is the private half of the reference's public key, which is known to be the reference's own
+/// ([`Token::with_pair`]). The reference itself need not do anything, and it would show nothing of the copy.
+fn by_public_half(reference: Held<'_>, copy: Held<'_>) -> Result<Comparison, HsmError> {
+    match &reference.key.public_key {
+        Some(public) => owns(copy, public, reference.token),
+        None => Ok(Comparison::Unknown),
     }
-    Ok(Comparison::Unknown)
 }
 
-/// What is encrypted with one's RSA public key must come out again with the other's private key.
-fn by_decryption(one: Held<'_>, other: Held<'_>) -> Result<Comparison, HsmError> {
-    let clear = question()?;
-    for (checker, holder) in [(one, other), (other, one)] {
-        let (Some(public), KeyType::Rsa { .. }, true) = (
-            &checker.key.public_key,
-            holder.key.key_type,
-            // A key that asks for its PIN at each use is not decrypted with: its signature tells as much.
-            holder.key.flags.has(Flag::Decrypt) && !holder.key.flags.has(Flag::AlwaysAuthenticate),
-        ) else {
-            continue;
-        };
-        let Some(ciphertext) = checker.token.encrypt_with(public, &clear)? else {
-            continue;
-        };
-        let found = holder
-            .token
-            .connection
-            .rsa_decrypt(holder.token.handle_of(holder.key)?, &ciphertext);
-        return Ok(match found {
-            Ok(found) => outcome(found == clear, Evidence::Encryption),
-            Err(error) if cannot(&error) => continue,
-            Err(error) if holder.token.connection.is_lost() => return Err(error),
-            Err(HsmError::Token { .. }) => Comparison::Different,
-            Err(error) => return Err(error),
-        });
+/// The private key signs, and the public key verifies.
+fn by_signature(
+    private: Held<'_>,
+    public: &PublicKey,
+    checker: &Token,
+) -> Result<Comparison, HsmError> {
+    let input = question()?;
+    let Some(signature) = private.sign(&input)? else {
+        return Ok(Comparison::Unknown);
+    };
+    Ok(match checker.verify_with(public, &input, &signature)? {
+        Some(right) => outcome(right, Evidence::Signature),
+        None => Comparison::Unknown,
+    })
+}
+
+/// What is encrypted with the RSA public key must come out again with the private key.
+fn by_decryption(
+    private: Held<'_>,
+    public: &PublicKey,
+    checker: &Token,
+) -> Result<Comparison, HsmError> {
+    // A key that asks for its PIN at each use is not decrypted with: its signature tells as much.
+    let can = matches!(private.key.key_type, KeyType::Rsa { .. })
+        && private.key.flags.has(Flag::Decrypt)
+        && !private.key.flags.has(Flag::AlwaysAuthenticate);
+    if !can {
+        return Ok(Comparison::Unknown);
     }
-    Ok(Comparison::Unknown)
+    let clear = question()?;
+    let Some(ciphertext) = checker.encrypt_with(public, &clear)? else {
+        return Ok(Comparison::Unknown);
+    };
+    let token = private.token;
+    let found = token
+        .connection
+        .rsa_decrypt(token.handle_of(private.key)?, &ciphertext);
+    match found {
+        Ok(found) => Ok(outcome(found == clear, Evidence::Encryption)),
+        Err(error) if cannot(&error) => Ok(Comparison::Unknown),
+        Err(error) if token.connection.is_lost() => Err(error),
+        Err(HsmError::Token { .. }) => Ok(Comparison::Different),
+        Err(error) => Err(error),
+    }
+}
+
+/// A throw-away P-256 key and the public key agree on a key, the private key and the throw-away public key on another; if the two
+/// make the same MAC, they are one.
+fn by_agreement(
+    private: Held<'_>,
+    public: &PublicKey,
+    checker: &Token,
+) -> Result<Comparison, HsmError> {
+    let PublicNumbers::P256(point) = public.numbers() else {
+        return Ok(Comparison::Unknown);
+    };
+    let may = private.key.key_type == KeyType::P256
+        && private.key.flags.has(Flag::Derive)
+        && !private.key.flags.has(Flag::AlwaysAuthenticate);
+    if !may {
+        return Ok(Comparison::Unknown);
+    }
+    let (ephemeral, ephemeral_point) = match checker.ephemeral_pair(Suite::EcdhP256Null) {
+        Err(HsmError::SuiteRefused { .. }) => return Ok(Comparison::Unknown),
+        result => result?,
+    };
+    let input = question()?;
+    let mac = |token: &Token, key, peer: &[u8]| {
+        let set = [
+            Flag::Private,
+            Flag::Destroyable,
+            Flag::Sensitive,
+            Flag::Sign,
+        ];
+        let flags = Flags::of(KeyClass::Secret, &set);
+        let connection = &token.connection;
+        let agreed = connection
+            .derive_ecdh(key, peer, EcdhDerivation::Null, SESSION_LABEL, &flags)
+            .and_then(|agreed| connection.sign(SignMechanism::Cmac, agreed.handle(), &input));
+        possible(agreed)
+    };
+    let handle = private.token.handle_of(private.key)?;
+    let theirs = mac(checker, ephemeral.handle(), point)?;
+    let ours = mac(private.token, handle, &ephemeral_point)?;
+    Ok(match (ours, theirs) {
+        (Some(ours), Some(theirs)) => outcome(ours == theirs, Evidence::Agreement),
+        _ => Comparison::Unknown,
+    })
 }
 
 /// Public keys are compared as they are.

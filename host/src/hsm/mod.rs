@@ -33,5 +33,5 @@ pub use public_key::{MINIMUM_RSA_BITS, PublicKey, PublicKeyError, PublicNumbers}
 pub use token::{Token, random, tokens};
 pub use trial::{Difference, Fact, Finding, Profile, Quirk, Verdict, Warning};
 pub use unwrap::{KeyDraft, MAXIMUM_BLOB, OpenKek, SessionKey};
-pub use uri::{KeySpec, SpecError, TokenSpec, parse};
+pub use uri::{KeySpec, SpecError, TokenSpec, is_uri, parse};
 pub use wrap::WrappedKeys;

@@ -149,7 +149,8 @@ impl Places {
             // Joining an absolute path gives that path.
             .map(|folder| folder.join(module))
             .find(|path| path.exists())
-            .unwrap_or_else(|| module.to_path_buf());
+            // Named where it should be, so that the error says so; never looked for where the command happens to run.
+            .or_else(|| Some(self.libraries.first()?.join(module)))?;
         Some(Registered {
             path,
             init_reserved: settings.get("x-init-reserved").cloned(),
@@ -353,7 +354,10 @@ mod tests {
             path_of(&scratch, "a"),
             scratch.folder.path().join("lib/a.so")
         );
-        assert_eq!(path_of(&scratch, "b"), Path::new("b.so"));
+        assert_eq!(
+            path_of(&scratch, "b"),
+            scratch.folder.path().join("lib/b.so")
+        );
     }
 
     #[test]

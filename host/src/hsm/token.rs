@@ -234,7 +234,8 @@ impl Token {
                 }),
                 result => result,
             }?;
-            key.public_key().cloned()
+            // Anybody may put a public key beside a private one; whoever wraps for it wants the private key's own.
+            self.with_pair(key)?.public_key().cloned()
         })
     }
 
@@ -407,6 +408,12 @@ fn are_pair(private: &Object, public: &Object) -> bool {
 }
 
 pub(super) fn key_info(class: KeyClass, object: Object, public_half: Option<Object>) -> KeyInfo {
+    let (half, public_flags) = match public_half {
+        Some(half) => (half.public_key, Some(half.flags)),
+        None => (None, None),
+    };
+    // What a private RSA key says of itself counts for more than the object beside it, which anybody may have put there.
+    let public_key = object.public_key.or_else(|| half.clone());
     KeyInfo {
         handle: object.handle,
         class,
@@ -415,9 +422,7 @@ pub(super) fn key_info(class: KeyClass, object: Object, public_half: Option<Obje
         id: object.id,
         flags: object.flags,
         check_value: object.check_value,
-        public_flags: public_half.as_ref().map(|half| half.flags),
-        public_key: public_half
-            .and_then(|half| half.public_key)
-            .or(object.public_key),
+        public_flags: public_flags.filter(|_| half == public_key),
+        public_key,
     }
 }

@@ -1,7 +1,7 @@
 //! The receiving side of a wrapping: a token opens the KEK with its own private key, and unwraps keys under it. Nothing is
 //! opened outside the token.
 
-use keyferry_protocol::suite::Suite;
+use keyferry_protocol::suite::{Suite, kwp_length};
 
 use super::error::HsmError;
 use super::key::{Flag, Flags, KeyClass, KeyInfo, KeyType};
@@ -328,6 +328,19 @@ impl<'t> OpenKek<'t> {
                 expected: format!("a multiple of 8 from 16 to {MAXIMUM_BLOB}"),
                 actual: blob.len(),
             });
+        }
+        // Nothing in a wrapped secret key says how long it is meant to be.
+        if let (KeyClass::Secret, KeyType::Aes { bits } | KeyType::Secret { bits }) =
+            (draft.class, draft.key_type)
+        {
+            let expected = kwp_length(usize::from(bits.div_ceil(8)));
+            if blob.len() != expected {
+                return Err(HsmError::BlobLength {
+                    what: "the wrapped key".into(),
+                    expected: expected.to_string(),
+                    actual: blob.len(),
+                });
+            }
         }
         let incoming = Incoming {
             class: draft.class,

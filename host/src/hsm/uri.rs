@@ -162,16 +162,31 @@ impl std::fmt::Display for KeySpec {
     }
 }
 
+/// The scheme, which is the same in capitals (RFC 3986 §3.1).
+const SCHEME: &str = "pkcs11:";
+
+/// Whether a name is meant to be a PKCS#11 URI rather than a label. What has a PIN in it is none: it is refused as a URI, and not
+/// repeated as a label that does not exist.
+#[must_use]
+pub fn is_uri(name: &str) -> bool {
+    let name = name.trim().to_ascii_lowercase();
+    name.starts_with(SCHEME) || name.contains("pin-value")
+}
+
 /// Reads a PKCS#11 URI: the token it names, and the key if it names one.
 ///
 /// # Errors
 /// [`SpecError`]; a PIN in the URI is refused and never repeated in the message.
 pub fn parse(uri: &str) -> Result<(TokenSpec, KeySpec), SpecError> {
     // Asked first: the parser's messages quote what they complain about.
-    if uri.contains("pin-value") {
+    if uri.to_ascii_lowercase().contains("pin-value") {
         return Err(SpecError::PinValue);
     }
-    let parsed = pk11_uri_parser::parse(uri).map_err(|error| {
+    let uri = match uri.trim().split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => format!("{SCHEME}{rest}"),
+        Some(_) | None => uri.to_owned(),
+    };
+    let parsed = pk11_uri_parser::parse(&uri).map_err(|error| {
         // Two paragraphs, the second of which is the parser's advice on one line.
         let text = error.to_string();
         let advice = text.lines().last().unwrap_or_default();
@@ -259,7 +274,10 @@ mod tests {
             "pkcs11:token=a?pin-value=4711",
             "pkcs11:token=a;pin-value=4711",
             "pkcs11:token=a b?pin-value=4711",
+            "PKCS11:token=a?pin-value=4711",
+            " pkcs11:token=a?PIN-VALUE=4711",
         ] {
+            assert!(is_uri(uri));
             let error = parse(uri).unwrap_err();
             assert_eq!(error, SpecError::PinValue);
             assert!(!error.to_string().contains("4711"));

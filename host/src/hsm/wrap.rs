@@ -217,7 +217,10 @@ impl Token {
     }
 
     /// An ephemeral P-256 key that may only derive, and its point. The public object is destroyed at once.
-    fn ephemeral_pair(&self, suite: Suite) -> Result<(SessionObject<'_>, Vec<u8>), HsmError> {
+    pub(super) fn ephemeral_pair(
+        &self,
+        suite: Suite,
+    ) -> Result<(SessionObject<'_>, Vec<u8>), HsmError> {
         let private_flags = Flags::of(
             KeyClass::Private,
             &[

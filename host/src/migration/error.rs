@@ -53,6 +53,14 @@ pub enum MigrationError {
         /// The target's label.
         to: String,
     },
+    /// The target has something else under the key's id.
+    #[error("token '{to}' has another key of id {id}")]
+    IdTaken {
+        /// `CKA_ID` in hexadecimal digits.
+        id: String,
+        /// The target's label.
+        to: String,
+    },
     /// What was unwrapped at the target is not the origin's key.
     #[error("what token '{to}' unwrapped is not key '{label}' of '{from}'")]
     CopyWrong {
@@ -147,6 +155,9 @@ impl MigrationError {
                 "`keyferry hsm probe` shows what each token can do; a key pair of another type may help: --via LABEL"
             }
             Self::NotTaken { .. } => "`keyferry hsm probe` shows what the target can do",
+            Self::IdTaken { .. } => {
+                "give one of the two another id with a tool of the token's maker"
+            }
             Self::Occupied { .. } => {
                 "rename or delete the key on the target, or give the origin's another label"
             }

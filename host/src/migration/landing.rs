@@ -83,12 +83,38 @@ impl<'t> Landing<'_, 't> {
             Err(HsmError::SeveralKeys { .. }) => self.to.key(&exactly),
             result => result,
         };
+        self.check_id()?;
         match found {
             Ok(found) if found.class == self.draft.class => Ok(Some(found)),
             Ok(_) => Err(self.occupied()),
             Err(HsmError::NoSuchKey { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Refuses an id under which the target has something else: what finds a pair by its id would find the wrong halves.
+    fn check_id(&self) -> Result<(), MigrationError> {
+        if self.draft.id.is_empty() {
+            return Ok(());
+        }
+        let taken = || MigrationError::IdTaken {
+            id: hex::encode(&self.draft.id),
+            to: self.to.label().into(),
+        };
+        for class in [None, Some(KeyClass::Public)] {
+            let spec = KeySpec {
+                id: Some(self.draft.id.clone()),
+                label: None,
+                class,
+            };
+            match self.to.key(&spec) {
+                Ok(found) if found.label == self.draft.label => {}
+                Err(HsmError::NoSuchKey { .. }) => {}
+                Ok(_) | Err(HsmError::SeveralKeys { .. }) => return Err(taken()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// The key in a session of the target, with the rights that a proof takes. It is proved before the key is kept.

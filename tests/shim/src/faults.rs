@@ -27,6 +27,7 @@ pub(crate) struct Faults {
     pub(crate) sessions: Option<usize>,
     pub(crate) pin_pad: bool,
     pub(crate) write_protected: bool,
+    pub(crate) unwraps_another: bool,
     without: Vec<CK_MECHANISM_TYPE>,
 }
 
@@ -51,6 +52,7 @@ impl Faults {
     /// - `wrong-pins=N`: 1 some tries were used, 2 one is left, 3 none;
     /// - `pin-pad`: the PIN is entered at the token, and is `KEYFERRY_SHIM_PIN`;
     /// - `write-protected`: the token cannot be changed;
+    /// - `unwraps-another`: what comes out of a wrapped elliptic-curve key is a new key;
     /// - `without=0xID`: a mechanism is missing.
     fn parse(text: &str) -> Self {
         let mut faults = Self::default();
@@ -71,6 +73,7 @@ impl Faults {
                 }
                 ("pin-pad", None) => faults.pin_pad = true,
                 ("write-protected", None) => faults.write_protected = true,
+                ("unwraps-another", None) => faults.unwraps_another = true,
                 ("without", Some(id)) => faults.without.push(id as CK_MECHANISM_TYPE),
                 // A test with a slip of the pen must not pass.
                 _ => {

@@ -352,3 +352,49 @@ fn a_key_that_would_grow_on_the_way_is_refused() {
         "hsm probe",
     );
 }
+
+/// Somebody put the origin's public key beside another private key of that name, which takes no PIN: the private key must show
+/// itself, not the object beside it.
+#[test]
+fn a_planted_public_key_proves_nothing() {
+    for key_type in ["p-256", "rsa-2048"] {
+        let pair: &[&str] = &[
+            "--label",
+            "pair",
+            "--type",
+            key_type,
+            "--usage",
+            "sign",
+            "--extractable",
+        ];
+        let scratch = two(&[pair]);
+        let target = scratch.uri_of("target");
+        let create = ["key", "create", "--token", &target, "--label", "pair"];
+        scratch.done(
+            create
+                .iter()
+                .chain(&["--type", key_type, "--usage", "sign"]),
+        );
+        let id = listed(&scratch, "target")[0]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        scratch.done([
+            "key", "public", "--label", "pair", "--out", "planted", "--der",
+        ]);
+        let path = scratch.path("planted").display().to_string();
+        let change = |arguments: &[&str]| tool(&scratch, Kind::Kryoptic, "target", arguments);
+        change(&["--delete-object", "--type", "pubkey", "--label", "pair"]);
+        let write = [
+            "--write-object",
+            &path,
+            "--type",
+            "pubkey",
+            "--label",
+            "pair",
+        ];
+        change(&[&write[..], &["--id", &id]].concat());
+        let another = "token 'target' has another key 'pair'";
+        refused(&scratch, &["--label", "pair"], 1, another, "rename");
+    }
+}

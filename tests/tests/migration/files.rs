@@ -513,3 +513,55 @@ fn a_copy_may_do_less_but_not_more() {
     assert_eq!(copy["attributes"]["verify"], true);
     assert_eq!(copy["attributes"]["extractable"], false);
 }
+
+/// A key that is found by its id must stay the one that is found.
+#[test]
+fn an_id_that_is_taken_is_not_shared() {
+    let export = Export::new();
+    let target = export.scratch.uri_of("target");
+    let id = key(&export.scratch, &target, "other")["id"].clone();
+    let theirs = key(&export.scratch, &export.scratch.uri_of("origin"), "key")["id"].clone();
+    let exchange = |bytes: Vec<u8>| {
+        let text = String::from_utf8(bytes).unwrap();
+        text.replace(theirs.as_str().unwrap(), id.as_str().unwrap())
+            .into_bytes()
+    };
+    export.with("blob.json", exchange, |it| {
+        it.refused(
+            &["--unauthenticated"],
+            1,
+            "has another key of id",
+            "another id",
+        );
+    });
+}
+
+/// Nothing in a wrapped secret says how long it is, so more than the key must not pass for one.
+#[test]
+fn a_blob_of_another_length_is_no_key() {
+    let scratch = Scratch::new("line");
+    let (_, _) = make_rsa(&scratch, "long", 2048);
+    let create = ["key", "create", "--label", "in", "--type", "rsa-2048"];
+    scratch.done(create.iter().chain(&["--usage", "unwrap"]));
+    scratch.done(["key", "public", "--label", "in", "--out", "in.pem"]);
+    let public = scratch.path("in.pem").display().to_string();
+    let long = pkcs8(&scratch.path("long.key").display().to_string());
+    let blob = make_blob(&scratch, Suite::RsaOaepSha1, &public, &long);
+    fs::write(scratch.path("blob"), blob).unwrap();
+    let import = [
+        "key",
+        "import",
+        "--unwrap-with",
+        "in",
+        "--in",
+        "blob",
+        "--unauthenticated",
+    ];
+    let described = ["--label", "x", "--type", "aes-256", "--usage", "sign"];
+    scratch.refused(
+        &[&import[..], &described].concat(),
+        3,
+        "40 were expected",
+        "damaged",
+    );
+}

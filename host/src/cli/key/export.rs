@@ -48,7 +48,7 @@ pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
     let in_file = arguments.recipient.in_file()?;
     let from_file = in_file.is_some();
     let (token, from_uri) = arguments.token.open(context)?;
-    let key = token.key(&arguments.key.spec(from_uri)?)?;
+    let key = token.with_pair(token.key(&arguments.key.spec(from_uri)?)?)?;
     let recipient = arguments.recipient.checked(context, &token, in_file)?;
     let signer = arguments
         .sign

@@ -279,8 +279,9 @@ fn flags_of(usage: &[KeyUsage], class: KeyClass, key_type: KeyType) -> Vec<Flag>
 
 /// The private key that opens the export.
 fn recipient(token: &Token, label: &str) -> Result<KeyInfo, Failure> {
-    Ok(token.key(&KeySpec {
+    let key = token.key(&KeySpec {
         class: Some(KeyClass::Private),
         ..KeySpec::label(label)
-    })?)
+    })?;
+    Ok(token.with_pair(key)?)
 }

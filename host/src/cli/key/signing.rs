@@ -6,7 +6,7 @@ use keyferry_protocol::identity::Fingerprint;
 use crate::cli::{Context, TokenArgs};
 use crate::error::Failure;
 use crate::export::sign;
-use crate::hsm::{KeyInfo, KeySpec, Token};
+use crate::hsm::{KeyInfo, KeySpec, Token, is_uri};
 
 /// Which key signs what is written.
 #[derive(Debug, Args)]
@@ -27,16 +27,17 @@ impl SignArgs {
         let Some(name) = &self.sign_with else {
             return Ok(None);
         };
-        let (home, key) = if name.starts_with("pkcs11:") {
+        let (home, key) = if is_uri(name) {
             let (other, key) =
                 TokenArgs::of(name.clone(), None, None, allow_last_try).open(context)?;
             if key.is_empty() {
                 return Err(crate::hsm::SpecError::NoKey.into());
             }
-            let key = other.key(&key)?;
+            let key = other.with_pair(other.key(&key)?)?;
             (Home::Other(Box::new(other)), key)
         } else {
-            (Home::Same(token), token.key(&KeySpec::label(name))?)
+            let key = token.with_pair(token.key(&KeySpec::label(name))?)?;
+            (Home::Same(token), key)
         };
         let fingerprint = key.public_key()?.fingerprint();
         context.note(&format!(

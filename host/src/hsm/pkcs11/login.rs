@@ -105,6 +105,11 @@ impl Login {
         self.state().key_pin_refused = true;
     }
 
+    /// How often the login was renewed.
+    pub(super) fn epoch(&self) -> u64 {
+        self.state().epoch
+    }
+
     /// A session under this login: one that is free, or a new one.
     pub(super) fn session(&self) -> Result<Opened, HsmError> {
         let mut state = self.state();

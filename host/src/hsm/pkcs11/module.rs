@@ -94,10 +94,11 @@ impl Module {
     /// where the system looks for libraries. `reserved` goes to `C_Initialize` (`pReserved`, PKCS#11 v3.1 §5.4.1), once for the
     /// process.
     pub(in crate::hsm) fn load(path: &Path, reserved: Option<&str>) -> Result<Arc<Self>, HsmError> {
-        let bare = path.components().count() == 1 && !path.exists();
+        // Never in the folder where the command happens to run: who can write there would get the PIN.
+        let bare = path.components().count() == 1;
         let name = match path.canonicalize() {
+            _ if bare => path.to_path_buf(),
             Ok(found) => found,
-            Err(_) if bare => path.to_path_buf(),
             Err(_) => {
                 return Err(HsmError::ModuleNotFound { path: path.into() });
             }

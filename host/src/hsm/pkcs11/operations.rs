@@ -108,8 +108,11 @@ impl SessionObject<'_> {
 
 impl Drop for SessionObject<'_> {
     fn drop(&mut self) {
-        // There is nobody to tell; should the token refuse, the object still ends with the session.
-        let _ = self.connection.session().destroy_object(self.handle.0);
+        // There is nobody to tell; should the token refuse, a session's object still ends with the session. After a new login
+        // the number may be that of another object.
+        if self.connection.knows(self.handle) {
+            let _ = self.connection.session().destroy_object(self.handle.0);
+        }
         self.let_go();
     }
 }

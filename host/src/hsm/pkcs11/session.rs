@@ -85,7 +85,13 @@ impl Connection {
 
     /// Whether the session or the login is lost. The token is asked, because tokens differ in how they fail then.
     pub(in crate::hsm) fn is_lost(&self) -> bool {
-        is_lost(&self.session(), self.telling)
+        self.is_outdated() || is_lost(&self.session(), self.telling)
+    }
+
+    /// Whether another connection has logged in anew since. A server that has started again gives the old numbers of sessions and
+    /// objects to others, so nothing may be done with them.
+    pub(in crate::hsm) fn is_outdated(&self) -> bool {
+        self.epoch.get() != self.login.epoch()
     }
 
     /// As [`Connection::is_lost`], after a failure: nobody else shall get the session, in whatever state it is.
@@ -108,7 +114,7 @@ impl Connection {
 
     /// Whether this still names an object: it was found under the login that the session belongs to.
     pub(in crate::hsm) fn knows(&self, key: KeyHandle) -> bool {
-        key.1 == self.epoch.get()
+        key.1 == self.epoch.get() && !self.is_outdated()
     }
 
     /// What the token calls an object, with the login for which that is good.
