@@ -5,7 +5,7 @@ mod probe;
 use clap::Subcommand;
 
 use super::{Context, Outcome, TokenArgs, fields};
-use crate::hsm::{TokenInfo, tokens};
+use crate::hsm::{HsmError, TokenInfo, tokens};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -31,10 +31,20 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
 /// Lists the initialised tokens that the arguments match: all of a module if only that is named.
 fn list(context: &Context, arguments: &TokenArgs) -> Outcome {
     let (spec, _) = arguments.spec()?;
-    let found: Vec<TokenInfo> = tokens(&spec)?
+    let (found, others): (Vec<TokenInfo>, Vec<TokenInfo>) = tokens(&spec)?
         .into_iter()
-        .filter(|token| token.initialized && spec.matches(token))
-        .collect();
+        .filter(|token| token.initialized)
+        .partition(|token| spec.matches(token));
+    if found.is_empty() && !others.is_empty() {
+        return Err(HsmError::NoSuchToken {
+            wanted: spec.to_string(),
+            present: others.into_iter().map(|token| token.label).collect(),
+        }
+        .into());
+    }
+    if found.is_empty() {
+        context.note("there is no initialised token in this module");
+    }
     for token in &found {
         context.event(fields! {
             "token" => token.label,

@@ -105,7 +105,7 @@ pub enum ExportError {
     },
     /// A strict importer would refuse the blob.
     #[error(
-        "the token puts zeros behind private key '{label}' (type {key_type}) when it wraps it; strict importers refuse that"
+        "the token puts zeros behind key '{label}' (type {key_type}) when it wraps it; strict importers refuse that"
     )]
     ZeroTail {
         /// The key's label.

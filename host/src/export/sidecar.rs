@@ -127,17 +127,17 @@ impl Tail {
     }
 
     /// Checks that a strict importer takes a key of this type that ends like this. Cloud key services refuse a private key with
-    /// something behind it; a secret key is cut at the length that its signed document states.
+    /// something behind it, and take a secret key as longer than it is.
     ///
     /// # Errors
     /// [`ExportError::ZeroTail`].
     pub fn check(self, label: &str, key_type: KeyType) -> Result<(), ExportError> {
         match self {
-            Self::Zeros if key_type.is_pair() => Err(ExportError::ZeroTail {
+            Self::Zeros => Err(ExportError::ZeroTail {
                 label: label.into(),
                 key_type,
             }),
-            Self::Zeros | Self::None => Ok(()),
+            Self::None => Ok(()),
         }
     }
 

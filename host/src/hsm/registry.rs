@@ -356,7 +356,7 @@ mod tests {
         );
         assert_eq!(
             path_of(&scratch, "b"),
-            scratch.folder.path().join("lib/b.so")
+            scratch.folder.path().join("absent/b.so")
         );
     }
 

@@ -174,7 +174,9 @@ impl MigrationError {
             Self::Unprovable { .. } => {
                 "--unproved migrates it without a proof; the key on the target is then taken on trust"
             }
-            Self::CannotKnow { .. } => "delete the key on the target to migrate it anew",
+            Self::CannotKnow { .. } => {
+                "nothing was changed; compare where the keys are used, or delete the one on the target and migrate anew"
+            }
         };
         Some(hint.into())
     }

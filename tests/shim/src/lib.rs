@@ -43,6 +43,9 @@ pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> 
         own.C_OpenSession = Some(C_OpenSession);
         own.C_CloseSession = Some(C_CloseSession);
         own.C_Login = Some(C_Login);
+        if faults().unwraps_another {
+            own.C_UnwrapKey = Some(unwraps_another);
+        }
         own
     });
     // SAFETY: the caller gives a place for one pointer. Nobody may write through it (PKCS#11 v3.1 §3.6).
@@ -115,6 +118,64 @@ forward! {
     C_WrapKey(session: CK_SESSION_HANDLE; mechanism, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, output: *mut CK_BYTE, size: *mut CK_ULONG);
     C_UnwrapKey(session: CK_SESSION_HANDLE; mechanism, unwrapping: CK_OBJECT_HANDLE, input: *mut CK_BYTE, length: CK_ULONG, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
     C_DeriveKey(session: CK_SESSION_HANDLE; mechanism, base: CK_OBJECT_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
+}
+
+/// Makes a new P-256 key where one was to be unwrapped; unwraps everything else.
+unsafe extern "C" fn unwraps_another(
+    session: CK_SESSION_HANDLE,
+    mechanism: *mut CK_MECHANISM,
+    unwrapping: CK_OBJECT_HANDLE,
+    input: *mut CK_BYTE,
+    length: CK_ULONG,
+    template: *mut CK_ATTRIBUTE,
+    count: CK_ULONG,
+    key: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    // SAFETY: the caller gives `count` attributes, each with as many bytes as it says.
+    let is_private = unsafe { std::slice::from_raw_parts(template, count as usize) }
+        .iter()
+        .any(|one| {
+            one.type_ == CKA_CLASS
+                // SAFETY: CKA_CLASS is a CK_ULONG (PKCS#11 v3.1 §4.2).
+                && unsafe { *one.pValue.cast::<CK_ULONG>() } == CKO_PRIVATE_KEY
+        });
+    if !is_private {
+        return call!(C_UnwrapKey(
+            session, mechanism, unwrapping, input, length, template, count, key
+        ));
+    }
+    let mut curve = [
+        0x06_u8, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+    ];
+    let mut on_token: CK_BBOOL = CK_FALSE;
+    let mut public = [
+        CK_ATTRIBUTE {
+            type_: CKA_EC_PARAMS,
+            pValue: curve.as_mut_ptr().cast(),
+            ulValueLen: curve.len() as CK_ULONG,
+        },
+        CK_ATTRIBUTE {
+            type_: CKA_TOKEN,
+            pValue: (&raw mut on_token).cast(),
+            ulValueLen: 1,
+        },
+    ];
+    let mut generate = CK_MECHANISM {
+        mechanism: CKM_EC_KEY_PAIR_GEN,
+        pParameter: std::ptr::null_mut(),
+        ulParameterLen: 0,
+    };
+    let mut public_key: CK_OBJECT_HANDLE = 0;
+    call!(C_GenerateKeyPair(
+        session,
+        &raw mut generate,
+        public.as_mut_ptr(),
+        public.len() as CK_ULONG,
+        template,
+        count,
+        &raw mut public_key,
+        key
+    ))
 }
 
 unsafe extern "C" fn C_GetSlotList(

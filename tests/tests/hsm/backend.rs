@@ -274,7 +274,7 @@ fn private_keys_are_fit_for_strict_importers() {
             let arguments = line.arguments("out", &DEVICES[..1], &rest);
             let allowed = [&arguments[..], &["--allow-zero-tail"]].concat();
             if kind == Kind::SoftHsm {
-                let error = format!("puts zeros behind private key 'cloud' (type {name})");
+                let error = format!("puts zeros behind key 'cloud' (type {name})");
                 line.scratch
                     .refused(&arguments, 5, &error, "--allow-zero-tail");
                 line.nothing_written("out");

@@ -69,7 +69,7 @@ fn zero_tail_allowed<'a>(
     mut export: Vec<&'a str>,
 ) -> Vec<&'a str> {
     if key_type.is_pair() {
-        let error = format!("the token puts zeros behind private key '{key_type}'");
+        let error = format!("the token puts zeros behind key '{key_type}'");
         scratch.refused(&export, 5, &error, "--allow-zero-tail");
         export.push("--allow-zero-tail");
     }

@@ -354,3 +354,28 @@ fn a_token_that_cannot_wrap_says_why() {
         "another",
     );
 }
+
+/// A token that unwraps something else: the copy itself must sign, so it is found out, and nothing is kept.
+#[test]
+fn a_wrong_copy_is_not_proved() {
+    let scratch = line();
+    for usage in ["sign", "derive"] {
+        let create = ["key", "create", "--label", usage, "--type", "p-256"];
+        scratch.done(create.iter().chain(&["--usage", usage, "--extractable"]));
+    }
+    scratch.add(Kind::SoftHsm, "copy");
+    let (from, to) = (scratch.faulty_uri(LINE), scratch.faulty_uri("copy"));
+    for label in ["sign", "derive"] {
+        let migrate = [
+            "key", "migrate", "--from", &from, "--to", &to, "--label", label,
+        ];
+        refused(
+            || scratch.faulty("unwraps-another", &migrate),
+            1,
+            &format!("what token 'copy' unwrapped is not key '{label}' of 'line'"),
+            "nothing was kept",
+        );
+    }
+    let listed = scratch.done(["key", "list", "--token", &scratch.uri_of("copy")]);
+    assert_eq!(listed["keys"], 0, "{listed}");
+}

@@ -332,6 +332,7 @@ fn a_key_that_would_grow_on_the_way_is_refused() {
         "odd",
         "--recipient",
         "in.pem",
+        "--allow-zero-tail",
         "--out",
         "blob",
     ]);

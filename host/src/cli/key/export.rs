@@ -12,7 +12,7 @@ use crate::cli::token::KeyArgs;
 use crate::cli::{Context, Outcome, TokenArgs, fields};
 use crate::error::Failure;
 use crate::export::{BlobInfo, CopyProof, Sidecar, Tail, sidecar_path, signature_path};
-use crate::hsm::{PublicKey, Token};
+use crate::hsm::{KeyClass, PublicKey, Token};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Export {
@@ -59,7 +59,9 @@ pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
         None => strongest_suite(&token, &recipient)?,
     };
     let tail = Tail::find_out(&token, key.key_type)?;
-    if from_file && !arguments.allow_zero_tail {
+    // Nothing but its document says where a secret key ends, so no recipient is spared the question.
+    let ends_openly = key.class == KeyClass::Secret;
+    if (from_file || ends_openly) && !arguments.allow_zero_tail {
         tail.check(&key.name(), key.key_type)?;
     }
     let blob = token.wrap_for(&recipient, suite, &[&key])?.joined();
