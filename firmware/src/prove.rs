@@ -71,7 +71,13 @@ pub fn prove<R: CryptoRng + ?Sized>(
         #[cfg(feature = "rsa")]
         (Proof::RsaPkcs1Sha256, KeyKind::Rsa(_)) => rsa_pkcs1_sha256(secret, input, rng, out)?,
         (
-            Proof::Cmac | Proof::HmacSha256 | Proof::EcdsaP256Sha256 | Proof::RsaPkcs1Sha256,
+            Proof::Cmac
+            | Proof::HmacSha256
+            | Proof::EcdsaP256Sha256
+            | Proof::RsaPkcs1Sha256
+            | Proof::Agreement
+            | Proof::Decryption
+            | Proof::CheckValue,
             KeyKind::Aes(_) | KeyKind::Secret(_) | KeyKind::P256 | KeyKind::Rsa(_),
         ) => return Err(ProveFailed::Unsupported),
     }

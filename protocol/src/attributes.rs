@@ -83,6 +83,8 @@ pub mod algorithm {
     pub const GCM: u32 = 0x0550_0200;
     /// `PSA_ALG_RSA_PKCS1V15_SIGN(PSA_ALG_SHA_256)`.
     pub const RSA_PKCS1V15_SHA256: u32 = 0x0600_0209;
+    /// `PSA_ALG_RSA_OAEP(PSA_ALG_SHA_256)`.
+    pub const RSA_OAEP_SHA256: u32 = 0x0700_0309;
     /// `PSA_ALG_ECDSA(PSA_ALG_SHA_256)`.
     pub const ECDSA_SHA256: u32 = 0x0600_0609;
     /// `PSA_ALG_ECDH`.

@@ -42,5 +42,14 @@ pub const MAX_MESSAGE: usize = 2048;
 /// Longest wrapped blob in bytes: an RSA-4096 private key as PKCS#8 DER (at most 2 376 bytes) under AES-KWP.
 pub const MAX_BLOB: usize = 2432;
 
+/// Longest certificate of an identity key in bytes of DER.
+pub const MAX_CERTIFICATE: usize = 1024;
+
+/// Longest certificate of a vendor key in bytes of DER: what fits into a statement beside an RSA-4096 unwrap key.
+pub const MAX_VENDOR_CERTIFICATE: usize = 768;
+
+/// Bytes of all questions in one order.
+pub const MAX_QUESTIONS: usize = 512;
+
 /// Bytes of a wrapped blob that one [`message::Request::Blob`] carries at most.
 pub const BLOB_CHUNK: usize = 512;

@@ -50,6 +50,8 @@ pub enum Request<'a> {
     },
     /// Drops the order that is under way, if its commit has not begun.
     Cancel,
+    /// Asks for the certificate of the identity key.
+    Certificate,
 }
 
 /// From the device to the station. Numbers are appended, never reused.
@@ -90,6 +92,11 @@ pub enum Reply<'a> {
     },
     /// Answer to [`Request::Cancel`].
     Cancelled,
+    /// Answer to [`Request::Certificate`]. Refused with [`Refusal::SlotEmpty`] where there is none.
+    Certificate {
+        /// X.509 in DER, at most [`crate::MAX_CERTIFICATE`] bytes.
+        bytes: &'a [u8],
+    },
 }
 
 /// What a device says of itself in the greeting, unsigned.

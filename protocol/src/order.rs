@@ -11,7 +11,7 @@ use crate::codec::{self, DecodeError, TooLong};
 use crate::identity::{Challenge, DeviceId, Digest, Fingerprint};
 use crate::proof::Proof;
 use crate::suite::{Suite, UnwrapAlgorithm};
-use crate::{MAX_ENTRIES, MAX_SLOTS};
+use crate::{MAX_CERTIFICATE, MAX_ENTRIES, MAX_QUESTIONS, MAX_SLOTS};
 
 /// First 16 bytes of every order.
 pub const TAG: [u8; 16] = *b"keyferry order  ";
@@ -90,7 +90,8 @@ pub struct Header {
     pub unwrap: Fingerprint,
     /// What keeps it from being used twice.
     pub freshness: Freshness,
-    /// The device's counter once this is applied: above its present one, by at most [`MAX_COUNTER_STEP`].
+    /// The device's counter once this is applied: the next one for a challenge; for a detached order above the present one, by at
+    /// most [`MAX_COUNTER_STEP`].
     #[serde(with = "postcard::fixint::le")]
     pub counter: u32,
     /// How the KEK travels; present in `Inject` only.
@@ -99,7 +100,7 @@ pub struct Header {
     pub audit_head: Digest,
 }
 
-/// How far one order may move a device's counter.
+/// How far one detached order may move a device's counter.
 pub const MAX_COUNTER_STEP: u32 = 1024;
 
 impl Header {
@@ -186,22 +187,32 @@ pub struct Entry {
 
 /// Body of [`Kind::Inject`].
 ///
-/// Blobs follow in this order: each KEK, then the entries that name it. So entries stand sorted by `kek`, beginning
-/// with 0 and without gaps. One KEK for all entries costs the device one private-key operation; a token that can only
-/// wrap in a single step brings one KEK an entry.
+/// Blobs follow in this order: the certificate if there is one; then each KEK, followed by the entries that name it. So entries
+/// stand sorted by `kek`, beginning with 0 and without gaps. One KEK for all entries costs the device one private-key operation;
+/// a token that can only wrap in a single step brings one KEK an entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inject {
     /// Goes into the proofs of this order's receipt.
     pub challenge: Challenge,
+    /// A certificate for the device's identity key, X.509 in DER; replaces the one it has.
+    pub certificate: Option<BlobRef>,
     /// The wrapped KEKs: OAEP ciphertexts, or uncompressed ephemeral points.
     pub keks: Vec<BlobRef, MAX_ENTRIES>,
     /// The keys.
     pub entries: Vec<Entry, MAX_ENTRIES>,
+    /// What proofs with a question are asked, one after the other in the order of the entries; each as long as
+    /// [`Proof::question_length`] says.
+    pub questions: Questions,
 }
+
+/// The questions of an order, one after the other.
+pub type Questions = Vec<u8, MAX_QUESTIONS>;
 
 /// What one blob of an [`Inject`] carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlobRole {
+    /// The certificate.
+    Certificate,
     /// The wrapped KEK with this index.
     Kek(usize),
     /// The wrapped key of the entry with this index.
@@ -209,14 +220,16 @@ pub enum BlobRole {
 }
 
 impl Inject {
-    /// Checks what the layout demands beyond its encoding: at least one entry, slots in range and each at most once, KEK
-    /// indices sorted and without gaps, blob lengths within [`crate::MAX_BLOB`], supported attributes, permitted proofs.
+    /// Checks what the layout demands beyond its encoding: at least one entry or a certificate, slots in range and each at most
+    /// once, KEK indices sorted and without gaps, blob lengths within [`crate::MAX_BLOB`] and [`MAX_CERTIFICATE`], supported
+    /// attributes, permitted proofs, as many bytes of questions as the proofs need.
     ///
     /// # Errors
     /// [`DecodeError::Malformed`].
     pub fn check(&self) -> Result<(), DecodeError> {
         let mut slots = [false; MAX_SLOTS];
         let mut keks = 0;
+        let mut questions = 0;
         for entry in &self.entries {
             let seen = slots
                 .get_mut(usize::from(entry.slot))
@@ -236,9 +249,19 @@ impl Inject {
             }
             *seen = true;
             keks = kek + 1;
+            questions += entry.proof.question_length(kind, &entry.attributes);
         }
-        if keks == 0 || keks != self.keks.len() {
+        if keks != self.keks.len() || questions != self.questions.len() {
             return Err(DecodeError::Malformed);
+        }
+        match &self.certificate {
+            Some(certificate)
+                if !(1..=MAX_CERTIFICATE).contains(&usize::from(certificate.length)) =>
+            {
+                return Err(DecodeError::Malformed);
+            }
+            None if self.entries.is_empty() => return Err(DecodeError::Malformed),
+            Some(_) | None => {}
         }
         if self
             .keks
@@ -253,13 +276,19 @@ impl Inject {
     /// Number of blobs that follow the order.
     #[must_use]
     pub fn blob_count(&self) -> usize {
-        self.keks.len() + self.entries.len()
+        usize::from(self.certificate.is_some()) + self.keks.len() + self.entries.len()
     }
 
     /// What the blob with this place in the stream carries, and what the order says of it.
     #[must_use]
     pub fn blob(&self, index: usize) -> Option<(BlobRole, BlobRef)> {
         let mut at = 0;
+        if let Some(certificate) = self.certificate {
+            if index == 0 {
+                return Some((BlobRole::Certificate, certificate));
+            }
+            at += 1;
+        }
         let mut next_kek = 0;
         for (position, entry) in self.entries.iter().enumerate() {
             if usize::from(entry.kek) == next_kek {
@@ -295,6 +324,8 @@ pub struct Prove {
     pub challenge: Challenge,
     /// The slots to prove; none asks only for a signed receipt with state and counter.
     pub slots: Vec<ProofRequest, MAX_ENTRIES>,
+    /// As in an [`Inject`].
+    pub questions: Questions,
 }
 
 /// Body of [`Kind::Remove`]: slot numbers, one byte each.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::MAX_ENTRIES;
 use crate::attributes::Attributes;
 use crate::codec::{self, DecodeError, TooLong};
-use crate::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use crate::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
 use crate::order::Kind;
 use crate::proof::Proof;
 use crate::suite::Suite;
@@ -218,6 +218,44 @@ pub struct Statement<'a> {
     pub root_key: SourceClass,
     /// The authority it obeys.
     pub authority: Fingerprint,
+    /// How many times the authority was handed over since the device left its factory.
+    #[serde(with = "postcard::fixint::le")]
+    pub epoch: u32,
+    /// What a key says for it that was in the device before its enrolment.
+    pub voucher: Option<Voucher<'a>>,
+}
+
+/// First 16 bytes of what a vendor key signs.
+pub const VOUCHER_TAG: [u8; 16] = *b"keyferry voucher";
+
+/// Length of a voucher's signed bytes.
+pub const VOUCHER_LENGTH: usize = 16 + 16 + 32 + 32 + 32;
+
+/// A vendor key's word that the keys of a statement are this device's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Voucher<'a> {
+    /// The vendor key's certificate, X.509 in DER, at most [`crate::MAX_VENDOR_CERTIFICATE`] bytes.
+    pub certificate: &'a [u8],
+    /// The vendor key's signature (ECDSA P-256, SHA-256) over the [`voucher_input`].
+    pub signature: Signature,
+}
+
+/// The bytes that a vendor key signs: tag ‖ device id ‖ nonce of the enrolment ‖ fingerprint of the identity key ‖ fingerprint of the
+/// unwrap key.
+#[must_use]
+pub fn voucher_input(
+    device: &DeviceId,
+    nonce: &Challenge,
+    identity: &Fingerprint,
+    unwrap: &Fingerprint,
+) -> [u8; VOUCHER_LENGTH] {
+    let mut input = [0; VOUCHER_LENGTH];
+    input[..16].copy_from_slice(&VOUCHER_TAG);
+    input[16..32].copy_from_slice(&device.0);
+    input[32..64].copy_from_slice(&nonce.0);
+    input[64..96].copy_from_slice(&identity.0);
+    input[96..].copy_from_slice(&unwrap.0);
+    input
 }
 
 /// One slot in the receipt of an `Inject` or a `Prove`.

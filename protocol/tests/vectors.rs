@@ -3,7 +3,7 @@
 
 use heapless::{String, Vec};
 use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, key_type, usage};
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
 use keyferry_protocol::order::{
     self, Address, BlobRef, BlobRole, Body, Enroll, Entry, Freshness, Header, Inject, Kind,
     ProofRequest, Prove, Remove, Rotate,
@@ -11,7 +11,7 @@ use keyferry_protocol::order::{
 use keyferry_protocol::proof::{Proof, proof_input};
 use keyferry_protocol::receipt::{
     self, Flavour, MAX_RECEIPT, Outcome, Refusal, SlotReport, SourceClass, State, Statement,
-    Status, Writer,
+    Status, Voucher, Writer, voucher_input,
 };
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use keyferry_protocol::{DecodeError, MAX_MESSAGE};
@@ -67,6 +67,7 @@ fn entry(slot: u16, kek: u8) -> Entry {
 fn inject(keks: usize, entries: &[Entry]) -> Inject {
     Inject {
         challenge: Challenge([0xc4; 32]),
+        certificate: None,
         keks: (0..keks)
             .map(|_| BlobRef {
                 length: 256,
@@ -74,6 +75,28 @@ fn inject(keks: usize, entries: &[Entry]) -> Inject {
             })
             .collect(),
         entries: entries.iter().cloned().collect(),
+        questions: Vec::new(),
+    }
+}
+
+/// A certificate, and a key that is asked to decrypt.
+fn inject_with_question() -> Inject {
+    let asked = Entry {
+        attributes: Attributes {
+            usage: usage::ENCRYPT | usage::DECRYPT,
+            algorithm: algorithm::GCM,
+            ..attributes()
+        },
+        proof: Proof::Decryption,
+        ..entry(0, 0)
+    };
+    Inject {
+        certificate: Some(BlobRef {
+            length: 460,
+            digest: Digest([0xce; 32]),
+        }),
+        questions: [0x91; 60].into_iter().collect(),
+        ..inject(1, &[asked])
     }
 }
 
@@ -91,13 +114,18 @@ fn orders() -> std::vec::Vec<(&'static str, Header, Body<'static>)> {
         nonce: Challenge([0x9c; 32]),
         unwrap: UnwrapAlgorithm::P256,
     };
-    let slots: Vec<ProofRequest, 16> = [(1, Proof::Cmac), (4, Proof::RsaPkcs1Sha256)]
-        .into_iter()
-        .map(|(slot, proof)| ProofRequest { slot, proof })
-        .collect();
+    let slots: Vec<ProofRequest, 16> = [
+        (1, Proof::Cmac),
+        (4, Proof::RsaPkcs1Sha256),
+        (5, Proof::Agreement),
+    ]
+    .into_iter()
+    .map(|(slot, proof)| ProofRequest { slot, proof })
+    .collect();
     let prove = Prove {
         challenge: Challenge([0xc4; 32]),
         slots,
+        questions: [0x04; 65].into_iter().collect(),
     };
     let remove = Remove {
         slots: [1, 7].into_iter().collect(),
@@ -111,6 +139,11 @@ fn orders() -> std::vec::Vec<(&'static str, Header, Body<'static>)> {
             "order-inject",
             with_suite,
             Body::Inject(inject(1, &[entry(2, 0), entry(3, 0)])),
+        ),
+        (
+            "order-inject-certificate",
+            with_suite,
+            Body::Inject(inject_with_question()),
         ),
         ("order-prove", header(Kind::Prove), Body::Prove(prove)),
         ("order-remove", header(Kind::Remove), Body::Remove(remove)),
@@ -168,6 +201,11 @@ fn receipts_have_their_frozen_bytes() {
         rng: SourceClass::Test,
         root_key: SourceClass::Software,
         authority: Fingerprint([0xaa; 32]),
+        epoch: 2,
+        voucher: Some(Voucher {
+            certificate: &[0x30; 400],
+            signature: Signature::from_bytes(&[0x5e; 64]),
+        }),
     };
     let enrolled = header(Kind::Enroll, Outcome::Applied);
     let mut writer = Writer::new(&enrolled, &mut buffer).unwrap();
@@ -218,6 +256,14 @@ fn receipts_have_their_frozen_bytes() {
 
     let input = proof_input(&Digest([0x0d; 32]), 0x0102, &Challenge([0xc4; 32]));
     vector("proof-input", &input);
+
+    let input = voucher_input(
+        &DeviceId([0xd1; 16]),
+        &Challenge([0x9c; 32]),
+        &Fingerprint([0x1d; 32]),
+        &Fingerprint([0x0a; 32]),
+    );
+    vector("voucher-input", &input);
 }
 
 #[test]
@@ -267,6 +313,39 @@ fn blobs_follow_in_the_order_that_the_layout_says() {
         ]
     );
     assert!(both.blob(5).is_none());
+    let certified = inject_with_question();
+    certified.check().unwrap();
+    let roles: std::vec::Vec<_> = (0..certified.blob_count())
+        .map(|index| certified.blob(index).unwrap().0)
+        .collect();
+    assert_eq!(
+        roles,
+        [BlobRole::Certificate, BlobRole::Kek(0), BlobRole::Entry(0)]
+    );
+    let only_certificate = Inject {
+        certificate: certified.certificate,
+        ..inject(0, &[])
+    };
+    only_certificate.check().unwrap();
+    assert_eq!(
+        only_certificate.blob(0).map(|blob| blob.0),
+        Some(BlobRole::Certificate)
+    );
+    assert!(only_certificate.blob(1).is_none());
+    let mut short = inject_with_question();
+    short.questions.pop();
+    let mut long = inject_with_question();
+    long.questions.push(0).unwrap();
+    let mut unasked = inject(1, &[entry(0, 0)]);
+    unasked.questions.push(0).unwrap();
+    let mut empty = inject_with_question();
+    empty.certificate = Some(BlobRef {
+        length: 0,
+        digest: Digest::ZERO,
+    });
+    for wrong in [short, long, unasked, empty] {
+        assert_eq!(wrong.check(), Err(DecodeError::Malformed));
+    }
     for wrong in [
         inject(0, &[]),
         inject(1, &[]),
@@ -283,4 +362,73 @@ fn blobs_follow_in_the_order_that_the_layout_says() {
         ..entry(0, 0)
     };
     assert_eq!(inject(1, &[forbidden]).check(), Err(DecodeError::Malformed));
+}
+
+#[test]
+fn proofs_are_permitted_and_ranked_by_their_attributes() {
+    let strongest = |key_type, bits, usage, algorithm| {
+        let attributes = Attributes {
+            key_type,
+            bits,
+            usage,
+            algorithm,
+            lifetime: LIFETIME_PERSISTENT,
+        };
+        let proof = Proof::strongest(&attributes);
+        assert!(proof.permitted(attributes.kind().unwrap(), &attributes));
+        proof
+    };
+    let (sign, decrypt) = (usage::SIGN_MESSAGE, usage::DECRYPT);
+    let (aes, rsa, p256) = (
+        key_type::AES,
+        key_type::RSA_KEY_PAIR,
+        key_type::ECC_SECP_R1_KEY_PAIR,
+    );
+    for (expected, found) in [
+        (Proof::Cmac, strongest(aes, 256, sign, algorithm::CMAC)),
+        (Proof::CheckValue, strongest(aes, 256, 0, algorithm::CMAC)),
+        (
+            Proof::Decryption,
+            strongest(aes, 128, decrypt, algorithm::GCM),
+        ),
+        (
+            Proof::Decryption,
+            strongest(aes, 128, decrypt, algorithm::CTR),
+        ),
+        (
+            Proof::CheckValue,
+            strongest(aes, 128, decrypt, algorithm::CCM),
+        ),
+        (
+            Proof::HmacSha256,
+            strongest(key_type::HMAC, 256, sign, algorithm::HMAC_SHA256),
+        ),
+        (
+            Proof::None,
+            strongest(key_type::RAW_DATA, 256, usage::EXPORT, algorithm::NONE),
+        ),
+        (
+            Proof::EcdsaP256Sha256,
+            strongest(p256, 256, sign, algorithm::ECDSA_SHA256),
+        ),
+        (
+            Proof::Agreement,
+            strongest(p256, 256, usage::DERIVE, algorithm::ECDH),
+        ),
+        (Proof::None, strongest(p256, 256, sign, algorithm::ECDH)),
+        (
+            Proof::RsaPkcs1Sha256,
+            strongest(rsa, 2048, sign, algorithm::RSA_PKCS1V15_SHA256),
+        ),
+        (
+            Proof::Decryption,
+            strongest(rsa, 2048, decrypt, algorithm::RSA_OAEP_SHA256),
+        ),
+        (
+            Proof::None,
+            strongest(rsa, 2048, sign, algorithm::RSA_OAEP_SHA256),
+        ),
+    ] {
+        assert_eq!(expected, found);
+    }
 }

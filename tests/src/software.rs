@@ -199,7 +199,12 @@ pub fn proof_is_right(
         }
         Proof::Cmac if key.clear.len() == 16 => cmac(&key.clear, &input, &report.value, false),
         Proof::Cmac => cmac(&key.clear, &input, &report.value, true),
-        Proof::None | Proof::EcdsaP256Sha256 | Proof::RsaPkcs1Sha256 => false,
+        Proof::None
+        | Proof::EcdsaP256Sha256
+        | Proof::RsaPkcs1Sha256
+        | Proof::Agreement
+        | Proof::Decryption
+        | Proof::CheckValue => false,
     }
 }
 

@@ -168,6 +168,8 @@ impl<P: Platform> Device<P> {
             rng: description.rng,
             root_key: description.root_key,
             authority: next.authority,
+            epoch: 0,
+            voucher: None,
         };
         let header = self.receipt_header(order, next);
         let out: &mut [u8; MAX_RECEIPT] = &mut self.receipt;

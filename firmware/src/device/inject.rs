@@ -239,6 +239,7 @@ impl<P: Platform> Device<P> {
         let length = core::mem::take(&mut self.blob_length);
         let altered = Sha256::digest(&self.blob[..length])[..] != digest.0;
         match role {
+            BlobRole::Certificate => return Err(Refusal::Unsupported),
             BlobRole::Kek(_) => self.open_kek(length, altered)?,
             BlobRole::Entry(index) => self.open_key(index, length, altered)?,
         }

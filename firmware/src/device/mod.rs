@@ -285,6 +285,7 @@ impl<P: Platform> Device<P> {
                 self.drop_job();
                 self.reply(&Reply::Cancelled);
             }
+            Ok(Request::Certificate) => self.refuse(Refusal::SlotEmpty),
         }
     }
 

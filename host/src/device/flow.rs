@@ -218,8 +218,10 @@ pub fn inject_order(
     };
     let body = Body::Inject(Inject {
         challenge,
+        certificate: None,
         keks,
         entries,
+        questions: Fixed::new(),
     });
     SignedOrder::new(authority, header, &body)
 }
@@ -328,6 +330,7 @@ pub fn prove(
     let body = Body::Prove(Prove {
         challenge,
         slots: wanted,
+        questions: Fixed::new(),
     });
     let header = header(Kind::Prove, address(device), &device.standing);
     let order = SignedOrder::new(authority, header, &body)?;

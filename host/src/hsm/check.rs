@@ -199,7 +199,9 @@ impl Token {
         value: &[u8],
     ) -> Result<bool, HsmError> {
         let algorithm = match proof {
-            Proof::None => return Ok(false),
+            Proof::None | Proof::Agreement | Proof::Decryption | Proof::CheckValue => {
+                return Ok(false);
+            }
             Proof::Cmac => CheckAlgorithm::Cmac,
             Proof::HmacSha256 => CheckAlgorithm::HmacSha256,
             Proof::EcdsaP256Sha256 => CheckAlgorithm::EcdsaP256Sha256,
