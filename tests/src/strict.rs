@@ -1,14 +1,10 @@
 //! A strict importer as an independent recipient: pyca/cryptography, another reading of the formats than OpenSSL's commands.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use keyferry::hsm::KeyType;
 use keyferry_protocol::suite::Suite;
 use serde_json::{Value, json};
 
-/// The system's own Python, which has the system's package of the library.
-const PYTHON: &str = "/usr/bin/python3";
+use crate::pyca;
 
 /// What to do about zeros behind the DER of a private key, fewer than eight, as SoftHSM 2.6.1 puts them there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,30 +71,7 @@ fn ask(
         "class": class,
         "cut": tail == Tail::Cut,
     });
-    let mut child = Command::new(PYTHON)
-        // Nothing of the user's own Python.
-        .args(["-I", concat!(env!("CARGO_MANIFEST_DIR"), "/src/strict.py")])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("/usr/bin/python3 is not there: run cargo xtask setup");
-    // If it is gone already, it has said why.
-    let _ = child
-        .stdin
-        .take()
-        .map(|mut stdin| stdin.write_all(request.to_string().as_bytes()));
-    let output = child.wait_with_output().expect("Python ends");
-    assert!(
-        output.status.success(),
-        "strict.py failed (is python3-cryptography there? run cargo xtask setup): {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let answer: Value = serde_json::from_slice(&output.stdout).expect("a JSON object");
-    match answer["error"].as_str() {
-        Some(error) => Err(error.to_owned()),
-        None => Ok(answer),
-    }
+    pyca::ask("strict.py", &request)
 }
 
 fn bytes(answer: &Value, field: &str) -> Vec<u8> {
