@@ -207,9 +207,8 @@ impl Failure {
                 Exit::Policy
             }
             Self::NotEnrolled(_) => Exit::Device,
-            Self::Job(JobError::LabelTooLong(_) | JobError::NoProof { .. }) | Self::BadSlot(_) => {
-                Exit::Usage
-            }
+            Self::Job(JobError::LabelTooLong(_) | JobError::ProofTooWeak { .. })
+            | Self::BadSlot(_) => Exit::Usage,
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
             Self::Migration(error) => migration_exit(error),
             Self::SomeNotMigrated { .. } => Exit::JobFailed,

@@ -148,11 +148,13 @@ pub fn wrap_and_tell(device: &Statement, keys: &[SoftKey], version: u32) -> (Shi
                 attributes: key.attributes,
                 label: Fixed::try_from(format!("key {slot}").as_str()).expect("short"),
                 proof: Proof::strongest(&key.attributes),
+                question: Vec::new(),
                 blob,
             }
         })
         .collect();
     let shipment = Shipment {
+        certificate: None,
         suite,
         kek: wrapped,
         parcels,

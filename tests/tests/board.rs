@@ -6,8 +6,8 @@ use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Proofs, Shipment, SignedOrder};
 use keyferry::device::port;
 use keyferry::device::session::Session;
-use keyferry::device::verify::{self, Statement};
-use keyferry_protocol::identity::{Challenge, DeviceId, Signature};
+use keyferry::device::verify::{self, SignedReceipt, Statement};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Signature};
 use keyferry_protocol::message::{Reply, Request};
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::{Refusal, State};
@@ -74,7 +74,13 @@ fn bad_orders_change_nothing_and_good_ones_pass() {
     let keys = keys();
     let shipment = wrap(&statement, &keys, 1);
     let challenge = Challenge([3; 32]);
-    let order = flow::inject_order(&authority, &statement, &shipment, challenge).unwrap();
+    let order = flow::inject_order(
+        &authority,
+        flow::terms(&statement, Digest::ZERO),
+        &shipment,
+        challenge,
+    )
+    .unwrap();
     let before = flash(&rig);
 
     // Altered in a byte of header, body or signature.
@@ -133,7 +139,13 @@ fn bad_orders_change_nothing_and_good_ones_pass() {
         statement.standing.challenge = greeting.challenge;
     }
 
-    let good = flow::inject_order(&authority, &statement, &shipment, challenge).unwrap();
+    let good = flow::inject_order(
+        &authority,
+        flow::terms(&statement, Digest::ZERO),
+        &shipment,
+        challenge,
+    )
+    .unwrap();
     let proofs = inject(&mut session, &authority, &statement, &shipment).unwrap();
     assert!(all_right(&keys, &proofs));
 
@@ -144,7 +156,15 @@ fn bad_orders_change_nothing_and_good_ones_pass() {
         panic!("no receipt");
     };
     let digest = good.digest();
-    let replayed = verify::slots(receipt, &signature, &statement, &digest, Kind::Inject);
+    let replayed = verify::slots(
+        &SignedReceipt {
+            bytes: receipt.to_vec(),
+            signature,
+        },
+        &statement,
+        &digest,
+        Kind::Inject,
+    );
     assert_eq!(replayed.unwrap().1.len(), keys.len());
     assert_eq!(flash(&rig), before);
 
@@ -165,8 +185,13 @@ fn a_device_that_disappears_in_mid_transfer_is_unchanged_after_its_return() {
     let keys = keys();
     let shipment = wrap(&statement, &keys, 1);
     let challenge = Challenge([3; 32]);
-    let order: SignedOrder =
-        flow::inject_order(&authority, &statement, &shipment, challenge).unwrap();
+    let order: SignedOrder = flow::inject_order(
+        &authority,
+        flow::terms(&statement, Digest::ZERO),
+        &shipment,
+        challenge,
+    )
+    .unwrap();
     let message = session.exchange(&order.request(), &mut quiet).unwrap();
     assert_eq!(Reply::decode(&message), Ok(Reply::Accepted));
     for blob in [&shipment.kek, &shipment.parcels[0].blob] {

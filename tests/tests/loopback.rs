@@ -1,10 +1,10 @@
 //! Station library against firmware library, in one process and in virtual time: what passes, and every bad input.
 
 use keyferry::device::DeviceError;
-use keyferry::device::flow::{self, Authority, Proofs, Shipment, SignedOrder};
+use keyferry::device::flow::{self, Authority, Demand, Proofs, Shipment, SignedOrder};
 use keyferry::device::session::Session;
-use keyferry::device::verify::{self, Statement};
-use keyferry_protocol::identity::{Challenge, Fingerprint, Signature};
+use keyferry::device::verify::{self, SignedReceipt, Statement};
+use keyferry_protocol::identity::{Challenge, Digest, Fingerprint, Signature};
 use keyferry_protocol::message::{Reply, Request};
 use keyferry_protocol::order::{Body, Freshness, Header, Kind, Remove};
 use keyferry_protocol::proof::Proof;
@@ -80,7 +80,16 @@ fn sent(session: &mut Session, device: &Statement, order: &SignedOrder) -> Resul
                 .unwrap()
                 .0
                 .kind;
-            verify::slots(receipt, &signature, device, &order.digest(), kind).map(|_| ())
+            verify::slots(
+                &SignedReceipt {
+                    bytes: receipt.to_vec(),
+                    signature,
+                },
+                device,
+                &order.digest(),
+                kind,
+            )
+            .map(|_| ())
         }
         Reply::Accepted => Ok(()),
         other => panic!("{other:?}"),
@@ -112,7 +121,7 @@ fn keys_are_injected_proved_and_survive_a_restart() {
     let slots = flow::list(&mut session).unwrap();
     let labels: Vec<_> = slots.iter().map(|slot| slot.label.as_str()).collect();
     assert_eq!(labels, ["key 0", "key 1"]);
-    let wanted = [(0, Proof::Cmac), (1, Proof::HmacSha256)];
+    let wanted = [(0, Proof::Cmac), (1, Proof::HmacSha256)].map(Demand::from);
     let challenge = Challenge([4; 32]);
     let proofs = flow::prove(
         &mut session,
@@ -138,7 +147,13 @@ fn an_order_altered_in_any_byte_changes_nothing() {
     let (device, authority, mut session, statement) = enrolled();
     let shipment = wrap(&statement, &two_keys(), 1);
     let challenge = Challenge([3; 32]);
-    let order = flow::inject_order(&authority, &statement, &shipment, challenge).unwrap();
+    let order = flow::inject_order(
+        &authority,
+        flow::terms(&statement, Digest::ZERO),
+        &shipment,
+        challenge,
+    )
+    .unwrap();
     let before = device.flash();
     for position in 0..order.bytes.len() + Signature::LENGTH {
         let mut altered = order.clone();
@@ -227,7 +242,13 @@ fn a_replayed_order_is_answered_but_not_done_again() {
     let keys = two_keys();
     let shipment = wrap(&statement, &keys, 1);
     let challenge = Challenge([3; 32]);
-    let order = flow::inject_order(&authority, &statement, &shipment, challenge).unwrap();
+    let order = flow::inject_order(
+        &authority,
+        flow::terms(&statement, Digest::ZERO),
+        &shipment,
+        challenge,
+    )
+    .unwrap();
     let first = inject(&mut session, &authority, &statement, &shipment).unwrap();
     // ECDSA of RFC 6979 is deterministic, so this is the very order that was applied.
     assert_eq!(first.order, order.digest());
@@ -237,8 +258,16 @@ fn a_replayed_order_is_answered_but_not_done_again() {
         panic!("no receipt");
     };
     let digest = order.digest();
-    let (_, reports) =
-        verify::slots(receipt, &signature, &statement, &digest, Kind::Inject).unwrap();
+    let (_, reports) = verify::slots(
+        &SignedReceipt {
+            bytes: receipt.to_vec(),
+            signature,
+        },
+        &statement,
+        &digest,
+        Kind::Inject,
+    )
+    .unwrap();
     assert_eq!(reports.len(), 2);
     assert_eq!(device.flash(), before);
     assert_eq!(device.unwrap_operations(), 1);
@@ -385,7 +414,13 @@ fn a_blob_altered_on_the_cable_is_refused() {
     let (_, authority, mut session, statement) = enrolled();
     let mut shipment = wrap(&statement, &two_keys(), 1);
     let challenge = Challenge([3; 32]);
-    let order = flow::inject_order(&authority, &statement, &shipment, challenge).unwrap();
+    let order = flow::inject_order(
+        &authority,
+        flow::terms(&statement, Digest::ZERO),
+        &shipment,
+        challenge,
+    )
+    .unwrap();
     // The order states the digest of the right blob.
     shipment.parcels[1].blob[5] ^= 1;
     let blobs = [
@@ -398,7 +433,15 @@ fn a_blob_altered_on_the_cable_is_refused() {
         panic!("no receipt");
     };
     let digest = order.digest();
-    let result = verify::slots(receipt, &signature, &statement, &digest, Kind::Inject);
+    let result = verify::slots(
+        &SignedReceipt {
+            bytes: receipt.to_vec(),
+            signature,
+        },
+        &statement,
+        &digest,
+        Kind::Inject,
+    );
     assert_eq!(refusal(result), (Refusal::Unwrap, true));
 }
 
@@ -494,7 +537,13 @@ fn a_status_question_amid_an_order_is_put_off() {
     let keys = two_keys();
     let shipment = wrap(&statement, &keys, 1);
     let challenge = Challenge([3; 32]);
-    let order = flow::inject_order(&authority, &statement, &shipment, challenge).unwrap();
+    let order = flow::inject_order(
+        &authority,
+        flow::terms(&statement, Digest::ZERO),
+        &shipment,
+        challenge,
+    )
+    .unwrap();
     let message = exchange_order(&mut session, &order).unwrap();
     assert_eq!(Reply::decode(&message), Ok(Reply::Accepted));
     let status = Request::Status {
@@ -520,7 +569,16 @@ fn a_status_question_amid_an_order_is_put_off() {
         panic!("no receipt");
     };
     let digest = order.digest();
-    verify::slots(receipt, &signature, &statement, &digest, Kind::Inject).unwrap();
+    verify::slots(
+        &SignedReceipt {
+            bytes: receipt.to_vec(),
+            signature,
+        },
+        &statement,
+        &digest,
+        Kind::Inject,
+    )
+    .unwrap();
     drop(device);
 }
 

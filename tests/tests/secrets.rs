@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 
 use keyferry::device::DeviceError;
-use keyferry::device::flow::{self, Shipment};
+use keyferry::device::flow::{self, Demand, Shipment};
 use keyferry::device::session::Session;
 use keyferry::device::verify::Statement;
 use keyferry_protocol::BLOB_CHUNK;
-use keyferry_protocol::identity::Challenge;
+use keyferry_protocol::identity::{Challenge, Digest};
 use keyferry_protocol::message::{Progress, Reply, Request};
 use keyferry_protocol::receipt::Refusal;
 use keyferry_protocol::suite::UnwrapAlgorithm;
@@ -195,7 +195,13 @@ impl Visit {
         let (mut session, statement) = self.enroll();
         let mut shipment = wrap_and_tell(&statement, &keys(), 1).0;
         let challenge = Challenge([3; 32]);
-        let order = flow::inject_order(&self.authority, &statement, &shipment, challenge).unwrap();
+        let order = flow::inject_order(
+            &self.authority,
+            flow::terms(&statement, Digest::ZERO),
+            &shipment,
+            challenge,
+        )
+        .unwrap();
         let message = session.exchange(&order.request(), &mut quiet).unwrap();
         assert!(matches!(Reply::decode(&message), Ok(Reply::Accepted)));
         let last = &mut shipment.parcels.last_mut().unwrap().blob;
@@ -216,10 +222,8 @@ impl Visit {
             .unwrap()
             .iter()
             .map(|slot| {
-                (
-                    slot.slot,
-                    keyferry_protocol::proof::Proof::strongest(&slot.attributes),
-                )
+                let proof = keyferry_protocol::proof::Proof::strongest(&slot.attributes);
+                Demand::from((slot.slot, proof))
             })
             .collect();
         assert_eq!(wanted.len(), keys().len());

@@ -6,18 +6,20 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use keyferry_protocol::identity::{Challenge, Fingerprint};
 use keyferry_protocol::message::{Progress, Task};
+use keyferry_protocol::proof::Level;
 use keyferry_protocol::receipt::Flavour;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use serde_json::{Value, json};
 
-use super::{Context, Outcome, TokenArgs, fields, write_new};
+use super::station::HsmArgs;
+use super::{Context, Outcome, fields, write_new};
 use crate::device::flow;
 use crate::device::port;
 use crate::device::session::Session;
 use crate::device::verify::{Statement, fingerprint};
 use crate::error::Failure;
-use crate::hsm::{KeySpec, Token, random};
-use crate::station::{self, Proved, Target, TokenAuthority};
+use crate::hsm::{DeviceUse, KeySpec, random};
+use crate::station::{self, Hsm, Proved, Recipient, Target};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -52,10 +54,7 @@ struct Who {
     #[command(flatten)]
     port: PortArgs,
     #[command(flatten)]
-    token: TokenArgs,
-    /// Label of the authority key on the token, which signs the orders.
-    #[arg(long, value_name = "LABEL")]
-    authority: String,
+    hsm: HsmArgs,
     /// Why the device is taken for the right one: `open` trusts the room.
     #[arg(long, value_name = "POLICY", required_unless_present = "identity")]
     policy: Option<Policy>,
@@ -83,9 +82,14 @@ pub(super) struct Enroll {
 pub(super) struct Inject {
     #[command(flatten)]
     who: Who,
-    /// A key's label and the slot it goes to; without `@SLOT` they go to slots 0, 1, 2 … in the order given.
-    #[arg(long = "key", value_name = "LABEL[@SLOT]", required = true)]
+    /// A key's label, the slot it goes to and what the device uses it for (cmac, gcm, ccm, ctr, cbc, hmac-sha256, data, ecdsa,
+    /// ecdh, rsa-pkcs1, rsa-oaep). Without `@SLOT` keys go to slots 0, 1, 2 … in the order given; without `=USE` a device does what
+    /// the key may do on the token.
+    #[arg(long = "key", value_name = "LABEL[@SLOT][=USE]", required = true)]
     keys: Vec<String>,
+    /// The least that every key must show: signature, challenge, check-value or none.
+    #[arg(long, value_name = "LEVEL", default_value = "check-value", value_parser = parse_level)]
+    minimum_proof: Level,
     /// Version of the keys; a higher one replaces a key in its slot.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     version: u32,
@@ -98,9 +102,12 @@ pub(super) struct Inject {
 pub(super) struct Prove {
     #[command(flatten)]
     who: Who,
-    /// A key's label and its slot; without `@SLOT` they are slots 0, 1, 2 … in the order given.
-    #[arg(long = "key", value_name = "LABEL[@SLOT]", required = true)]
+    /// A key's label, its slot and its use, as they were given to `inject`.
+    #[arg(long = "key", value_name = "LABEL[@SLOT][=USE]", required = true)]
     keys: Vec<String>,
+    /// The least that every key must show: signature, challenge, check-value or none.
+    #[arg(long, value_name = "LEVEL", default_value = "check-value", value_parser = parse_level)]
+    minimum_proof: Level,
 }
 
 fn parse_unwrap(name: &str) -> Result<UnwrapAlgorithm, String> {
@@ -111,6 +118,13 @@ fn parse_unwrap(name: &str) -> Result<UnwrapAlgorithm, String> {
 fn parse_suite(name: &str) -> Result<Suite, String> {
     name.parse().map_err(|_| {
         let names: Vec<_> = Suite::ALL.iter().map(|suite| suite.name()).collect();
+        format!("there is {}", names.join(", "))
+    })
+}
+
+fn parse_level(name: &str) -> Result<Level, String> {
+    name.parse().map_err(|_| {
+        let names: Vec<_> = Level::ALL.iter().map(|level| level.name()).collect();
         format!("there is {}", names.join(", "))
     })
 }
@@ -196,9 +210,9 @@ fn list(context: &Context, port: &PortArgs) -> Outcome {
     Ok(fields! { "slots" => slots })
 }
 
-/// What `enroll`, `inject` and `prove` begin with: token, authority, and a statement that was just verified.
+/// What `enroll`, `inject` and `prove` begin with: the HSM, and a statement that was just verified.
 struct Visit {
-    token: Token,
+    hsm: Box<dyn Hsm>,
     session: Session,
     statement: Statement,
 }
@@ -210,28 +224,31 @@ impl Who {
         unwrap: UnwrapAlgorithm,
         may_enroll: bool,
     ) -> Result<Visit, Failure> {
-        let (token, _) = self.token.open(context)?;
+        let hsm = self.hsm.open(context)?;
+        self.visit_with(context, hsm, unwrap, may_enroll)
+    }
+
+    fn visit_with(
+        &self,
+        context: &Context,
+        hsm: Box<dyn Hsm>,
+        unwrap: UnwrapAlgorithm,
+        may_enroll: bool,
+    ) -> Result<Visit, Failure> {
         let mut session = greet(&self.port)?;
         self.check_greeting(&session, may_enroll)?;
-        let statement = {
-            let authority = self.authority(&token)?;
-            let nonce = Challenge(random()?);
-            let progress = Bar::new(context);
-            flow::enroll(&mut session, &authority, unwrap, nonce, &mut |step| {
-                progress.show(step);
-            })?
-        };
+        let nonce = Challenge(random()?);
+        let progress = Bar::new(context);
+        let statement = flow::enroll(&mut session, hsm.authority(), unwrap, nonce, &mut |step| {
+            progress.show(step)
+        })?;
+        drop(progress);
         self.check(context, &statement)?;
         Ok(Visit {
-            token,
+            hsm,
             session,
             statement,
         })
-    }
-
-    fn authority<'a>(&self, token: &'a Token) -> Result<TokenAuthority<'a>, Failure> {
-        let key = token.key(&labelled(&self.authority))?;
-        Ok(TokenAuthority::new(token, key)?)
     }
 
     /// What can be refused on the device's own word, before anything is signed for it. The signed statement decides.
@@ -274,31 +291,46 @@ impl Who {
     }
 }
 
-fn labelled(label: &str) -> KeySpec {
-    KeySpec {
-        label: Some(label.to_owned()),
-        ..KeySpec::default()
-    }
-}
-
-fn targets(token: &Token, keys: &[String]) -> Result<Vec<Target>, Failure> {
+/// The keys that `LABEL[@SLOT][=USE]` names.
+fn targets(hsm: &dyn Hsm, keys: &[String]) -> Result<Vec<Target>, Failure> {
     let mut targets = Vec::new();
     for (index, text) in keys.iter().enumerate() {
-        let (label, slot) = match text.rsplit_once('@') {
+        let bad = || Failure::BadSlot(text.clone());
+        // A label may hold a sign of its own: what follows the last one is a use only if it is one.
+        let (rest, device_use) = match text.rsplit_once('=') {
+            Some((rest, name)) => match name.parse::<DeviceUse>() {
+                Ok(device_use) => (rest, Some(device_use)),
+                Err(_) => (text.as_str(), None),
+            },
+            None => (text.as_str(), None),
+        };
+        let (label, slot) = match rest.rsplit_once('@') {
             Some((label, slot)) => (label, slot.parse().ok()),
-            None => (text.as_str(), u16::try_from(index).ok()),
+            None => (rest, u16::try_from(index).ok()),
         };
-        let slot = slot.filter(|slot| usize::from(*slot) < keyferry_protocol::MAX_SLOTS);
-        let Some(slot) = slot else {
-            return Err(Failure::BadSlot(text.clone()));
-        };
+        let slot = slot
+            .filter(|slot| usize::from(*slot) < keyferry_protocol::MAX_SLOTS)
+            .ok_or_else(bad)?;
         if targets.iter().any(|target: &Target| target.slot == slot) {
-            return Err(Failure::BadSlot(text.clone()));
+            return Err(bad());
         }
-        let key = token.key(&labelled(label))?;
+        let key = hsm.key(&KeySpec::label(label), device_use)?;
         targets.push(Target { key, slot });
     }
     Ok(targets)
+}
+
+/// Says how each key will be proved, before anything is wrapped.
+fn announce(context: &Context, targets: &[Target]) {
+    for target in targets {
+        let proof = target.key.proof;
+        context.note(&format!(
+            "key '{}' will be proved by {} (level {})",
+            target.key.name(),
+            proof.name(),
+            proof.level()
+        ));
+    }
 }
 
 fn enroll(context: &Context, arguments: &Enroll) -> Outcome {
@@ -344,32 +376,33 @@ fn enroll(context: &Context, arguments: &Enroll) -> Outcome {
 }
 
 fn inject(context: &Context, arguments: &Inject) -> Outcome {
-    // Everything that can be wrong on the token's side is found before the device is touched.
-    let (token, _) = arguments.who.token.open(context)?;
-    for target in targets(&token, &arguments.keys)? {
-        target.key.check_may_leave()?;
-    }
-    drop(token);
+    // Everything that can be wrong on the HSM's side is found before the device is touched.
+    let hsm = arguments.who.hsm.open(context)?;
+    let targets = targets(&*hsm, &arguments.keys)?;
+    station::check_proofs(&targets, arguments.minimum_proof)?;
+    announce(context, &targets);
     let mut visit = arguments
         .who
-        .visit(context, UnwrapAlgorithm::Rsa2048, false)?;
-    let targets = targets(&visit.token, &arguments.keys)?;
-    let authority = arguments.who.authority(&visit.token)?;
+        .visit_with(context, hsm, UnwrapAlgorithm::Rsa2048, false)?;
     let suite = match arguments.suite {
         Some(suite) => suite,
-        None => station::choose_suite(&visit.token, &visit.statement)?,
+        None => station::choose_suite(&*visit.hsm, &visit.statement)?,
     };
     context.note(&format!("suite {suite}"));
     let progress = Bar::new(context);
     let proved = station::inject(
         &mut visit.session,
-        &visit.token,
-        &authority,
-        &visit.statement,
+        &*visit.hsm,
+        Recipient {
+            statement: &visit.statement,
+            certificate: None,
+        },
         &station::Shipping {
             suite,
             version: arguments.version,
             targets: &targets,
+            minimum: arguments.minimum_proof,
+            certificate: None,
         },
         &mut |step| progress.show(step),
     )?;
@@ -388,15 +421,15 @@ fn prove(context: &Context, arguments: &Prove) -> Outcome {
     let mut visit = arguments
         .who
         .visit(context, UnwrapAlgorithm::Rsa2048, false)?;
-    let targets = targets(&visit.token, &arguments.keys)?;
-    let authority = arguments.who.authority(&visit.token)?;
+    let targets = targets(&*visit.hsm, &arguments.keys)?;
+    announce(context, &targets);
     let progress = Bar::new(context);
     let proved = station::prove(
         &mut visit.session,
-        &visit.token,
-        &authority,
+        &*visit.hsm,
         &visit.statement,
         &targets,
+        arguments.minimum_proof,
         &mut |step| progress.show(step),
     )?;
     drop(progress);

@@ -9,6 +9,7 @@ mod files;
 mod hsm;
 mod key;
 mod output;
+mod station;
 mod token;
 
 use std::ffi::OsString;

@@ -88,12 +88,35 @@ pub enum DeviceError {
     /// The order is too long for one message.
     #[error("the order is too long: fewer keys at a time")]
     TooLong,
+    /// What was to be done could not be written down, so it was not done.
+    #[error("the audit log cannot be written")]
+    Witness(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The authority did not sign.
     #[error("the authority did not sign the order")]
     Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl DeviceError {
+    /// Whether an order may have been done although its answer did not come.
+    #[must_use]
+    pub const fn leaves_order_open(&self) -> bool {
+        match self {
+            Self::Disappeared { .. } | Self::Restarted { .. } => true,
+            Self::PortMissing { .. }
+            | Self::PortBusy { .. }
+            | Self::Port { .. }
+            | Self::Silent { .. }
+            | Self::Garbage { .. }
+            | Self::Version { .. }
+            | Self::Refused { .. }
+            | Self::Untrusted { .. }
+            | Self::Unexpected
+            | Self::TooLong
+            | Self::Witness(_)
+            | Self::Authority(_) => false,
+        }
+    }
+
     /// The next move, for a person.
     #[must_use]
     pub fn hint(&self) -> &'static str {
@@ -121,6 +144,7 @@ impl DeviceError {
                 "run the command again; if it stays, firmware and station do not match"
             }
             Self::TooLong => "split the keys over two orders",
+            Self::Witness(_) => "check the audit log's disk; nothing was sent that is not in it",
             Self::Authority(_) => "check the token and the authority key",
         }
     }

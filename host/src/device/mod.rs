@@ -8,5 +8,7 @@ pub mod flow;
 pub mod port;
 pub mod session;
 pub mod verify;
+mod witness;
 
 pub use error::DeviceError;
+pub use witness::{MakeOrder, Witness};

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
 use keyferry_protocol::link::{Event, Link, LinkError, Millis};
 use keyferry_protocol::message::{Progress, Reply, Request};
 use keyferry_protocol::order::Address;
 use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::{MAX_MESSAGE, VERSION, VERSION_MIN};
 
-use super::DeviceError;
+use super::flow::SignedOrder;
 use super::port::Port;
+use super::verify::SignedReceipt;
+use super::{DeviceError, MakeOrder, Witness};
 
 /// How long to wait for the greeting, in milliseconds.
 const GREETING_PATIENCE: Millis = 5_000;
@@ -67,6 +69,9 @@ pub struct Session {
     /// Bytes that arrived since the port was opened.
     arrived: usize,
     greeting: Greeting,
+    /// The protocol versions that are offered.
+    versions: (u8, u8),
+    witness: Option<Box<dyn Witness>>,
 }
 
 impl Session {
@@ -99,7 +104,58 @@ impl Session {
                 board: String::new(),
                 firmware: String::new(),
             },
+            versions: (min, max),
+            witness: None,
         };
+        session.greet()?;
+        Ok(session)
+    }
+
+    /// Has every order of this session, and every receipt, written down.
+    pub fn set_witness(&mut self, witness: Box<dyn Witness>) {
+        self.witness = Some(witness);
+    }
+
+    /// Has an order made, and written down where there is a witness.
+    ///
+    /// # Errors
+    /// Those of `make`; [`DeviceError::Witness`].
+    pub fn witness_order(&mut self, make: &mut MakeOrder<'_>) -> Result<SignedOrder, DeviceError> {
+        match &mut self.witness {
+            Some(witness) => witness.order(make),
+            None => make(Digest::ZERO),
+        }
+    }
+
+    /// Has a receipt written down where there is a witness.
+    ///
+    /// # Errors
+    /// [`DeviceError::Witness`].
+    pub fn witness_receipt(
+        &mut self,
+        order: &Digest,
+        receipt: &SignedReceipt,
+    ) -> Result<(), DeviceError> {
+        match &mut self.witness {
+            Some(witness) => witness.receipt(order, receipt),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens a new session on the same port, after the old one was lost.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn greet_again(&mut self) -> Result<(), DeviceError> {
+        *self.link = Link::new();
+        self.unread.clear();
+        self.arrived = 0;
+        self.greet()
+    }
+
+    fn greet(&mut self) -> Result<(), DeviceError> {
+        let session = self;
+        let (min, max) = session.versions;
         let mut buffer = [0; MAX_MESSAGE];
         let hello = Request::Hello { min, max }
             .encode(&mut buffer)
@@ -140,7 +196,7 @@ impl Session {
                     board: printable(hello.board),
                     firmware: printable(hello.firmware),
                 };
-                Ok(session)
+                Ok(())
             }
             Ok(Reply::Hello(_) | Reply::Refused(Refusal::UnknownVersion)) => {
                 Err(DeviceError::Version {

@@ -4,7 +4,9 @@ use keyferry_protocol::attributes::Attributes;
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature, p256_spki};
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::proof::Proof;
-use keyferry_protocol::receipt::{self, Body, Flavour, Header, Outcome, SourceClass, State};
+use keyferry_protocol::receipt::{
+    self, Body, Flavour, Header, Outcome, Refusal, SourceClass, State,
+};
 use keyferry_protocol::suite::Suite;
 use p256::ecdsa::signature::Verifier;
 use sha2::{Digest as _, Sha256};
@@ -37,6 +39,24 @@ pub fn signature_is_valid(spki: &[u8], message: &[u8], signature: &Signature) ->
         .is_ok_and(|signature| key.verify(message, &signature).is_ok())
 }
 
+/// A receipt exactly as it came. Anyone can verify it later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedReceipt {
+    /// The receipt's bytes.
+    pub bytes: Vec<u8>,
+    /// The identity key's signature over them.
+    pub signature: Signature,
+}
+
+/// What a vendor key says for a device: see [`receipt::Voucher`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voucher {
+    /// The vendor key's certificate, X.509 in DER. Nothing is checked yet.
+    pub certificate: Vec<u8>,
+    /// Its signature over the [`receipt::voucher_input`].
+    pub signature: Signature,
+}
+
 /// A device as its own verified statement describes it.
 #[derive(Clone, Debug)]
 pub struct Statement {
@@ -60,6 +80,16 @@ pub struct Statement {
     pub root_key: SourceClass,
     /// The authority it obeys.
     pub authority: Fingerprint,
+    /// How often its authority was handed over.
+    pub epoch: u32,
+    /// What a vendor key says for it; still to be verified by an enrolment policy.
+    pub voucher: Option<Voucher>,
+    /// The nonce of the order that asked.
+    pub nonce: Challenge,
+    /// The order that asked.
+    pub order: Digest,
+    /// The receipt it was read from.
+    pub receipt: SignedReceipt,
     /// Its state, counter and next challenge, from the same receipt.
     pub standing: Standing,
 }
@@ -96,8 +126,7 @@ const fn untrusted<T>(reason: &'static str) -> Result<T, DeviceError> {
 
 /// Verifies a receipt: signature, then that it answers this order of this device.
 fn verified<'a>(
-    bytes: &'a [u8],
-    signature: &Signature,
+    SignedReceipt { bytes, signature }: &'a SignedReceipt,
     identity_key: &[u8],
     device: DeviceId,
     order: &Digest,
@@ -132,50 +161,72 @@ const fn standing(header: &Header) -> Standing {
     }
 }
 
+/// The refusal that a receipt states, signed or not: good for choosing the next question, for nothing else.
+#[must_use]
+pub fn refusal_of(receipt: &SignedReceipt) -> Option<Refusal> {
+    match receipt::decode(&receipt.bytes) {
+        Ok((header, _)) => match header.outcome {
+            Outcome::Refused(refusal) => Some(refusal),
+            Outcome::Applied => None,
+        },
+        Err(_) => None,
+    }
+}
+
 /// Verifies the statement of an `Enroll`: it is signed by the identity key it names, and answers this order and nonce.
 ///
 /// # Errors
 /// [`DeviceError::Untrusted`], [`DeviceError::Refused`].
 pub fn statement(
-    bytes: &[u8],
-    signature: &Signature,
+    receipt: &SignedReceipt,
     device: DeviceId,
     order: &Digest,
     nonce: Challenge,
     authority: Fingerprint,
 ) -> Result<Statement, DeviceError> {
-    // The key stands in what it signs; whether it is the right device's is for enrolment and visit policy to say.
-    let Ok((_, claimed)) = receipt::decode(bytes) else {
-        return untrusted("the statement does not decode");
-    };
-    let identity_key = match claimed {
-        Body::Statement(statement) => statement.identity_key.to_vec(),
-        Body::Empty | Body::Slots(_) => match receipt::decode(bytes) {
-            Ok((header, _)) => {
-                return match header.outcome {
-                    Outcome::Refused(refusal) => Err(DeviceError::Refused {
-                        refusal,
-                        signed: false,
-                    }),
-                    Outcome::Applied => untrusted("the receipt holds no statement"),
-                };
-            }
-            Err(_) => return untrusted("the statement does not decode"),
-        },
-    };
-    let (header, body) = verified(bytes, signature, &identity_key, device, order, Kind::Enroll)?;
-    let Body::Statement(statement) = body else {
-        return untrusted("the receipt holds no statement");
-    };
+    let statement = stated(receipt, device)?;
+    if statement.order != *order {
+        return untrusted("the receipt answers another order");
+    }
     if statement.nonce != nonce {
         return untrusted("the statement is not fresh");
     }
     if statement.authority != authority {
         return untrusted("the statement names another authority");
     }
+    Ok(statement)
+}
+
+/// Verifies a statement that was kept: it is this device's, signed by the identity key it names. Whether it is fresh, and under
+/// the right authority, is for the caller to say.
+///
+/// # Errors
+/// [`DeviceError::Untrusted`], [`DeviceError::Refused`].
+pub fn stated(receipt: &SignedReceipt, device: DeviceId) -> Result<Statement, DeviceError> {
+    // The key stands in what it signs; whether it is the right device's is for enrolment and visit policy to say.
+    let Ok((claimed, body)) = receipt::decode(&receipt.bytes) else {
+        return untrusted("the statement does not decode");
+    };
+    let identity_key = match (claimed.outcome, &body) {
+        (_, Body::Statement(statement)) => statement.identity_key,
+        (Outcome::Refused(refusal), Body::Empty | Body::Slots(_)) => {
+            return Err(DeviceError::Refused {
+                refusal,
+                signed: false,
+            });
+        }
+        (Outcome::Applied, Body::Empty | Body::Slots(_)) => {
+            return untrusted("the receipt holds no statement");
+        }
+    };
+    let order = claimed.order;
+    let (header, body) = verified(receipt, identity_key, device, &order, Kind::Enroll)?;
+    let Body::Statement(statement) = body else {
+        return untrusted("the receipt holds no statement");
+    };
     Ok(Statement {
         device,
-        identity_key,
+        identity_key: identity_key.to_vec(),
         unwrap_key: statement.unwrap_key.to_vec(),
         suites: statement.suites.iter().copied().collect(),
         board: printable(statement.board),
@@ -183,7 +234,15 @@ pub fn statement(
         flavour: statement.flavour,
         rng: statement.rng,
         root_key: statement.root_key,
-        authority,
+        authority: statement.authority,
+        epoch: statement.epoch,
+        voucher: statement.voucher.map(|voucher| Voucher {
+            certificate: voucher.certificate.to_vec(),
+            signature: voucher.signature,
+        }),
+        nonce: statement.nonce,
+        order,
+        receipt: receipt.clone(),
         standing: standing(&header),
     })
 }
@@ -193,20 +252,12 @@ pub fn statement(
 /// # Errors
 /// [`DeviceError::Untrusted`], [`DeviceError::Refused`].
 pub fn slots(
-    bytes: &[u8],
-    signature: &Signature,
+    receipt: &SignedReceipt,
     device: &Statement,
     order: &Digest,
     kind: Kind,
 ) -> Result<(Standing, Vec<SlotReport>), DeviceError> {
-    let (header, body) = verified(
-        bytes,
-        signature,
-        &device.identity_key,
-        device.device,
-        order,
-        kind,
-    )?;
+    let (header, body) = verified(receipt, &device.identity_key, device.device, order, kind)?;
     let Body::Slots(reports) = body else {
         return untrusted("the receipt reports no slots");
     };
@@ -221,4 +272,45 @@ pub fn slots(
         })
         .collect();
     Ok((standing(&header), reports))
+}
+
+/// Verifies a receipt that says only that the order was applied.
+///
+/// # Errors
+/// [`DeviceError::Untrusted`], [`DeviceError::Refused`].
+pub fn done(
+    receipt: &SignedReceipt,
+    device: &Statement,
+    order: &Digest,
+    kind: Kind,
+) -> Result<Standing, DeviceError> {
+    let (header, _) = verified(receipt, &device.identity_key, device.device, order, kind)?;
+    Ok(standing(&header))
+}
+
+/// Verifies a signed status: it is this device's, and answers this question.
+///
+/// # Errors
+/// [`DeviceError::Untrusted`].
+pub fn status(
+    bytes: &[u8],
+    signature: &Signature,
+    identity_key: &[u8],
+    device: DeviceId,
+    order: &Digest,
+    nonce: Challenge,
+) -> Result<receipt::Status, DeviceError> {
+    if !signature_is_valid(identity_key, bytes, signature) {
+        return untrusted("the status's signature is not the device's");
+    }
+    let Ok(status) = receipt::Status::decode(bytes) else {
+        return untrusted("the status does not decode");
+    };
+    if status.device != device || status.identity != fingerprint(identity_key) {
+        return untrusted("the status is another device's");
+    }
+    if status.order != *order || status.nonce != nonce {
+        return untrusted("the status answers another question");
+    }
+    Ok(status)
 }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use keyferry_protocol::proof::Proof;
 use sha2::{Digest, Sha256, Sha384};
 
 use super::error::HsmError;
@@ -184,29 +183,5 @@ impl Token {
                 result => result,
             }
         })
-    }
-
-    /// Whether a device's proof is the one that this key makes over `input`: MACs by the token's own copy of the key,
-    /// signatures by the public key on the token. [`Proof::None`] proves nothing and is never true.
-    ///
-    /// # Errors
-    /// As [`Token::verify_check`].
-    pub fn verify_proof(
-        &self,
-        key: &KeyInfo,
-        proof: Proof,
-        input: &[u8],
-        value: &[u8],
-    ) -> Result<bool, HsmError> {
-        let algorithm = match proof {
-            Proof::None | Proof::Agreement | Proof::Decryption | Proof::CheckValue => {
-                return Ok(false);
-            }
-            Proof::Cmac => CheckAlgorithm::Cmac,
-            Proof::HmacSha256 => CheckAlgorithm::HmacSha256,
-            Proof::EcdsaP256Sha256 => CheckAlgorithm::EcdsaP256Sha256,
-            Proof::RsaPkcs1Sha256 => CheckAlgorithm::RsaPkcs1Sha256,
-        };
-        self.verify_check(key, algorithm, input, value)
     }
 }

@@ -1,7 +1,5 @@
 //! What a key on a token is and what it may do.
 
-use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, key_type, usage};
-use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::Suite;
 
 use super::error::HsmError;
@@ -712,36 +710,5 @@ impl KeyInfo {
         self.public_key
             .as_ref()
             .ok_or_else(|| HsmError::NoPublicKey { label: self.name() })
-    }
-
-    /// The attributes the key gets on a device unless a plan says otherwise, and the proof they permit: AES for CMAC,
-    /// generic secrets for HMAC-SHA-256, P-256 for ECDSA and RSA for PKCS#1 v1.5 signatures, all with SHA-256.
-    ///
-    /// # Errors
-    /// [`HsmError::WrongKeyType`] for keys that no device takes.
-    pub fn device_attributes(&self) -> Result<(Attributes, Proof), HsmError> {
-        let unsupported = || HsmError::WrongKeyType {
-            label: self.name(),
-            found: self.key_type,
-            wanted: "aes, hmac, p-256 or rsa-2048/3072/4096",
-        };
-        let (key_type, bits, algorithm) = match self.key_type {
-            KeyType::Aes { bits } => (key_type::AES, bits, algorithm::CMAC),
-            KeyType::Secret { bits } => (key_type::HMAC, bits, algorithm::HMAC_SHA256),
-            KeyType::P256 => (key_type::ECC_SECP_R1_KEY_PAIR, 256, algorithm::ECDSA_SHA256),
-            KeyType::Rsa { bits } => (key_type::RSA_KEY_PAIR, bits, algorithm::RSA_PKCS1V15_SHA256),
-            KeyType::P384 | KeyType::Ed25519 | KeyType::Other => return Err(unsupported()),
-        };
-        let attributes = Attributes {
-            key_type,
-            bits,
-            usage: usage::SIGN_MESSAGE | usage::VERIFY_MESSAGE,
-            algorithm,
-            lifetime: LIFETIME_PERSISTENT,
-        };
-        if self.class == KeyClass::Public || attributes.kind().is_err() {
-            return Err(unsupported());
-        }
-        Ok((attributes, Proof::strongest(&attributes)))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chacha20::ChaCha20Rng;
+use chacha20::rand_core::SeedableRng;
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
@@ -51,6 +53,11 @@ pub fn random<const N: usize>() -> Result<[u8; N], HsmError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| HsmError::Random(error.to_string()))?;
     Ok(bytes)
+}
+
+/// A random generator seeded by the operating system. Unlike the system's own it cannot fail in the middle of something.
+pub(super) fn generator() -> Result<ChaCha20Rng, HsmError> {
+    Ok(ChaCha20Rng::from_seed(random()?))
 }
 
 /// A token, logged in, with a session of its own. It can move to another thread but not be shared: each thread takes its own

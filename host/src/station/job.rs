@@ -3,14 +3,15 @@
 use heapless::String as Fixed;
 use keyferry_protocol::identity::Challenge;
 use keyferry_protocol::order::MAX_LABEL;
-use keyferry_protocol::proof::{Proof, proof_input};
+use keyferry_protocol::proof::{Level, Proof, proof_input};
 use keyferry_protocol::suite::Suite;
 
+use super::hsm::{Hsm, KeyCard, Recipient};
 use crate::device::DeviceError;
-use crate::device::flow::{self, Authority, Parcel, Proofs, Shipment};
+use crate::device::flow::{self, Demand, Parcel, Proofs, Shipment};
 use crate::device::session::{OnProgress, Session};
-use crate::device::verify::Statement;
-use crate::hsm::{HsmError, KeyInfo, PublicKey, PublicKeyError, Token, random};
+use crate::device::verify::{SlotReport, Statement};
+use crate::hsm::{Asked, HsmError, PublicKeyError, Question, random};
 
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +42,15 @@ pub enum JobError {
         /// The key that should be in it.
         label: String,
     },
-    /// A key permits no proof.
-    #[error("key '{label}' permits no proof, and every key must be proved")]
-    NoProof {
+    /// A key cannot show as much as is demanded.
+    #[error("the best proof of key '{label}' is {}, of level {}, and {minimum} is demanded", .proof.name(), .proof.level())]
+    ProofTooWeak {
         /// The key.
         label: String,
+        /// The best proof it permits.
+        proof: Proof,
+        /// What is demanded.
+        minimum: Level,
     },
 }
 
@@ -64,9 +69,9 @@ impl JobError {
             Self::ProofWrong { .. } => Some(
                 "do not ship this device: inject the key again with a higher --version".to_owned(),
             ),
-            Self::NoProof { .. } => {
-                Some("use a key type that can make a MAC or a signature".to_owned())
-            }
+            Self::ProofTooWeak { .. } => Some(
+                "give the key another use on the device, let the token check it (CKA_VERIFY, CKA_SIGN, CKA_DERIVE, CKA_ENCRYPT), or lower --minimum-proof".to_owned(),
+            ),
         }
     }
 }
@@ -76,41 +81,11 @@ fn names(suites: &[Suite]) -> String {
     names.join(", ")
 }
 
-/// An authority key on a token.
-pub struct TokenAuthority<'a> {
-    token: &'a Token,
-    key: KeyInfo,
-    public: Vec<u8>,
-}
-
-impl<'a> TokenAuthority<'a> {
-    /// The key's pair must be on the token.
-    ///
-    /// # Errors
-    /// [`HsmError::NoPublicKey`].
-    pub fn new(token: &'a Token, key: KeyInfo) -> Result<Self, HsmError> {
-        let public = key.public_key()?.spki_der().to_vec();
-        Ok(Self { token, key, public })
-    }
-}
-
-impl Authority for TokenAuthority<'_> {
-    fn public_key(&self) -> &[u8] {
-        &self.public
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<[u8; 64], Box<dyn std::error::Error + Send + Sync>> {
-        self.token
-            .sign_p256(&self.key, message)
-            .map_err(|error| Box::new(error).into())
-    }
-}
-
-/// A key of the token and the slot it belongs in.
-#[derive(Clone)]
+/// A key and the slot it belongs in.
+#[derive(Clone, Debug)]
 pub struct Target {
     /// The key.
-    pub key: KeyInfo,
+    pub key: KeyCard,
     /// The slot.
     pub slot: u16,
 }
@@ -123,6 +98,10 @@ pub struct Shipping<'a> {
     pub version: u32,
     /// The keys and their slots.
     pub targets: &'a [Target],
+    /// The least that every key must show.
+    pub minimum: Level,
+    /// A certificate for the device's identity key, X.509 in DER.
+    pub certificate: Option<Vec<u8>>,
 }
 
 /// A slot whose key was proved.
@@ -138,12 +117,12 @@ pub struct Proved {
     pub proof: Proof,
 }
 
-/// The strongest suite that the device's statement allows and the token really does.
+/// The strongest suite that the device's statement allows and the HSM really does.
 ///
 /// # Errors
-/// [`JobError::NoCommonSuite`], [`JobError::Hsm`].
-pub fn choose_suite(token: &Token, device: &Statement) -> Result<Suite, JobError> {
-    let offered = token.supported_suites()?;
+/// [`JobError::NoCommonSuite`], and those of the HSM.
+pub fn choose_suite(hsm: &dyn Hsm, device: &Statement) -> Result<Suite, JobError> {
+    let offered = hsm.suites()?;
     device
         .suites
         .iter()
@@ -154,107 +133,168 @@ pub fn choose_suite(token: &Token, device: &Statement) -> Result<Suite, JobError
         })
 }
 
-/// The proof each key will give, known before anything is wrapped. Every key must have one.
-fn proof_of(target: &Target) -> Result<Proof, JobError> {
-    match target.key.device_attributes()? {
-        (_, Proof::None) => Err(JobError::NoProof {
+/// Checks that every key will show as much as is demanded, before anything is wrapped.
+///
+/// # Errors
+/// [`JobError::ProofTooWeak`].
+pub fn check_proofs(targets: &[Target], minimum: Level) -> Result<(), JobError> {
+    match targets
+        .iter()
+        .find(|target| target.key.proof.level() < minimum)
+    {
+        None => Ok(()),
+        Some(target) => Err(JobError::ProofTooWeak {
             label: target.key.name(),
+            proof: target.key.proof,
+            minimum,
         }),
-        (_, proof) => Ok(proof),
     }
 }
 
-/// Wraps the targets toward the device's unwrap key under one KEK, sends one order, and has the token verify every proof.
+/// Wraps the targets toward the device's unwrap key under one KEK, sends one order, and has the HSM verify every proof.
 ///
 /// # Errors
 /// [`JobError`].
 pub fn inject(
     session: &mut Session,
-    token: &Token,
-    authority: &dyn Authority,
-    device: &Statement,
+    hsm: &dyn Hsm,
+    recipient: Recipient<'_>,
     shipping: &Shipping<'_>,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
-    let &Shipping {
-        suite,
-        version,
-        targets,
-    } = shipping;
-    let recipient = PublicKey::from_spki_der(&device.unwrap_key)?;
-    let mut proofs = Vec::new();
-    for target in targets {
-        proofs.push(proof_of(target)?);
-    }
-    let keys: Vec<_> = targets.iter().map(|target| &target.key).collect();
-    let wrapped = token.wrap_for(&recipient, suite, &keys)?;
-    let mut parcels = Vec::new();
-    for ((target, proof), blob) in targets.iter().zip(proofs).zip(wrapped.blobs) {
-        let label = target.key.name();
-        let (attributes, _) = target.key.device_attributes()?;
-        parcels.push(Parcel {
-            slot: target.slot,
-            version,
-            attributes,
-            label: Fixed::try_from(label.as_str()).map_err(|_| JobError::LabelTooLong(label))?,
-            proof,
-            blob,
-        });
-    }
-    let shipment = Shipment {
-        suite,
-        kek: wrapped.kek_blob,
-        parcels,
-    };
+    let device = recipient.statement;
+    let (shipment, questions) = pack(hsm, recipient, shipping)?;
     let challenge = Challenge(random()?);
     let proofs = flow::inject(
         session,
-        authority,
+        hsm.authority(),
         device,
         &shipment,
         challenge,
         on_progress,
     )?;
-    check(token, targets, &proofs)
+    check(hsm, shipping.targets, questions, &proofs)
 }
 
-/// Has the targets' slots proved, and the token verify every proof.
+/// Wraps the targets: what an order for them needs, and the questions that stand in it.
+///
+/// # Errors
+/// [`JobError`].
+pub fn pack(
+    hsm: &dyn Hsm,
+    recipient: Recipient<'_>,
+    shipping: &Shipping<'_>,
+) -> Result<(Shipment, Vec<Question>), JobError> {
+    check_proofs(shipping.targets, shipping.minimum)?;
+    let keys: Vec<_> = shipping.targets.iter().map(|target| &target.key).collect();
+    let wrapped = hsm.wrap(recipient, shipping.suite, &keys)?;
+    let mut parcels = Vec::new();
+    let mut questions = Vec::new();
+    for (target, blob) in shipping.targets.iter().zip(wrapped.blobs) {
+        let label = target.key.name();
+        let question = hsm.ask(&target.key)?;
+        parcels.push(Parcel {
+            slot: target.slot,
+            version: shipping.version,
+            attributes: target.key.attributes,
+            label: Fixed::try_from(label.as_str()).map_err(|_| JobError::LabelTooLong(label))?,
+            proof: target.key.proof,
+            question: question.bytes.clone(),
+            blob,
+        });
+        questions.push(question);
+    }
+    let shipment = Shipment {
+        suite: shipping.suite,
+        certificate: shipping.certificate.clone(),
+        kek: wrapped.kek_blob,
+        parcels,
+    };
+    Ok((shipment, questions))
+}
+
+/// Has the targets' slots proved, and the HSM verify every proof.
 ///
 /// # Errors
 /// [`JobError`].
 pub fn prove(
     session: &mut Session,
-    token: &Token,
-    authority: &dyn Authority,
+    hsm: &dyn Hsm,
     device: &Statement,
     targets: &[Target],
+    minimum: Level,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
-    let mut slots = Vec::new();
+    check_proofs(targets, minimum)?;
+    let mut demands = Vec::new();
+    let mut questions = Vec::new();
     for target in targets {
-        slots.push((target.slot, proof_of(target)?));
+        let question = hsm.ask(&target.key)?;
+        demands.push(Demand {
+            slot: target.slot,
+            proof: target.key.proof,
+            question: question.bytes.clone(),
+        });
+        questions.push(question);
     }
     let challenge = Challenge(random()?);
-    let proofs = flow::prove(session, authority, device, &slots, challenge, on_progress)?;
-    check(token, targets, &proofs)
+    let authority = hsm.authority();
+    let proofs = flow::prove(session, authority, device, &demands, challenge, on_progress)?;
+    check(hsm, targets, questions, &proofs)
 }
 
-fn check(token: &Token, targets: &[Target], proofs: &Proofs) -> Result<Vec<Proved>, JobError> {
+fn check(
+    hsm: &dyn Hsm,
+    targets: &[Target],
+    questions: Vec<Question>,
+    proofs: &Proofs,
+) -> Result<Vec<Proved>, JobError> {
     let mut proved = Vec::new();
-    for (target, report) in targets.iter().zip(&proofs.reports) {
+    for ((target, question), report) in targets.iter().zip(questions).zip(&proofs.reports) {
         let input = proof_input(&proofs.order, report.slot, &proofs.challenge);
-        if !token.verify_proof(&target.key, report.proof, &input, &report.value)? {
-            return Err(JobError::ProofWrong {
-                slot: report.slot,
-                label: target.key.name(),
-            });
-        }
+        let asked = question.sealed(&input);
+        check_one(hsm, target, &asked, &input, report)?;
         proved.push(Proved {
             slot: report.slot,
             label: target.key.name(),
-            key_type: target.key.key_type.to_string(),
+            key_type: target.key.key_type.clone(),
             proof: report.proof,
         });
     }
     Ok(proved)
+}
+
+/// Has the HSM verify one proof, which must be the one that was demanded.
+///
+/// # Errors
+/// [`JobError::ProofWrong`].
+pub fn check_one(
+    hsm: &dyn Hsm,
+    target: &Target,
+    asked: &Asked,
+    input: &[u8],
+    report: &SlotReport,
+) -> Result<(), JobError> {
+    let right = match target.key.proof {
+        // Asked for by whoever lowered the minimum.
+        Proof::None => report.proof == Proof::None,
+        Proof::Cmac
+        | Proof::HmacSha256
+        | Proof::EcdsaP256Sha256
+        | Proof::RsaPkcs1Sha256
+        | Proof::Agreement
+        | Proof::Decryption
+        | Proof::CheckValue => {
+            report.proof == target.key.proof
+                && hsm.verify(&target.key, asked, input, &report.value)?
+        }
+    };
+    if right {
+        Ok(())
+    } else {
+        Err(JobError::ProofWrong {
+            slot: report.slot,
+            label: target.key.name(),
+        })
+    }
 }

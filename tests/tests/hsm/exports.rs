@@ -1,6 +1,6 @@
 //! What leaves the token opens with OpenSSL, and is the key that stayed.
 
-use keyferry::hsm::{Flag, HsmError, KeyType, NewKey, PublicKey};
+use keyferry::hsm::{Asked, Flag, HsmError, KeyType, NewKey, PublicKey};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::{Suite, kwp_length};
 use keyferry_tests::tokens::{Scratch, in_own_process};
@@ -52,7 +52,9 @@ fn is_the_key_on_the_token(scratch: &Scratch, label: &str, opened: &[u8]) {
         return;
     }
     let (proof, mac) = mac_by_openssl(key.key_type, opened);
-    let verdict = |message: &[u8], mac: &[u8]| token.verify_proof(&key, proof, message, mac);
+    let verdict = |message: &[u8], mac: &[u8]| {
+        token.verify_answer(&key, proof, &Asked::default(), message, mac)
+    };
     assert!(verdict(MESSAGE, &mac).unwrap(), "{label}");
     let mut wrong = mac.clone();
     wrong[0] ^= 1;
@@ -265,7 +267,13 @@ fn signatures_and_their_verdicts() {
 
             let verdict = |message: &[u8], signature: &[u8]| {
                 token
-                    .verify_proof(&authority, Proof::EcdsaP256Sha256, message, signature)
+                    .verify_answer(
+                        &authority,
+                        Proof::EcdsaP256Sha256,
+                        &Asked::default(),
+                        message,
+                        signature,
+                    )
                     .unwrap()
             };
             assert!(verdict(MESSAGE, &signature));
@@ -275,11 +283,17 @@ fn signatures_and_their_verdicts() {
             assert!(!verdict(MESSAGE, &[]));
             assert!(
                 !token
-                    .verify_proof(&authority, Proof::None, MESSAGE, &[])
+                    .verify_answer(&authority, Proof::None, &Asked::default(), MESSAGE, &[])
                     .unwrap()
             );
             assert!(matches!(
-                token.verify_proof(&authority, Proof::Cmac, MESSAGE, &[0; 16]),
+                token.verify_answer(
+                    &authority,
+                    Proof::Cmac,
+                    &Asked::default(),
+                    MESSAGE,
+                    &[0; 16]
+                ),
                 Err(HsmError::WrongKeyType { .. })
             ));
 
@@ -299,12 +313,12 @@ fn signatures_and_their_verdicts() {
             let proof = Proof::RsaPkcs1Sha256;
             assert!(
                 token
-                    .verify_proof(&rsa, proof, MESSAGE, &signature)
+                    .verify_answer(&rsa, proof, &Asked::default(), MESSAGE, &signature)
                     .unwrap()
             );
             assert!(
                 !token
-                    .verify_proof(&rsa, proof, b"another", &signature)
+                    .verify_answer(&rsa, proof, &Asked::default(), b"another", &signature)
                     .unwrap()
             );
 
@@ -327,7 +341,7 @@ fn signatures_and_their_verdicts() {
             silent.usage.clear();
             let silent = token.create_key(&silent).unwrap();
             assert!(matches!(
-                token.verify_proof(&silent, Proof::Cmac, MESSAGE, &[0; 16]),
+                token.verify_answer(&silent, Proof::Cmac, &Asked::default(), MESSAGE, &[0; 16]),
                 Err(HsmError::NotPermitted {
                     flag: Flag::Verify,
                     ..

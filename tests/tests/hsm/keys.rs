@@ -4,7 +4,9 @@ use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::Attribute;
 use cryptoki::session::UserType;
-use keyferry::hsm::{CheckAlgorithm, Flag, HsmError, KeyClass, KeySpec, KeyType, KeyUsage, NewKey};
+use keyferry::hsm::{
+    Asked, CheckAlgorithm, Flag, HsmError, KeyClass, KeySpec, KeyType, KeyUsage, NewKey,
+};
 use keyferry_protocol::attributes::{Attributes, KeyKind, algorithm};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::Suite;
@@ -216,7 +218,13 @@ fn several_tokens_and_threads_under_one_login_each() {
                         let proof = Proof::EcdsaP256Sha256;
                         assert!(
                             token
-                                .verify_proof(authority, proof, MESSAGE, &signature)
+                                .verify_answer(
+                                    authority,
+                                    proof,
+                                    &Asked::default(),
+                                    MESSAGE,
+                                    &signature
+                                )
                                 .unwrap()
                         );
                     }

@@ -25,7 +25,8 @@ pub use trying::Versions;
 pub(super) use module::Module;
 pub(super) use objects::{KeyHandle, Object, Query};
 pub(super) use operations::{
-    Direction, EcdhDerivation, SessionObject, SignMechanism, WrapMechanism, WrapOutcome,
+    CipherMechanism, Direction, EcdhDerivation, SessionObject, SignMechanism, WrapMechanism,
+    WrapOutcome,
 };
 pub(super) use session::Connection;
 pub(super) use signing::KeyPin;

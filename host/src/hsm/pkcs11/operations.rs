@@ -2,6 +2,7 @@
 
 use cryptoki::context::Function;
 use cryptoki::error::{Error, Rv, RvError};
+use cryptoki::mechanism::aead::GcmParams;
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource, PkcsPssParams};
@@ -13,6 +14,7 @@ use cryptoki_sys::{
     CK_ULONG, CKG_MGF1_SHA1, CKG_MGF1_SHA256, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
     CKM_RSA_AES_KEY_WRAP, CKM_RSA_PKCS_OAEP, CKM_SHA_1, CKM_SHA256, CKZ_DATA_SPECIFIED,
 };
+use keyferry_protocol::attributes::algorithm as psa;
 
 use super::failure;
 use super::objects::{
@@ -28,6 +30,9 @@ const RSA_EXPONENT: [u8; 3] = [0x01, 0x00, 0x01];
 
 /// Length of a SHA-256 digest in bytes.
 const SHA256_LENGTH: CK_ULONG = 32;
+
+/// Length of a GCM tag in bits.
+const GCM_TAG_BITS: CK_ULONG = 128;
 
 /// Size in bits of the AES key that `CKM_RSA_AES_KEY_WRAP` makes for itself.
 const SINGLE_STEP_KEK_BITS: CK_ULONG = 256;
@@ -66,6 +71,34 @@ pub(in crate::hsm) enum SignMechanism {
     Cmac,
     /// HMAC with SHA-256.
     HmacSha256,
+}
+
+/// A way to encrypt what a device must decrypt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::hsm) enum CipherMechanism {
+    /// AES-GCM with a tag of 128 bits and no additional data (`CKM_AES_GCM`).
+    Gcm,
+    /// AES-CBC without padding (`CKM_AES_CBC`).
+    Cbc,
+}
+
+impl CipherMechanism {
+    /// The one for a PSA algorithm, where there is one.
+    pub(in crate::hsm) const fn of(algorithm: u32) -> Option<Self> {
+        match algorithm {
+            psa::GCM => Some(Self::Gcm),
+            psa::CBC_NO_PADDING => Some(Self::Cbc),
+            _ => None,
+        }
+    }
+
+    /// Length in bytes of nonce or initialisation vector.
+    pub(in crate::hsm) const fn start_length(self) -> usize {
+        match self {
+            Self::Gcm => 12,
+            Self::Cbc => 16,
+        }
+    }
 }
 
 /// How an attempt to wrap ended.
@@ -348,6 +381,28 @@ impl Connection {
             Direction::Decrypt => self.session().decrypt(&mechanism, key.0, block),
         }
         .map_err(|error| failure(&error))
+    }
+
+    /// Encrypts with an AES key. `start` is the nonce or initialisation vector; a tag stands behind the ciphertext.
+    pub(in crate::hsm) fn encrypt(
+        &self,
+        cipher: CipherMechanism,
+        key: KeyHandle,
+        start: &[u8],
+        clear: &[u8],
+    ) -> Result<Vec<u8>, HsmError> {
+        let too_long = || failure(&Error::InvalidValue);
+        let mut nonce = start.to_vec();
+        let mechanism = match cipher {
+            CipherMechanism::Gcm => CkMechanism::AesGcm(
+                GcmParams::new(&mut nonce, &[], Ulong::new(GCM_TAG_BITS))
+                    .map_err(|error| failure(&error))?,
+            ),
+            CipherMechanism::Cbc => CkMechanism::AesCbc(start.try_into().map_err(|_| too_long())?),
+        };
+        self.session()
+            .encrypt(&mechanism, key.0, clear)
+            .map_err(|error| failure(&error))
     }
 
     /// Decrypts what was encrypted with the public half of an RSA key (`CKM_RSA_PKCS_OAEP` with SHA-1, which every token

@@ -11,8 +11,6 @@ pub(super) mod results;
 
 use std::sync::OnceLock;
 
-use chacha20::ChaCha20Rng;
-use chacha20::rand_core::SeedableRng;
 use p256::elliptic_curve::ecdh::diffie_hellman;
 use rsa::traits::PublicKeyParts;
 use rsa::{Oaep, RsaPrivateKey};
@@ -29,7 +27,7 @@ use crate::hsm::pkcs11::{
     Connection, EcdhDerivation, KeyHandle, SessionObject, WrapMechanism, WrapOutcome,
 };
 use crate::hsm::public_key::{PublicKey, PublicNumbers};
-use crate::hsm::token::random;
+use crate::hsm::token::generator;
 
 /// Length in bits of the throw-away RSA key: the shortest that anything may be wrapped for.
 const RSA_BITS: usize = 2048;
@@ -140,11 +138,6 @@ fn ec_key() -> Result<&'static p256::SecretKey, HsmError> {
     }
     let key = parcel::p256_key(false)?;
     Ok(KEY.get_or_init(|| key))
-}
-
-/// A random generator seeded by the operating system. Unlike the system's own it cannot fail in the middle of something.
-fn generator() -> Result<ChaCha20Rng, HsmError> {
-    Ok(ChaCha20Rng::from_seed(random()?))
 }
 
 /// One wrapping of something that a trial made.

@@ -7,12 +7,12 @@ use sha1::Sha1;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{CAPACITY, Look, Route, Shape, SharedKek, Start, generator, padding, pkcs8};
+use super::{CAPACITY, Look, Route, Shape, SharedKek, Start, padding, pkcs8};
 use crate::hsm::error::HsmError;
 use crate::hsm::key::{Flag, Flags, KeyClass, KeyType};
 use crate::hsm::pkcs11::{Connection, Incoming, Query, SessionObject, WrapMechanism, WrapOutcome};
 use crate::hsm::public_key::{PublicKey, PublicNumbers};
-use crate::hsm::token::random;
+use crate::hsm::token::{generator, random};
 use crate::hsm::trial::throwaway::{TRIAL_LABEL, ThrowAway};
 
 /// What is in a parcel.

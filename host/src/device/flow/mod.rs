@@ -1,0 +1,401 @@
+//! Orders and what comes of them. Each function makes one order, has it witnessed, delivers it, has the receipt witnessed, and
+//! verifies it. An order whose answer was lost is sent again: the device does it once and answers with the receipt it stored.
+
+mod orders;
+
+use keyferry_protocol::BLOB_CHUNK;
+use keyferry_protocol::identity::{Challenge, Digest, Fingerprint, Signature};
+use keyferry_protocol::message::{Reply, Request, SlotInfo};
+use keyferry_protocol::order::{Address, Kind};
+use keyferry_protocol::proof::Proof;
+use keyferry_protocol::receipt::Refusal;
+use keyferry_protocol::suite::UnwrapAlgorithm;
+
+pub use orders::{
+    Authority, Demand, Parcel, Shipment, SignedOrder, Terms, enroll_order, inject_order,
+    lock_order, prove_order, remove_order, rotate_order, wipe_order,
+};
+
+use super::DeviceError;
+use super::session::{OnProgress, Session};
+use super::verify::{self, SignedReceipt, SlotReport, Standing, Statement};
+
+/// A verified receipt with proofs still to be checked against the HSM.
+#[derive(Clone, Debug)]
+pub struct Proofs {
+    /// The order that asked; goes into every proof.
+    pub order: Digest,
+    /// The challenge that goes into every proof.
+    pub challenge: Challenge,
+    /// What the device reports.
+    pub reports: Vec<SlotReport>,
+    /// Where the device stands now.
+    pub standing: Standing,
+}
+
+/// Address of a device whose statement is known.
+#[must_use]
+pub fn address(device: &Statement) -> Address {
+    Address {
+        device: device.device,
+        identity: verify::fingerprint(&device.identity_key),
+        unwrap: verify::fingerprint(&device.unwrap_key),
+    }
+}
+
+/// The terms of an order to a device that the station talks to.
+#[must_use]
+pub fn terms(device: &Statement, audit_head: Digest) -> Terms {
+    Terms::now(address(device), &device.standing, audit_head)
+}
+
+/// What a receipt message holds.
+fn receipt(message: &[u8]) -> Result<SignedReceipt, DeviceError> {
+    match Reply::decode(message) {
+        Ok(Reply::Receipt { signature, receipt }) => Ok(SignedReceipt {
+            bytes: receipt.to_vec(),
+            signature,
+        }),
+        Ok(Reply::Refused(refusal)) => Err(DeviceError::Refused {
+            refusal,
+            signed: false,
+        }),
+        Ok(_) | Err(_) => Err(DeviceError::Unexpected),
+    }
+}
+
+/// Delivers an order and has its receipt witnessed.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn carry_out<'a>(
+    session: &mut Session,
+    order: &SignedOrder,
+    blobs: impl Iterator<Item = &'a Vec<u8>> + Clone,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<SignedReceipt, DeviceError> {
+    let message = match deliver(session, order, blobs.clone(), on_progress) {
+        Err(error) if error.leaves_order_open() => {
+            deliver_again(session, order, blobs, on_progress, error)?
+        }
+        result => result?,
+    };
+    let receipt = receipt(&message)?;
+    session.witness_receipt(&order.digest(), &receipt)?;
+    Ok(receipt)
+}
+
+/// After a lost answer nobody knows whether the order was done. The device does: the same order is done if it was not, and
+/// answered from the store if it was.
+fn deliver_again<'a>(
+    session: &mut Session,
+    order: &SignedOrder,
+    blobs: impl Iterator<Item = &'a Vec<u8>>,
+    on_progress: &mut OnProgress<'_>,
+    lost: DeviceError,
+) -> Result<Vec<u8>, DeviceError> {
+    let device = session.greeting().device;
+    if session.greet_again().is_err() || session.greeting().device != device {
+        return Err(lost);
+    }
+    let message = deliver(session, order, blobs, on_progress)?;
+    match receipt(&message) {
+        // The device has restarted: it was not done, and its challenge is another now.
+        Ok(again) if verify::refusal_of(&again) == Some(Refusal::Stale) => Err(lost),
+        Ok(_) | Err(_) => Ok(message),
+    }
+}
+
+/// Enrols a blank device, or has an enrolled one state itself anew: either way ends in a fresh, verified statement.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn enroll(
+    session: &mut Session,
+    authority: &dyn Authority,
+    unwrap: UnwrapAlgorithm,
+    nonce: Challenge,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Statement, DeviceError> {
+    let greeting = session.greeting().clone();
+    let order = session
+        .witness_order(&mut |head| enroll_order(authority, &greeting, unwrap, nonce, head))?;
+    let receipt = carry_out(session, &order, [].iter(), on_progress)?;
+    verify::statement(
+        &receipt,
+        greeting.device,
+        &order.digest(),
+        nonce,
+        verify::fingerprint(authority.public_key()),
+    )
+}
+
+/// Injects a shipment: one order, its blobs, one receipt.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn inject(
+    session: &mut Session,
+    authority: &dyn Authority,
+    device: &Statement,
+    shipment: &Shipment,
+    challenge: Challenge,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Proofs, DeviceError> {
+    let order = session.witness_order(&mut |head| {
+        inject_order(authority, terms(device, head), shipment, challenge)
+    })?;
+    let blobs: Vec<_> = shipment.blobs().collect();
+    let receipt = carry_out(session, &order, blobs.iter().copied(), on_progress)?;
+    injected(&receipt, device, &order.digest(), shipment, challenge)
+}
+
+/// Verifies the receipt of an `Inject`.
+///
+/// # Errors
+/// [`DeviceError::Untrusted`], [`DeviceError::Refused`].
+pub fn injected(
+    receipt: &SignedReceipt,
+    device: &Statement,
+    order: &Digest,
+    shipment: &Shipment,
+    challenge: Challenge,
+) -> Result<Proofs, DeviceError> {
+    let (standing, reports) = verify::slots(receipt, device, order, Kind::Inject)?;
+    let asked = shipment
+        .parcels
+        .iter()
+        .map(|parcel| (parcel.slot, parcel.proof));
+    check_reports(&reports, asked)?;
+    let as_ordered = reports
+        .iter()
+        .zip(&shipment.parcels)
+        .all(|(report, parcel)| {
+            report.version == parcel.version && report.attributes == parcel.attributes
+        });
+    if !as_ordered {
+        return Err(DeviceError::Untrusted {
+            reason: "the receipt reports other versions or attributes than the order gave",
+        });
+    }
+    Ok(Proofs {
+        order: *order,
+        challenge,
+        reports,
+        standing,
+    })
+}
+
+/// Sends an order and its blobs, and gives back the message that answers them.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn deliver<'a>(
+    session: &mut Session,
+    order: &SignedOrder,
+    blobs: impl Iterator<Item = &'a Vec<u8>>,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Vec<u8>, DeviceError> {
+    let message = session.exchange(&order.request(), on_progress)?;
+    if !matches!(Reply::decode(&message), Ok(Reply::Accepted)) {
+        return Ok(message);
+    }
+    for blob in blobs {
+        for bytes in blob.chunks(BLOB_CHUNK) {
+            if let Some(early) = session.send(&Request::Blob { bytes }, on_progress)? {
+                return Ok(early);
+            }
+        }
+    }
+    session.answer(on_progress)
+}
+
+/// A missing, extra or weaker proof than demanded fails the device.
+fn check_reports(
+    reports: &[SlotReport],
+    asked: impl Iterator<Item = (u16, Proof)>,
+) -> Result<(), DeviceError> {
+    let reported = reports.iter().map(|report| (report.slot, report.proof));
+    if reported.eq(asked) {
+        Ok(())
+    } else {
+        Err(DeviceError::Untrusted {
+            reason: "the receipt does not report what the order asked for",
+        })
+    }
+}
+
+/// Has slots proved.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn prove(
+    session: &mut Session,
+    authority: &dyn Authority,
+    device: &Statement,
+    demands: &[Demand],
+    challenge: Challenge,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Proofs, DeviceError> {
+    let order = session.witness_order(&mut |head| {
+        prove_order(authority, terms(device, head), demands, challenge)
+    })?;
+    let receipt = carry_out(session, &order, [].iter(), on_progress)?;
+    let digest = order.digest();
+    let (standing, reports) = verify::slots(&receipt, device, &digest, Kind::Prove)?;
+    check_reports(
+        &reports,
+        demands.iter().map(|demand| (demand.slot, demand.proof)),
+    )?;
+    Ok(Proofs {
+        order: digest,
+        challenge,
+        reports,
+        standing,
+    })
+}
+
+/// Carries out an order of which the receipt says only that it was applied.
+fn simple(
+    session: &mut Session,
+    device: &Statement,
+    kind: Kind,
+    on_progress: &mut OnProgress<'_>,
+    make: &dyn Fn(Terms) -> Result<SignedOrder, DeviceError>,
+) -> Result<Standing, DeviceError> {
+    let order = session.witness_order(&mut |head| make(terms(device, head)))?;
+    let receipt = carry_out(session, &order, [].iter(), on_progress)?;
+    verify::done(&receipt, device, &order.digest(), kind)
+}
+
+/// Takes keys out of slots.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn remove(
+    session: &mut Session,
+    authority: &dyn Authority,
+    device: &Statement,
+    slots: &[u8],
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Standing, DeviceError> {
+    let make = |terms| remove_order(authority, terms, slots);
+    simple(session, device, Kind::Remove, on_progress, &make)
+}
+
+/// Locks the device.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn lock(
+    session: &mut Session,
+    authority: &dyn Authority,
+    device: &Statement,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Standing, DeviceError> {
+    let make = |terms| lock_order(authority, terms);
+    simple(session, device, Kind::Lock, on_progress, &make)
+}
+
+/// Wipes the device.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn wipe(
+    session: &mut Session,
+    authority: &dyn Authority,
+    device: &Statement,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Standing, DeviceError> {
+    let make = |terms| wipe_order(authority, terms);
+    simple(session, device, Kind::Wipe, on_progress, &make)
+}
+
+/// Hands the device over to a new authority.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn rotate(
+    session: &mut Session,
+    authority: &dyn Authority,
+    new: &dyn Authority,
+    device: &Statement,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Standing, DeviceError> {
+    let make = |terms| rotate_order(authority, new, terms);
+    simple(session, device, Kind::Rotate, on_progress, &make)
+}
+
+/// Whether an order was applied, and where the device stands, signed by its identity key over a nonce of the station's. The
+/// standing's challenge is that of the greeting.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn status(
+    session: &mut Session,
+    identity_key: &[u8],
+    order: Digest,
+    nonce: Challenge,
+) -> Result<(bool, Standing), DeviceError> {
+    let message = session.exchange(&Request::Status { order, nonce }, &mut |_| {})?;
+    let challenge = session.greeting().challenge;
+    let device = session.greeting().device;
+    let (signature, bytes): (Signature, &[u8]) = match Reply::decode(&message) {
+        Ok(Reply::Status { signature, status }) => (signature, status),
+        Ok(Reply::Refused(refusal)) => {
+            return Err(DeviceError::Refused {
+                refusal,
+                signed: false,
+            });
+        }
+        Ok(_) | Err(_) => return Err(DeviceError::Unexpected),
+    };
+    let status = verify::status(bytes, &signature, identity_key, device, &order, nonce)?;
+    Ok((
+        status.applied,
+        Standing {
+            state: status.state,
+            counter: status.counter,
+            challenge,
+        },
+    ))
+}
+
+/// The certificate of the identity key that the device holds, if it has one. Unsigned: it is worth what its own signature is.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn certificate(session: &mut Session) -> Result<Option<Vec<u8>>, DeviceError> {
+    let message = session.exchange(&Request::Certificate, &mut |_| {})?;
+    match Reply::decode(&message) {
+        Ok(Reply::Certificate { bytes }) => Ok(Some(bytes.to_vec())),
+        Ok(Reply::Refused(Refusal::SlotEmpty)) => Ok(None),
+        Ok(Reply::Refused(refusal)) => Err(DeviceError::Refused {
+            refusal,
+            signed: false,
+        }),
+        Ok(_) | Err(_) => Err(DeviceError::Unexpected),
+    }
+}
+
+/// The device's table of slots. Unsigned: for people to look at.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn list(session: &mut Session) -> Result<Vec<SlotInfo>, DeviceError> {
+    let message = session.exchange(&Request::List, &mut |_| {})?;
+    match Reply::decode(&message) {
+        Ok(Reply::Slots(slots)) => Ok(slots.iter().cloned().collect()),
+        Ok(Reply::Refused(refusal)) => Err(DeviceError::Refused {
+            refusal,
+            signed: false,
+        }),
+        Ok(_) | Err(_) => Err(DeviceError::Unexpected),
+    }
+}
+
+/// Fingerprint of an authority's key.
+#[must_use]
+pub fn authority_fingerprint(authority: &dyn Authority) -> Fingerprint {
+    verify::fingerprint(authority.public_key())
+}
