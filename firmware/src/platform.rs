@@ -40,6 +40,12 @@ pub trait Platform {
         None
     }
 
+    /// Whether a signed `Wipe` may destroy the device's keys and empty it. A board that must never lose its keys says no;
+    /// the order is then refused with [`keyferry_protocol::receipt::Refusal::Unsupported`].
+    fn allows_wipe(&self) -> bool {
+        true
+    }
+
     /// Shows what the device is doing, where the board has an LED.
     fn show(&mut self, status: Status) {
         let _ = status;

@@ -33,6 +33,10 @@ pub struct Desk {
     entropy: Entropy,
     /// The authority compiled into the image, if any.
     pub pinned: Option<Fingerprint>,
+    /// Whether the image is a development image, as it is at first.
+    pub development: bool,
+    /// Whether the board lets itself be wiped, as it does at first.
+    pub allows_wipe: bool,
 }
 
 impl Desk {
@@ -51,6 +55,8 @@ impl Desk {
             root: Some([number ^ 0x5a; 32]),
             entropy: Entropy::Stuck,
             pinned: None,
+            development: true,
+            allows_wipe: true,
         }
     }
 
@@ -58,6 +64,13 @@ impl Desk {
     #[must_use]
     pub fn entropy(mut self, entropy: Entropy) -> Self {
         self.entropy = entropy;
+        self
+    }
+
+    /// The same board with a production image.
+    #[must_use]
+    pub fn production(mut self) -> Self {
+        self.development = false;
         self
     }
 
@@ -97,7 +110,7 @@ impl Platform for Desk {
         Description {
             board: "desk",
             firmware: "0.0.0",
-            development: true,
+            development: self.development,
             rng: SourceClass::Test,
             root_key: SourceClass::Test,
         }
@@ -105,6 +118,10 @@ impl Platform for Desk {
 
     fn pinned_authority(&self) -> Option<Fingerprint> {
         self.pinned
+    }
+
+    fn allows_wipe(&self) -> bool {
+        self.allows_wipe
     }
 }
 

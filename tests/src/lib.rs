@@ -7,6 +7,7 @@ pub mod derivation;
 pub mod desk;
 pub mod faults;
 pub mod openssl;
+pub mod orders;
 pub mod pyca;
 pub mod software;
 pub mod strict;

@@ -6,7 +6,7 @@ use keyferry_protocol::message::{Reply, SlotInfo, Task};
 use keyferry_protocol::receipt::{
     self, MAX_RECEIPT, Outcome, Refusal, STATUS_TAG, State, TAG, Writer,
 };
-use keyferry_protocol::{MAX_SLOTS, TooLong};
+use keyferry_protocol::{MAX_CERTIFICATE, MAX_SLOTS, TooLong};
 
 use super::Device;
 use super::memory::{self, Memory};
@@ -105,7 +105,13 @@ impl<P: Platform> Device<P> {
             .and_then(|()| self.store.commit());
         match written {
             // What is new is in force; the store erases what is old before anything else.
-            Ok(()) | Err(StoreError::Residue(_)) => {}
+            Ok(()) => {}
+            Err(error @ StoreError::Residue(_)) if next.state == State::Blank => {
+                // Nobody shall read that the keys are gone before they are. The order sent again tries once more.
+                self.memory = next;
+                return Err(storage(error));
+            }
+            Err(StoreError::Residue(_)) => {}
             Err(error) => {
                 if self.store.condition() != Condition::Ready {
                     self.memory = Memory::quarantined();
@@ -115,6 +121,8 @@ impl<P: Platform> Device<P> {
         }
         self.memory = next;
         self.drop_job();
+        // The order is done, whatever the source says; the next one is refused if it failed.
+        let _ = self.refresh_random();
         self.platform.show(Status::Done);
         self.send_receipt(length, signature);
         Ok(())
@@ -163,6 +171,15 @@ impl<P: Platform> Device<P> {
 
     pub(super) fn answer_stored_receipt(&mut self) {
         let mut stored = [0; Signature::LENGTH + MAX_RECEIPT];
+        // An erase that failed is made up for before anything is said.
+        if self.store.has_residue() {
+            let erased = self.store.begin([]);
+            self.store.abort();
+            if let Err(error) = erased {
+                self.refuse(storage(error));
+                return;
+            }
+        }
         let read = match self.store.public(ItemId::RECEIPT, &mut stored) {
             Ok(Some(bytes)) => bytes.split_first_chunk::<{ Signature::LENGTH }>(),
             Ok(None) | Err(_) => None,
@@ -207,6 +224,15 @@ impl<P: Platform> Device<P> {
                     Err(_) => self.refuse(Refusal::TooLong),
                 }
             }
+        }
+    }
+
+    pub(super) fn answer_certificate(&mut self) {
+        let mut certificate = [0; MAX_CERTIFICATE];
+        match self.store.public(ItemId::CERTIFICATE, &mut certificate) {
+            Ok(Some(bytes)) => self.reply(&Reply::Certificate { bytes }),
+            Ok(None) => self.refuse(Refusal::SlotEmpty),
+            Err(error) => self.refuse(storage(error)),
         }
     }
 

@@ -37,6 +37,7 @@ impl<P: Platform> Device<P> {
             .authority
             .try_into()
             .map_err(|_| Refusal::Malformed)?;
+        self.refresh_random()?;
         let generation = keys::Generation::new(enroll.unwrap).ok_or(Refusal::Unsupported)?;
         let put = |id, public, secret| Change::Put { id, public, secret };
         self.begin([
@@ -168,7 +169,7 @@ impl<P: Platform> Device<P> {
             rng: description.rng,
             root_key: description.root_key,
             authority: next.authority,
-            epoch: 0,
+            epoch: next.epoch,
             voucher: None,
         };
         let header = self.receipt_header(order, next);

@@ -8,8 +8,8 @@ use keyferry_protocol::receipt::State;
 use crate::keys::fingerprint;
 use crate::store::{ItemId, Store, StoreError};
 
-/// Length of the META item in bytes: state, counter, last order, version floors.
-pub(super) const LENGTH: usize = 1 + 4 + 32 + 4 * MAX_SLOTS;
+/// Length of the META item in bytes: state, counter, last order, epoch, version floors.
+pub(super) const LENGTH: usize = 1 + 4 + 32 + 4 + 4 * MAX_SLOTS;
 
 /// Longest public key kept, in bytes: an RSA-4096 `SubjectPublicKeyInfo` is 550.
 pub(super) const MAX_SPKI: usize = 560;
@@ -30,6 +30,8 @@ pub(super) struct Memory {
     pub(super) counter: u32,
     /// Digest of the last order that was applied.
     pub(super) last_order: Digest,
+    /// How often the authority was handed over.
+    pub(super) epoch: u32,
     /// The highest version each slot has ever held.
     pub(super) floors: [u32; MAX_SLOTS],
     pub(super) authority: Fingerprint,
@@ -42,6 +44,7 @@ impl Memory {
         state: State::Blank,
         counter: 0,
         last_order: Digest::ZERO,
+        epoch: 0,
         floors: [0; MAX_SLOTS],
         authority: Fingerprint::ZERO,
         identity: Fingerprint::ZERO,
@@ -69,11 +72,13 @@ impl Memory {
         memory.authority = key_fingerprint(store, ItemId::AUTHORITY).ok()?;
         memory.identity = key_fingerprint(store, ItemId::IDENTITY).ok()?;
         memory.unwrap = key_fingerprint(store, ItemId::UNWRAP).ok()?;
-        let keys = [memory.authority, memory.identity, memory.unwrap];
+        let present = |key: Fingerprint| key != Fingerprint::ZERO;
         let expected = memory.state != State::Blank;
-        keys.iter()
-            .all(|key| (*key != Fingerprint::ZERO) == expected)
-            .then_some(memory)
+        // A production image that was wiped still knows its authority.
+        let fits = present(memory.identity) == expected
+            && present(memory.unwrap) == expected
+            && (present(memory.authority) || !expected);
+        fits.then_some(memory)
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
@@ -85,7 +90,8 @@ impl Memory {
             ..Self::BLANK
         };
         memory.last_order.0.copy_from_slice(&bytes[5..37]);
-        let (floors, _) = bytes[37..].as_chunks::<4>();
+        memory.epoch = u32::from_le_bytes(*bytes[37..].first_chunk()?);
+        let (floors, _) = bytes[41..].as_chunks::<4>();
         for (floor, bytes) in memory.floors.iter_mut().zip(floors) {
             *floor = u32::from_le_bytes(*bytes);
         }
@@ -101,7 +107,8 @@ impl Memory {
             .map_or(0, |(_, code)| *code);
         bytes[1..5].copy_from_slice(&self.counter.to_le_bytes());
         bytes[5..37].copy_from_slice(&self.last_order.0);
-        for (place, floor) in bytes[37..].chunks_exact_mut(4).zip(self.floors) {
+        bytes[37..41].copy_from_slice(&self.epoch.to_le_bytes());
+        for (place, floor) in bytes[41..].chunks_exact_mut(4).zip(self.floors) {
             place.copy_from_slice(&floor.to_le_bytes());
         }
         bytes

@@ -2,11 +2,12 @@
 //!
 //! A [`Device`] takes bytes and the time and gives back bytes and a deadline; it owns no port and no clock. Long work is
 //! cut into bounded steps that [`Device::work`] does one at a time, so a board can feed its watchdog and the line in
-//! between. `orders` says which orders pass, `enroll` and `inject` do what they ask, `answer` signs receipts.
+//! between. `orders` says which orders pass, `enroll`, `inject` and `lifecycle` do what they ask, `answer` signs receipts.
 
 mod answer;
 mod enroll;
 mod inject;
+mod lifecycle;
 mod memory;
 mod orders;
 
@@ -18,6 +19,7 @@ use keyferry_protocol::{MAX_BLOB, MAX_MESSAGE, VERSION, VERSION_MIN};
 use rand_core::Rng;
 
 use crate::fmt::{debug, info, warning};
+use crate::keys;
 use crate::platform::{Platform, RootKey, Status};
 use crate::rng::Drbg;
 use crate::store::{Condition, Store};
@@ -285,7 +287,7 @@ impl<P: Platform> Device<P> {
                 self.drop_job();
                 self.reply(&Reply::Cancelled);
             }
-            Ok(Request::Certificate) => self.refuse(Refusal::SlotEmpty),
+            Ok(Request::Certificate) => self.answer_certificate(),
         }
     }
 
@@ -331,6 +333,28 @@ impl<P: Platform> Device<P> {
             Status::Failed
         } else {
             Status::Idle
+        }
+    }
+
+    /// Mixes fresh entropy into the generator, so that its state tells nothing of what it gave before: the keys that an
+    /// `Enroll` made, say.
+    ///
+    /// # Errors
+    /// [`Refusal::Entropy`] if the source reports a failure; from then on every order is refused.
+    fn refresh_random(&mut self) -> Result<(), Refusal> {
+        let mut entropy = Secret::<32>::zeroed();
+        match (
+            self.platform.entropy(entropy.expose_mut()),
+            &mut self.random,
+        ) {
+            (Ok(()), Some(random)) => {
+                random.reseed(entropy.expose());
+                Ok(())
+            }
+            (Ok(()) | Err(_), _) => {
+                self.random = None;
+                Err(Refusal::Entropy)
+            }
         }
     }
 

@@ -1,9 +1,7 @@
 //! Which orders pass. The checks stand in the order that SPEC.md gives them, and no private-key operation happens before
 //! signature and address are known to be right.
 
-use heapless::Vec;
-use keyferry_protocol::MAX_ENTRIES;
-use keyferry_protocol::identity::{Digest, Signature, p256_spki};
+use keyferry_protocol::identity::{Digest, Fingerprint, Signature, p256_spki};
 use keyferry_protocol::order::{self, Body, Freshness, Header, Kind, MAX_COUNTER_STEP};
 use keyferry_protocol::receipt::{Refusal, State};
 use sha2::{Digest as _, Sha256};
@@ -12,7 +10,7 @@ use super::{Device, memory};
 use crate::fmt::info;
 use crate::keys;
 use crate::platform::{Platform, Status};
-use crate::store::{Change, ItemId};
+use crate::store::ItemId;
 
 /// An order that is authentic, for this device, fresh, and allowed in its state.
 #[derive(Clone, Copy)]
@@ -53,6 +51,10 @@ impl<P: Platform> Device<P> {
     ) {
         self.platform.show(Status::Busy);
         let digest = Digest(Sha256::digest(bytes).into());
+        if self.is_last_order(&digest) && self.outlived_its_authority(bytes, second) {
+            self.answer_stored_receipt();
+            return;
+        }
         match self.authenticate(bytes, signature, second) {
             Err(refusal) => self.refuse(refusal),
             Ok(_) if self.is_last_order(&digest) => self.answer_stored_receipt(),
@@ -67,6 +69,25 @@ impl<P: Platform> Device<P> {
                     self.answer_refusal(&order, refusal);
                 }
             }
+        }
+    }
+
+    /// Whether the last order applied is one that the authority of now cannot vouch for. A `Wipe` has taken the authority
+    /// away, or may have; a `Rotate` has replaced it, and is vouched for by the second signature. Both were verified whole
+    /// when they were applied, and the digest says that these are the same bytes.
+    fn outlived_its_authority(&mut self, bytes: &[u8], second: Option<&Signature>) -> bool {
+        if self.no_keys() {
+            return true;
+        }
+        let rotated =
+            matches!(order::decode_header(bytes), Ok((header, _)) if header.kind == Kind::Rotate);
+        let mut stored = [0; p256_spki::LENGTH];
+        let authority = self.store.public(ItemId::AUTHORITY, &mut stored);
+        match (authority, second) {
+            (Ok(Some(authority)), Some(second)) => {
+                rotated && keys::p256::verify(authority, bytes, second)
+            }
+            (Ok(_) | Err(_), _) => false,
         }
     }
 
@@ -87,10 +108,14 @@ impl<P: Platform> Device<P> {
         });
         let mut stored = [0; p256_spki::LENGTH];
         let authority = if self.no_keys() {
-            // A blank device takes the authority from the order itself, unless the image names the one it obeys.
+            // A blank device takes the authority from the order itself, unless it knows whom to obey: from before a `Wipe`, or
+            // from its image.
             match &decoded {
                 Ok((_, Body::Enroll(enroll))) => {
-                    let pinned = self.platform.pinned_authority();
+                    let pinned = match self.memory.authority {
+                        Fingerprint::ZERO => self.platform.pinned_authority(),
+                        known => Some(known),
+                    };
                     if pinned.is_some_and(|pinned| pinned != keys::fingerprint(enroll.authority)) {
                         return Err(Refusal::BadSignature);
                     }
@@ -114,8 +139,12 @@ impl<P: Platform> Device<P> {
         {
             return Err(Refusal::BadSignature);
         }
-        // Only a `Rotate` is signed twice, and it is checked where it is done.
-        if second.is_some() && header.kind != Kind::Rotate {
+        if let Body::Rotate(rotate) = &body {
+            // The new authority's word that it wants the device, and that it is a key at all.
+            if !second.is_some_and(|second| keys::p256::verify(rotate.authority, bytes, second)) {
+                return Err(Refusal::BadSignature);
+            }
+        } else if second.is_some() {
             return Err(Refusal::Malformed);
         }
         if header.device != self.platform.device_id()
@@ -140,8 +169,13 @@ impl<P: Platform> Device<P> {
         if !fresh {
             return Err(Refusal::Stale);
         }
+        // Whoever talks to the device now knows its counter; only an order prepared earlier may leave some out.
+        let furthest = match header.freshness {
+            Freshness::Challenge(_) => 1,
+            Freshness::Detached { .. } => MAX_COUNTER_STEP,
+        };
         let step = header.counter.checked_sub(self.memory.counter);
-        if !step.is_some_and(|step| (1..=MAX_COUNTER_STEP).contains(&step)) {
+        if !step.is_some_and(|step| (1..=furthest).contains(&step)) {
             return Err(Refusal::Counter);
         }
         if !allowed(header.kind, self.memory.state) {
@@ -158,34 +192,10 @@ impl<P: Platform> Device<P> {
             Body::Inject(inject) => self.begin_inject(order, inject),
             Body::Prove(prove) => self.begin_prove(order, prove),
             Body::Remove(remove) => self.remove(order, &remove.slots),
+            Body::Rotate(rotate) => self.rotate(order, rotate),
             Body::Lock => self.lock(order),
-            Body::Rotate(_) | Body::Wipe => Err(Refusal::Unsupported),
+            Body::Wipe => self.wipe_device(order),
         }
-    }
-
-    fn remove(&mut self, order: &Accepted, slots: &[u8]) -> Result<(), Refusal> {
-        let mut changes: Vec<Change, MAX_ENTRIES> = Vec::new();
-        for slot in slots {
-            let id = ItemId::slot(u16::from(*slot)).ok_or(Refusal::SlotEmpty)?;
-            if !self.store.contains(id) {
-                return Err(Refusal::SlotEmpty);
-            }
-            changes
-                .push(Change::Remove(id))
-                .map_err(|_| Refusal::Malformed)?;
-        }
-        self.begin(changes)?;
-        let next = self.after(order);
-        self.answer_empty(order, next)
-    }
-
-    fn lock(&mut self, order: &Accepted) -> Result<(), Refusal> {
-        self.begin([])?;
-        let next = memory::Memory {
-            state: State::Locked,
-            ..self.after(order)
-        };
-        self.answer_empty(order, next)
     }
 
     /// The device's memory once this order is applied.

@@ -36,6 +36,8 @@ impl ItemId {
     pub const UNWRAP: Self = Self(3);
     /// The receipt of the last order.
     pub const RECEIPT: Self = Self(4);
+    /// The certificate of the identity key.
+    pub const CERTIFICATE: Self = Self(5);
 
     /// The item of slot `slot`. `None` if there is no such slot: they run from 0 to [`MAX_SLOTS`] - 1.
     #[must_use]
