@@ -8,7 +8,7 @@
 
 use heapless::Vec;
 use keyferry_protocol::attributes::KeyKind;
-use keyferry_protocol::identity::{Challenge, Digest};
+use keyferry_protocol::identity::{Challenge, Digest, p256_spki};
 use keyferry_protocol::message::{Reply, SlotInfo, Task};
 use keyferry_protocol::order::{BlobRole, Entry, Inject, Prove};
 use keyferry_protocol::proof::{Proof, proof_input};
@@ -26,7 +26,7 @@ use super::{Device, Job};
 use crate::keys;
 use crate::platform::Platform;
 use crate::prove::prove;
-use crate::store::Change;
+use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::{Secret, wipe};
 
@@ -74,11 +74,19 @@ impl<P: Platform> Device<P> {
         {
             return Err(Refusal::Suite);
         }
-        let mut next = Memory {
-            state: State::Provisioned,
-            ..self.after(order)
-        };
-        let mut changes: Vec<Change, MAX_ENTRIES> = Vec::new();
+        let mut next = self.after(order);
+        if !inject.entries.is_empty() {
+            next.state = State::Provisioned;
+        }
+        let mut changes: Vec<Change, { MAX_ENTRIES + 1 }> = Vec::new();
+        if let Some(certificate) = inject.certificate {
+            let change = Change::Put {
+                id: ItemId::CERTIFICATE,
+                public: usize::from(certificate.length),
+                secret: 0,
+            };
+            changes.push(change).map_err(|_| Refusal::Malformed)?;
+        }
         let mut proofs = Vec::new();
         for entry in &inject.entries {
             let kind = entry.attributes.kind().map_err(|_| Refusal::Attributes)?;
@@ -239,7 +247,7 @@ impl<P: Platform> Device<P> {
         let length = core::mem::take(&mut self.blob_length);
         let altered = Sha256::digest(&self.blob[..length])[..] != digest.0;
         match role {
-            BlobRole::Certificate => return Err(Refusal::Unsupported),
+            BlobRole::Certificate => self.take_certificate(length, altered)?,
             BlobRole::Kek(_) => self.open_kek(length, altered)?,
             BlobRole::Entry(index) => self.open_key(index, length, altered)?,
         }
@@ -253,6 +261,33 @@ impl<P: Platform> Device<P> {
         let total = injecting.body.as_ref().map_or(0, Inject::blob_count) as u16;
         self.progress(Task::Unwrap, done, total);
         Ok(())
+    }
+
+    /// Keeps a certificate. Reading it is the business of whoever is shown it; that it names this device's own key is looked
+    /// at, since a mix-up on the way would be noticed only in the field.
+    ///
+    /// A certificate is public, it comes before any KEK, and the order states its digest: so a refusal of its own tells nothing
+    /// of a key.
+    fn take_certificate(&mut self, length: usize, altered: bool) -> Result<(), Refusal> {
+        if altered {
+            return Ok(());
+        }
+        let mut identity = [0; p256_spki::LENGTH];
+        let identity = self
+            .store
+            .public(ItemId::IDENTITY, &mut identity)
+            .map_err(storage)?
+            .ok_or(Refusal::Storage)?;
+        let certificate = &self.blob[..length];
+        if !certificate
+            .windows(identity.len())
+            .any(|part| part == identity)
+        {
+            return Err(Refusal::Attributes);
+        }
+        self.store
+            .put(ItemId::CERTIFICATE, certificate, None)
+            .map_err(storage)
     }
 
     fn open_kek(&mut self, length: usize, altered: bool) -> Result<(), Refusal> {

@@ -14,7 +14,7 @@
 //! of 32 of at least 256, wholly erased at first (0xFF). It needs `max(4, 2 × ceil((256 + R) / P))` pages, where R is
 //! the sum of the records of the fullest state and a record takes `12 + public + sealed` bytes rounded up to 32, `sealed`
 //! being the secret rounded up to 8, plus 8. Sixteen RSA-4096 keys with 100 bytes of attributes each, both device
-//! keys and a receipt of 2 KiB fit into 28 KiB of 2 KiB pages.
+//! keys, a certificate of 1 KiB and a receipt of 2 KiB fit into 32 KiB of 2 KiB pages.
 //!
 //! # Memory
 //!
