@@ -1,6 +1,6 @@
 //! Orders as they go over the wire, also those that no station would send, and what comes back.
 
-use keyferry::device::flow::{Authority, Shipment};
+use keyferry::device::flow::{Authority, Parcel, Shipment};
 use keyferry::device::session::Session;
 use keyferry::device::verify;
 use keyferry_protocol::identity::{Challenge, Digest, Signature};
@@ -120,22 +120,19 @@ impl Order {
         }
     }
 
-    /// An `Inject` of a shipment, and of a certificate where one is given.
+    /// An `Inject` of a shipment.
     ///
     /// # Panics
     /// If it does not fit.
     #[must_use]
-    pub fn inject(
-        authority: &SoftAuthority,
-        header: Header,
-        shipment: &Shipment,
-        certificate: Option<&[u8]>,
-        questions: &[u8],
-    ) -> Self {
-        let (header, body, blobs) = injection(header, shipment, certificate, questions);
+    pub fn inject(authority: &SoftAuthority, header: Header, shipment: &Shipment) -> Self {
+        let header = Header {
+            suite: Some(shipment.suite),
+            ..header
+        };
         Self {
-            blobs,
-            ..Self::new(authority, header, &Body::Inject(body))
+            blobs: shipment.blobs().cloned().collect(),
+            ..Self::new(authority, header, &Body::Inject(body(shipment)))
         }
     }
 
@@ -215,13 +212,8 @@ fn blob_ref(blob: &[u8]) -> BlobRef {
     }
 }
 
-fn injection(
-    header: Header,
-    shipment: &Shipment,
-    certificate: Option<&[u8]>,
-    questions: &[u8],
-) -> (Header, Inject, Vec<Vec<u8>>) {
-    let entry = |parcel: &keyferry::device::flow::Parcel| Entry {
+fn body(shipment: &Shipment) -> Inject {
+    let entry = |parcel: &Parcel| Entry {
         slot: parcel.slot,
         version: parcel.version,
         attributes: parcel.attributes,
@@ -231,22 +223,12 @@ fn injection(
         blob: blob_ref(&parcel.blob),
     };
     let kek = (!shipment.parcels.is_empty()).then_some(&shipment.kek);
-    let body = Inject {
+    let questions = shipment.parcels.iter().flat_map(|parcel| &parcel.question);
+    Inject {
         challenge: Challenge([3; 32]),
-        certificate: certificate.map(blob_ref),
+        certificate: shipment.certificate.as_deref().map(blob_ref),
         keks: kek.into_iter().map(|kek| blob_ref(kek)).collect(),
         entries: shipment.parcels.iter().map(entry).collect(),
-        questions: questions.iter().copied().collect(),
-    };
-    let blobs = certificate
-        .map(<[u8]>::to_vec)
-        .into_iter()
-        .chain(kek.cloned())
-        .chain(shipment.parcels.iter().map(|parcel| parcel.blob.clone()))
-        .collect();
-    let header = Header {
-        suite: Some(shipment.suite),
-        ..header
-    };
-    (header, body, blobs)
+        questions: questions.copied().collect(),
+    }
 }

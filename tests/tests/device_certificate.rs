@@ -31,6 +31,14 @@ fn certificate(key: &[u8], length: usize) -> Vec<u8> {
     bytes
 }
 
+/// The shipment with this certificate.
+fn with(shipment: &Shipment, certificate: &[u8]) -> Shipment {
+    Shipment {
+        certificate: Some(certificate.to_vec()),
+        ..shipment.clone()
+    }
+}
+
 fn inject(
     device: &OnDesk,
     authority: &SoftAuthority,
@@ -39,7 +47,7 @@ fn inject(
 ) -> Answer {
     let mut session = open(device);
     let header = fresh(&session, Kind::Inject);
-    Order::inject(authority, header, shipment, Some(certificate), &[]).send(&mut session)
+    Order::inject(authority, header, &with(shipment, certificate)).send(&mut session)
 }
 
 /// What the device gives out.
@@ -78,7 +86,7 @@ fn a_certificate_is_kept_given_out_replaced_and_wiped() {
     let mut session = open(&device);
     let header = fresh(&session, Kind::Inject);
     let keys = wrap(&statement, &[aes_key(16, 1)], 2);
-    let order = Order::inject(&authority, header, &keys, None, &[]);
+    let order = Order::inject(&authority, header, &keys);
     assert_eq!(order.send(&mut session).refusal(), None);
     assert_eq!(given(&device), Ok(short));
 
@@ -112,7 +120,7 @@ fn a_certificate_that_is_not_this_devices_or_was_altered_is_refused() {
     // Altered on the way: the order states another digest.
     let mut session = open(&device);
     let header = fresh(&session, Kind::Inject);
-    let mut order = Order::inject(&authority, header, &keys, Some(&mine), &[]);
+    let mut order = Order::inject(&authority, header, &with(&keys, &mine));
     order.blobs[0][7] ^= 1;
     let refused = order.send(&mut session).refusal();
     assert_eq!(refused, Some((Refusal::Unwrap, true)));

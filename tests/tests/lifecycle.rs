@@ -62,7 +62,7 @@ fn send(device: &OnDesk, authority: &SoftAuthority, body: &Body<'_>) -> Answer {
 fn inject(device: &OnDesk, authority: &SoftAuthority, shipment: &Shipment) -> Answer {
     let mut session = open(device);
     let header = fresh(&session, Kind::Inject);
-    Order::inject(authority, header, shipment, None, &[]).send(&mut session)
+    Order::inject(authority, header, shipment).send(&mut session)
 }
 
 fn state(device: &OnDesk) -> State {
@@ -174,17 +174,17 @@ fn every_kind_of_order_in_every_state_is_as_the_specification_says() {
                 Kind::Enroll => order(&session, &authority, &enroll_body(&authority)),
                 Kind::Inject => {
                     let header = fresh(&session, Kind::Inject);
+                    // Without a device's statement there is nothing to wrap toward; a certificate alone will do.
                     let shipment = statement.as_ref().map_or_else(
                         || Shipment {
                             suite: Suite::EcdhP256Null,
+                            certificate: Some(b"certificate".to_vec()),
                             kek: Vec::new(),
                             parcels: Vec::new(),
                         },
                         |statement| shipment(statement, 2),
                     );
-                    // Without a device's statement there is nothing to wrap toward; a certificate alone will do.
-                    let certificate = statement.is_none().then_some(&b"certificate"[..]);
-                    Order::inject(&authority, header, &shipment, certificate, &[])
+                    Order::inject(&authority, header, &shipment)
                 }
                 Kind::Prove => {
                     let body = Body::Prove(Prove {
@@ -374,18 +374,12 @@ fn nothing_recorded_passes_after_wipe_and_enrolment() {
     let statement = enroll(&device, &authority);
     let keys = shipment(&statement, 1);
     let challenged = fresh(&open(&device), Kind::Inject);
-    let first = Order::inject(&authority, challenged, &keys, None, &[]);
+    let first = Order::inject(&authority, challenged, &keys);
     assert_eq!(first.send_to(&device).refusal(), None);
     recorded.push(first);
     for counter in [5, 200] {
         let header = detached(fresh(&open(&device), Kind::Inject), counter);
-        recorded.push(Order::inject(
-            &authority,
-            header,
-            &shipment(&statement, 2),
-            None,
-            &[],
-        ));
+        recorded.push(Order::inject(&authority, header, &shipment(&statement, 2)));
     }
     let header = detached(fresh(&open(&device), Kind::Wipe), 300);
     recorded.push(Order::new(&authority, header, &Body::Wipe));
