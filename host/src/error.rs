@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
 
+use crate::certificate::CertificateError;
 use crate::device::DeviceError;
 use crate::emulate::EmulateError;
 use crate::export::ExportError;
@@ -72,6 +73,25 @@ pub enum Failure {
     /// A migration.
     #[error(transparent)]
     Migration(#[from] MigrationError),
+    /// A certificate, or making one.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A certificate in a file.
+    #[error("{}: {reason}", path.display())]
+    CertificateFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: CertificateError,
+    },
+    /// The CA's key is not there.
+    #[error("there is no key '{label}' on token '{token}'")]
+    NoCaKey {
+        /// Its label.
+        label: String,
+        /// The token's label.
+        token: String,
+    },
     /// An export without its document.
     #[error("{} is not there, which says what the blob is", .0.display())]
     NoSidecar(PathBuf),
@@ -198,6 +218,10 @@ impl Failure {
             Self::Hsm(error) | Self::Job(JobError::Hsm(error)) => hsm_exit(error),
             Self::PublicKeyFile { reason, .. } => public_key_exit(reason),
             Self::Export(error) => export_exit(error),
+            Self::Certificate(error) | Self::CertificateFile { reason: error, .. } => {
+                certificate_exit(error)
+            }
+            Self::NoCaKey { .. } => Exit::Hsm,
             Self::NoCommonSuite { .. } | Self::Job(JobError::NoCommonSuite { .. }) => Exit::Hsm,
             Self::Job(JobError::Device(_))
             | Self::Device(_)
@@ -237,6 +261,8 @@ impl Failure {
             Self::Device(error) => Some(error.hint().to_owned()),
             Self::Job(error) => error.hint(),
             Self::Migration(error) => error.hint(),
+            Self::Certificate(error) | Self::CertificateFile { reason: error, .. } => error.hint(),
+            Self::NoCaKey { .. } => Some("--create makes it; `keyferry key list` shows the keys of the token".into()),
             Self::SomeNotMigrated { first, .. } => first.hint(),
             Self::NoSidecar(_) => Some(
                 "put it beside the blob; or describe the key yourself, with --unauthenticated"
@@ -297,6 +323,41 @@ const fn migration_exit(error: &MigrationError) -> Exit {
         | MigrationError::CopyWrong { .. }
         | MigrationError::Unprovable { .. }
         | MigrationError::CannotKnow { .. } => Exit::JobFailed,
+    }
+}
+
+const fn certificate_exit(error: &CertificateError) -> Exit {
+    match error {
+        CertificateError::Hsm(error) => hsm_exit(error),
+        CertificateError::Signer(_) | CertificateError::SignerWrong => Exit::Hsm,
+        CertificateError::TooLong { .. }
+        | CertificateError::Malformed
+        | CertificateError::NoCertificate
+        | CertificateError::Several { .. }
+        | CertificateError::Private
+        | CertificateError::OtherCaKey { .. }
+        | CertificateError::Subject(_)
+        | CertificateError::Serial(_)
+        | CertificateError::Time
+        | CertificateError::TooLongForDevice { .. } => Exit::Usage,
+        CertificateError::Encoding => Exit::JobFailed,
+        CertificateError::Profile(_)
+        | CertificateError::Algorithm(_)
+        | CertificateError::KeyType(_)
+        | CertificateError::UnknownExtension(_)
+        | CertificateError::NotCa { .. }
+        | CertificateError::NotDevice
+        | CertificateError::MayNotSign
+        | CertificateError::UnknownIssuer { .. }
+        | CertificateError::Signature { .. }
+        | CertificateError::PathTooLong { .. }
+        | CertificateError::NotYetValid { .. }
+        | CertificateError::Expired { .. }
+        | CertificateError::OtherKey { .. }
+        | CertificateError::NoSerial
+        | CertificateError::OtherSerial { .. }
+        | CertificateError::NotSignOnly { .. }
+        | CertificateError::NotSensitive { .. } => Exit::Policy,
     }
 }
 

@@ -10,4 +10,5 @@ pub mod error;
 pub mod export;
 pub mod hsm;
 pub mod migration;
+mod pem;
 pub mod station;

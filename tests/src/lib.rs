@@ -6,6 +6,7 @@ pub mod command;
 pub mod derivation;
 pub mod desk;
 pub mod faults;
+pub mod guide;
 pub mod openssl;
 pub mod orders;
 pub mod pyca;

@@ -1,4 +1,4 @@
-//! The factory's CA: its certificate, signed by itself or asked for from an offline root, and what a CA's certificate must
+//! The factory's CA: its certificate, signed by itself, and what a CA's certificate must
 //! say before anything is built on it.
 
 use std::time::{Duration, SystemTime};
@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use der::{DateTime, Decode};
 use x509_cert::builder::CertificateBuilder;
 use x509_cert::name::Name;
-use x509_cert::request::RequestBuilder;
 use x509_cert::time::{Time, Validity as Period};
 
 use super::document::Document;
@@ -29,6 +28,14 @@ pub enum Validity {
 const DAY: u64 = 24 * 60 * 60;
 
 impl Validity {
+    /// Checks that the period can be written down.
+    ///
+    /// # Errors
+    /// [`CertificateError::Time`].
+    pub fn check(self, now: SystemTime) -> Result<(), CertificateError> {
+        self.from(now).map(|_| ())
+    }
+
     /// The period that begins now.
     pub(super) fn from(self, now: SystemTime) -> Result<Period, CertificateError> {
         let time = |at: SystemTime| {
@@ -73,22 +80,6 @@ pub fn self_signed(
     signer.build(builder)
 }
 
-/// Makes a certification request (PKCS#10, RFC 2986) for the CA's key, which an offline root answers with a certificate. It
-/// asks for the extensions that [`self_signed`] would write. Gives DER.
-///
-/// # Errors
-/// As [`self_signed`].
-pub fn request(authority: &dyn Authority, subject: &Name) -> Result<Vec<u8>, CertificateError> {
-    let signer = Signer::new(authority)?;
-    let encoding = |_| CertificateError::Encoding;
-    let mut builder =
-        RequestBuilder::new(subject.clone()).map_err(|_| CertificateError::Encoding)?;
-    for extension in extension::of_ca(authority.public_key())? {
-        builder.add_extension(extension).map_err(encoding)?;
-    }
-    signer.build(builder)
-}
-
 /// The certificate of a CA that may issue certificates of devices.
 #[derive(Clone, Debug)]
 pub struct CaCertificate {
@@ -103,15 +94,7 @@ impl CaCertificate {
     /// [`CertificateError::Private`]; [`CertificateError::NotCa`]; [`CertificateError::KeyType`];
     /// [`CertificateError::Signature`] if it says that it has signed itself, and has not.
     pub fn read(bytes: &[u8]) -> Result<Self, CertificateError> {
-        let found = file::certificates(bytes, 1)?;
-        match found.as_slice() {
-            [der] => Self::from_der(der),
-            [] => Err(CertificateError::NoCertificate),
-            several => Err(CertificateError::Several {
-                found: several.len(),
-                limit: 1,
-            }),
-        }
+        Self::from_der(&file::one_certificate(bytes)?)
     }
 
     pub(super) fn from_der(der: &[u8]) -> Result<Self, CertificateError> {

@@ -37,47 +37,95 @@ pub struct Accepted {
     pub fingerprint: Fingerprint,
     /// The certificate's own serial number in hexadecimal digits.
     pub number: String,
+    /// The key in it: P-256 `SubjectPublicKeyInfo` in DER.
+    pub key: Vec<u8>,
 }
 
-impl DeviceCa {
-    /// Trusts the CAs in these files, each of one or more certificates in PEM or one in DER. Nothing else is looked at to
-    /// trust them: who gives them here vouches for them.
+impl Accepted {
+    /// Checks that the certificate is for this identity key: P-256 `SubjectPublicKeyInfo` in DER.
     ///
     /// # Errors
-    /// As [`CaCertificate::read`]; [`CertificateError::Several`] if they are more than [`MAXIMUM_CAS`];
-    /// [`CertificateError::NoCertificate`] if there is none.
-    pub fn new<B: AsRef<[u8]>>(files: &[B]) -> Result<Self, CertificateError> {
-        let trusted = read_all(files)?;
-        if trusted.is_empty() {
-            return Err(CertificateError::NoCertificate);
+    /// [`CertificateError::OtherKey`].
+    pub fn check_key(&self, identity_key: &[u8]) -> Result<(), CertificateError> {
+        if self.key == identity_key {
+            return Ok(());
         }
-        Ok(Self {
-            trusted,
-            between: Vec::new(),
+        Err(CertificateError::OtherKey {
+            expected: Fingerprint(Sha256::digest(identity_key).into()),
+            found: Fingerprint(Sha256::digest(&self.key).into()),
         })
     }
 
-    /// Takes CAs that stand between a trusted one and devices. Each must have been issued by a trusted one.
+    /// Checks that the certificate is for the device with this serial number.
     ///
     /// # Errors
-    /// As [`DeviceCa::new`]; [`CertificateError::UnknownIssuer`], [`CertificateError::Signature`],
-    /// [`CertificateError::Algorithm`]; [`CertificateError::PathTooLong`].
-    pub fn with_between<B: AsRef<[u8]>>(mut self, files: &[B]) -> Result<Self, CertificateError> {
-        for ca in read_all(files)? {
-            let place = issuer_of(ca.document(), self.trusted.iter())?;
-            let allows = |above: &CaCertificate| above.path_length() != Some(0);
-            if !self.trusted.get(place).is_some_and(allows) {
-                return Err(CertificateError::PathTooLong {
-                    issuer: printable(ca.document().issuer()),
-                });
-            }
-            self.between.push((ca, place));
+    /// [`CertificateError::OtherSerial`].
+    pub fn check_serial(&self, serial: &Serial) -> Result<(), CertificateError> {
+        if self.serial == serial.as_str() {
+            return Ok(());
+        }
+        Err(CertificateError::OtherSerial {
+            expected: serial.to_string(),
+            found: self.serial.clone(),
+        })
+    }
+}
+
+impl DeviceCa {
+    /// Trusts nobody, yet.
+    #[must_use]
+    pub const fn nobody() -> Self {
+        Self {
+            trusted: Vec::new(),
+            between: Vec::new(),
+        }
+    }
+
+    /// Trusts the CAs in these files, each of one or more certificates in PEM or one in DER.
+    ///
+    /// # Errors
+    /// As [`DeviceCa::trusting`]; [`CertificateError::NoCertificate`] if there is no file.
+    pub fn new<B: AsRef<[u8]>>(files: &[B]) -> Result<Self, CertificateError> {
+        if files.is_empty() {
+            return Err(CertificateError::NoCertificate);
+        }
+        files
+            .iter()
+            .try_fold(Self::nobody(), |cas, bytes| cas.trusting(bytes.as_ref()))
+    }
+
+    /// Trusts the CAs in a file too. Nothing else is looked at to trust them: who gives them here vouches for them.
+    ///
+    /// # Errors
+    /// As [`CaCertificate::read`]; [`CertificateError::Several`] if they become more than [`MAXIMUM_CAS`].
+    pub fn trusting(mut self, bytes: &[u8]) -> Result<Self, CertificateError> {
+        for ca in read_all(bytes)? {
+            add(&mut self.trusted, ca)?;
         }
         Ok(self)
     }
 
-    /// Checks a device's certificate: that a trusted CA has issued it, that it and the CAs above are valid now, that it is an
-    /// identity certificate, for this identity key (P-256 `SubjectPublicKeyInfo` in DER) and this serial number.
+    /// Takes the CAs in a file that stand between a trusted one and devices. Each must have been issued by a trusted one.
+    ///
+    /// # Errors
+    /// As [`DeviceCa::trusting`]; [`CertificateError::UnknownIssuer`], [`CertificateError::Signature`],
+    /// [`CertificateError::Algorithm`]; [`CertificateError::PathTooLong`].
+    pub fn with_between(mut self, bytes: &[u8]) -> Result<Self, CertificateError> {
+        for ca in read_all(bytes)? {
+            let places = self.trusted.iter().enumerate();
+            let (above, place) = issuer_of(ca.document(), places.map(|(place, ca)| (ca, place)))?;
+            if above.path_length() == Some(0) {
+                return Err(CertificateError::PathTooLong {
+                    issuer: printable(above.document().subject()),
+                });
+            }
+            add(&mut self.between, (ca, place))?;
+        }
+        Ok(self)
+    }
+
+    /// Checks a device's certificate in DER: that a trusted CA has issued it, that it and the CAs above are valid now, that it
+    /// is an identity certificate, for this identity key (P-256 `SubjectPublicKeyInfo` in DER) and this serial number.
     ///
     /// # Errors
     /// [`CertificateError`], the first thing that is wrong.
@@ -88,21 +136,9 @@ impl DeviceCa {
         serial: &Serial,
         now: SystemTime,
     ) -> Result<Accepted, CertificateError> {
-        let document = Document::read(certificate, MAXIMUM_DEVICE_CERTIFICATE)?;
-        let accepted = self.check_document(&document, now)?;
-        let key = document.key()?;
-        if key.spki_der() != identity_key {
-            return Err(CertificateError::OtherKey {
-                expected: Fingerprint(Sha256::digest(identity_key).into()),
-                found: key.fingerprint(),
-            });
-        }
-        if accepted.serial != serial.as_str() {
-            return Err(CertificateError::OtherSerial {
-                expected: serial.to_string(),
-                found: accepted.serial,
-            });
-        }
+        let accepted = self.check_issued(certificate, now)?;
+        accepted.check_key(identity_key)?;
+        accepted.check_serial(serial)?;
         Ok(accepted)
     }
 
@@ -115,41 +151,17 @@ impl DeviceCa {
         certificate: &[u8],
         now: SystemTime,
     ) -> Result<Accepted, CertificateError> {
-        self.check_document(
-            &Document::read(certificate, MAXIMUM_DEVICE_CERTIFICATE)?,
-            now,
-        )
-    }
-
-    fn check_document(
-        &self,
-        document: &Document,
-        now: SystemTime,
-    ) -> Result<Accepted, CertificateError> {
-        let cas = self
-            .trusted
+        let document = Document::read(certificate, MAXIMUM_DEVICE_CERTIFICATE)?;
+        let direct = self.trusted.iter().map(|ca| (ca, ca));
+        let between = self
+            .between
             .iter()
-            .chain(self.between.iter().map(|(ca, _)| ca));
-        let place = issuer_of(document, cas)?;
-        let (issuer, trusted) = match self.trusted.get(place) {
-            Some(trusted) => (Some(trusted), Some(trusted)),
-            None => {
-                let between = self.between.get(place - self.trusted.len());
-                (
-                    between.map(|(ca, _)| ca),
-                    between.and_then(|(_, above)| self.trusted.get(*above)),
-                )
-            }
-        };
-        let (Some(issuer), Some(trusted)) = (issuer, trusted) else {
-            return Err(CertificateError::UnknownIssuer {
-                issuer: printable(document.issuer()),
-            });
-        };
-        for certificate in [trusted.document(), issuer.document(), document] {
+            .filter_map(|(ca, above)| Some((ca, self.trusted.get(*above)?)));
+        let (issuer, trusted) = issuer_of(&document, direct.chain(between))?;
+        for certificate in [trusted.document(), issuer.document(), &document] {
             certificate.check_time(now)?;
         }
-        check_device(document)?;
+        check_device(&document)?;
         Ok(Accepted {
             serial: serial_number(document.subject())?.to_owned(),
             subject: printable(document.subject()),
@@ -157,6 +169,7 @@ impl DeviceCa {
             trusted: trusted.document().fingerprint(),
             fingerprint: document.fingerprint(),
             number: hex::encode(document.number()),
+            key: document.key()?.spki_der().to_vec(),
         })
     }
 }
@@ -173,19 +186,19 @@ fn check_device(document: &Document) -> Result<(), CertificateError> {
     document.p256_key().map(|_| ())
 }
 
-/// The CA that has signed a certificate, by its place.
-fn issuer_of<'a>(
+/// The one of several CAs that has signed a certificate, with what stands beside it.
+fn issuer_of<'a, T>(
     document: &Document,
-    cas: impl Iterator<Item = &'a CaCertificate>,
-) -> Result<usize, CertificateError> {
+    cas: impl Iterator<Item = (&'a CaCertificate, T)>,
+) -> Result<(&'a CaCertificate, T), CertificateError> {
     let mut named = false;
-    for (place, ca) in cas.enumerate() {
+    for (ca, beside) in cas {
         if !document.names(ca.document()) {
             continue;
         }
         named = true;
         if document.is_signed_by(&ca.document().p256_key()?)? {
-            return Ok(place);
+            return Ok((ca, beside));
         }
     }
     let issuer = printable(document.issuer());
@@ -196,18 +209,22 @@ fn issuer_of<'a>(
     })
 }
 
-fn read_all<B: AsRef<[u8]>>(files: &[B]) -> Result<Vec<CaCertificate>, CertificateError> {
-    let mut cas = Vec::new();
-    for bytes in files {
-        for der in file::certificates(bytes.as_ref(), MAXIMUM_CAS)? {
-            cas.push(CaCertificate::from_der(&der)?);
-        }
-        if cas.len() > MAXIMUM_CAS {
-            return Err(CertificateError::Several {
-                found: cas.len(),
-                limit: MAXIMUM_CAS,
-            });
-        }
+fn read_all(bytes: &[u8]) -> Result<Vec<CaCertificate>, CertificateError> {
+    let found = file::certificates(bytes, MAXIMUM_CAS)?;
+    found
+        .iter()
+        .map(|der| CaCertificate::from_der(der))
+        .collect()
+}
+
+/// Adds one more, if it is not one too many.
+fn add<T>(list: &mut Vec<T>, ca: T) -> Result<(), CertificateError> {
+    if list.len() == MAXIMUM_CAS {
+        return Err(CertificateError::Several {
+            found: MAXIMUM_CAS + 1,
+            limit: MAXIMUM_CAS,
+        });
     }
-    Ok(cas)
+    list.push(ca);
+    Ok(())
 }

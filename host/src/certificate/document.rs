@@ -208,6 +208,13 @@ impl Document {
         self.subject() == self.issuer()
     }
 
+    /// Whether the key in it has signed it, as far as that can be known here: with ECDSA and SHA-256.
+    #[must_use]
+    pub fn is_self_signed(&self) -> bool {
+        let signed = self.p256_key().and_then(|key| self.is_signed_by(&key));
+        self.is_self_issued() && matches!(signed, Ok(true))
+    }
+
     /// Whether `issuer` can have issued it: the names are the same, and the key identifiers, where both are there.
     #[must_use]
     pub(super) fn names(&self, issuer: &Self) -> bool {

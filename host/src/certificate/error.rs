@@ -134,6 +134,12 @@ pub enum CertificateError {
         /// What it has and should not have.
         flag: Flag,
     },
+    /// The key can be read out of the token.
+    #[error("key '{label}' can be read out of the token in the clear (CKA_SENSITIVE is false)")]
+    NotSensitive {
+        /// The key.
+        label: String,
+    },
     /// A subject that cannot be put into a certificate.
     #[error("'{0}' is no subject name (RFC 4514) with values of 1 to 64 characters")]
     Subject(String),
@@ -209,7 +215,7 @@ impl CertificateError {
             Self::OtherCaKey { .. } => {
                 "give the certificate that was made for this key, or name the key that it was made for"
             }
-            Self::NotSignOnly { .. } => {
+            Self::NotSignOnly { .. } | Self::NotSensitive { .. } => {
                 "create one that may do nothing else: `keyferry ca init --create`"
             }
             Self::Subject(_) => {

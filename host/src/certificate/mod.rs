@@ -14,20 +14,24 @@ mod error;
 mod extension;
 mod file;
 mod idevid;
+mod request;
 mod signer;
 mod subject;
 
-pub use ca::{CaCertificate, Validity, request, self_signed};
+pub use ca::{CaCertificate, Validity, self_signed};
 pub use chain::{Accepted, DeviceCa, MAXIMUM_CAS};
 pub use document::Document;
 pub use error::CertificateError;
-pub use file::{CERTIFICATE_LABEL, MAXIMUM_FILE, REQUEST_LABEL, to_pem};
+pub use file::{
+    CERTIFICATE_LABEL, Item, MAXIMUM_FILE, REQUEST_LABEL, one_certificate, read_items, to_pem,
+};
 pub use idevid::{Identity, Issuer};
-pub use signer::check_sign_only;
+pub use request::{Request, request};
+pub use signer::check_ca_key;
 pub use subject::{Serial, parse_subject, printable};
 
-/// Longest device certificate in bytes: more is neither issued nor read.
-pub const MAXIMUM_DEVICE_CERTIFICATE: usize = 1024;
+/// Longest device certificate in bytes, as a device keeps it: more is neither issued nor read.
+pub const MAXIMUM_DEVICE_CERTIFICATE: usize = keyferry_protocol::MAX_CERTIFICATE;
 
 /// Longest certificate of a CA in bytes.
 pub const MAXIMUM_CA_CERTIFICATE: usize = 8 * 1024;

@@ -10,7 +10,7 @@ use x509_cert::builder::Builder;
 
 use super::CertificateError;
 use crate::device::flow::Authority;
-use crate::hsm::{Flag, KeyInfo};
+use crate::hsm::{Flag, HsmError, KeyClass, KeyInfo, KeyType};
 
 /// A key that signs certificates.
 pub(super) struct Signer<'a> {
@@ -72,20 +72,29 @@ impl SignatureAlgorithmIdentifier for Signer<'_> {
         Signature::ALGORITHM_IDENTIFIER;
 }
 
-/// Checks that a key of the token signs and does nothing else, and never leaves it: what a CA's key has to be.
+/// Checks that a key of the token is what a CA's key has to be: P-256, in no way to be had in the clear, and able to sign and
+/// to do nothing else.
 ///
 /// # Errors
-/// [`CertificateError::NotSignOnly`].
-pub fn check_sign_only(key: &KeyInfo) -> Result<(), CertificateError> {
-    let too_much = Flag::ALL.into_iter().find(|flag| {
-        (flag.is_usage() && *flag != Flag::Sign || *flag == Flag::Extractable)
-            && key.flags.has(*flag)
-    });
-    match too_much {
-        Some(flag) => Err(CertificateError::NotSignOnly {
-            label: key.name(),
-            flag,
-        }),
-        None => Ok(()),
+/// [`HsmError::WrongKeyType`] within [`CertificateError::Hsm`]; [`CertificateError::NotSignOnly`],
+/// [`CertificateError::NotSensitive`].
+pub fn check_ca_key(key: &KeyInfo) -> Result<(), CertificateError> {
+    let label = key.name();
+    if (key.key_type, key.class) != (KeyType::P256, KeyClass::Private) {
+        let found = key.key_type;
+        let wanted = "a p-256 private key";
+        return Err(HsmError::WrongKeyType {
+            label,
+            found,
+            wanted,
+        }
+        .into());
     }
+    if let Some(flag) = key.beyond_signing() {
+        return Err(CertificateError::NotSignOnly { label, flag });
+    }
+    if !key.flags.has(Flag::Sensitive) {
+        return Err(CertificateError::NotSensitive { label });
+    }
+    Ok(())
 }

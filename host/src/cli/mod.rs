@@ -3,6 +3,7 @@
 //! With `--json` a command prints one JSON object per line on stdout, the last one with `"ok": true` or `"ok": false`, and
 //! nothing on stderr. Without, people read what happens on stderr, and only what a command is asked for goes to stdout.
 
+mod ca;
 mod device;
 mod emulate;
 mod files;
@@ -48,6 +49,9 @@ enum Command {
     /// One device on one port.
     #[command(subcommand)]
     Device(device::Command),
+    /// The factory's CA, and certificates of devices.
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Emulated devices.
     Emulate(emulate::Emulate),
 }
@@ -68,6 +72,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Hsm(command) => hsm::run(&context, command),
         Command::Key(command) => key::run(&context, command),
         Command::Device(command) => device::run(&context, command),
+        Command::Ca(command) => ca::run(&context, command),
         Command::Emulate(arguments) => emulate::run(&context, &arguments),
     };
     context.end(result)

@@ -5,7 +5,7 @@ use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::{DerSignature, Signature, VerifyingKey};
 
 use super::error::ExportError;
-use crate::hsm::{Flag, HsmError, KeyInfo, PublicKey, PublicNumbers, Token};
+use crate::hsm::{HsmError, KeyInfo, PublicKey, PublicNumbers, Token};
 
 /// Longest signature in DER, in bytes: two integers of 33 bytes with two bytes before each, and two bytes before both.
 pub const MAXIMUM_SIGNATURE: usize = 72;
@@ -16,11 +16,7 @@ pub const MAXIMUM_SIGNATURE: usize = 72;
 /// [`ExportError::NotSignOnly`] if the key may do anything else or leave the token; [`ExportError::Hsm`] as
 /// [`Token::sign_p256`].
 pub fn sign(token: &Token, key: &KeyInfo, document: &[u8]) -> Result<Vec<u8>, ExportError> {
-    let too_much = Flag::ALL.into_iter().find(|flag| {
-        (flag.is_usage() && *flag != Flag::Sign || *flag == Flag::Extractable)
-            && key.flags.has(*flag)
-    });
-    if let Some(flag) = too_much {
+    if let Some(flag) = key.beyond_signing() {
         return Err(ExportError::NotSignOnly {
             label: key.name(),
             flag,

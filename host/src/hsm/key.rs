@@ -690,6 +690,15 @@ impl KeyInfo {
         Ok(())
     }
 
+    /// What a key that should sign and do nothing else may do beside, if there is anything: another usage, or leave the token.
+    #[must_use]
+    pub fn beyond_signing(&self) -> Option<Flag> {
+        Flag::ALL.into_iter().find(|flag| {
+            (flag.is_usage() && *flag != Flag::Sign || *flag == Flag::Extractable)
+                && self.flags.has(*flag)
+        })
+    }
+
     /// Checks that an attribute is true.
     pub(super) fn check_flag(&self, flag: Flag) -> Result<(), HsmError> {
         if self.flags.has(flag) {

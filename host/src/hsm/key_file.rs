@@ -10,12 +10,10 @@ use der::{Decode, Encode, Reader, SliceReader, Tag, Tagged};
 use x509_cert::Certificate;
 
 use super::public_key::{PublicKey, PublicKeyError};
+use crate::pem;
 
 /// Longest file that is read, in bytes.
 pub const MAXIMUM_KEY_FILE: usize = 64 * 1024;
-
-/// What begins a PEM block (RFC 7468 §2).
-const BEGIN: &[u8] = b"-----BEGIN ";
 
 /// The labels of the three forms in PEM (RFC 7468 §13 and §5; that of PKCS#1 is OpenSSL's).
 const SPKI: &str = "PUBLIC KEY";
@@ -33,44 +31,22 @@ impl PublicKey {
         if bytes.len() > MAXIMUM_KEY_FILE {
             return Err(PublicKeyError::Malformed);
         }
-        if contains(bytes, b"PRIVATE KEY-") {
+        if pem::contains(bytes, b"PRIVATE KEY-") {
             return Err(PublicKeyError::Private);
         }
-        let mut blocks = positions(bytes, BEGIN);
+        let mut blocks = pem::blocks(bytes);
         match (blocks.next(), blocks.next()) {
             (None, _) => from_der(bytes),
-            (Some(start), None) => from_pem(bytes.get(start..).unwrap_or_default()),
+            (Some(block), None) => from_pem(block.ok_or(PublicKeyError::Malformed)?),
             (Some(_), Some(_)) => Err(PublicKeyError::Several),
         }
     }
 }
 
-/// Where `wanted` stands in `bytes`.
-fn positions<'b>(bytes: &'b [u8], wanted: &'b [u8]) -> impl Iterator<Item = usize> + 'b {
-    bytes
-        .windows(wanted.len())
-        .enumerate()
-        .filter(move |(_, window)| *window == wanted)
-        .map(|(position, _)| position)
-}
-
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    positions(bytes, wanted).next().is_some()
-}
-
 /// Reads one PEM block with lines of any one width; most tools write 64 characters.
 fn from_pem(block: &[u8]) -> Result<PublicKey, PublicKeyError> {
-    const END: &[u8] = b"-----END ";
-    const DASHES: &[u8] = b"-----";
     let malformed = |_| PublicKeyError::Malformed;
-    // What follows the closing line is none of the block's.
-    let end = positions(block, END)
-        .next()
-        .map(|end| end + END.len())
-        .and_then(|start| Some(start + positions(block.get(start..)?, DASHES).next()?))
-        .and_then(|end| block.get(..end + DASHES.len()))
-        .ok_or(PublicKeyError::Malformed)?;
-    let mut decoder = Decoder::new_detect_wrap(end).map_err(malformed)?;
+    let mut decoder = Decoder::new_detect_wrap(block).map_err(malformed)?;
     let label = decoder.type_label();
     let mut bytes = Vec::new();
     decoder.decode_to_end(&mut bytes).map_err(malformed)?;

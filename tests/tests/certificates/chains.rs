@@ -318,7 +318,7 @@ fn a_chain_from_an_offline_root_verifies() {
     // By the root, with the CA between; or by that CA alone.
     let root = DeviceCa::new(&[factory.root.read()]).unwrap();
     refused!(check(&root), CertificateError::UnknownIssuer { .. });
-    let root = root.with_between(&[&factory.certificate]).unwrap();
+    let root = root.with_between(&factory.certificate).unwrap();
     let accepted = check(&root).unwrap();
     assert_eq!(accepted.issuer, "CN=factory-ca,O=Example");
     let direct = DeviceCa::new(&[&factory.certificate]).unwrap();
@@ -349,7 +349,7 @@ fn a_root_of_another_kind_leaves_the_ca_to_be_trusted_by_itself() {
     // Nobody here verifies what an RSA root has signed.
     let other = Made::new(&scratch, "root", P256, CA);
     let other = DeviceCa::new(&[other.read()]).unwrap();
-    let refused = other.with_between(&[&factory.certificate]);
+    let refused = other.with_between(&factory.certificate);
     assert!(refused.is_err(), "{refused:?}");
 }
 
@@ -360,27 +360,27 @@ fn nothing_stands_between_that_the_root_does_not_allow() {
     let factory = Factory::new(&scratch, P256, &limited);
     let root = DeviceCa::new(&[factory.root.read()]).unwrap();
     refused!(
-        root.clone().with_between(&[&factory.certificate]),
+        root.clone().with_between(&factory.certificate),
         CertificateError::PathTooLong { .. }
     );
     // A CA that the root has not issued; and a device's certificate in the place of a CA's.
     let stranger = SoftCa::new(3, "CN=stranger", Validity::Unlimited);
     refused!(
-        root.clone().with_between(&[&stranger.certificate]),
+        root.clone().with_between(&stranger.certificate),
         CertificateError::UnknownIssuer { .. }
     );
     refused!(
-        root.clone().with_between(&[&factory.issue()]),
+        root.clone().with_between(&factory.issue()),
         CertificateError::NotCa { .. }
     );
     // Every altered bit of the CA between.
     let free = Factory::new(&scratch, P256, CA);
     let root = DeviceCa::new(&[free.root.read()]).unwrap();
-    root.clone().with_between(&[&free.certificate]).unwrap();
+    root.clone().with_between(&free.certificate).unwrap();
     for bit in 0..free.certificate.len() * 8 {
         let mut altered = free.certificate.clone();
         altered[bit / 8] ^= 1 << (bit % 8);
-        assert!(root.clone().with_between(&[altered]).is_err(), "bit {bit}");
+        assert!(root.clone().with_between(&altered).is_err(), "bit {bit}");
     }
 }
 
@@ -399,7 +399,7 @@ fn a_device_does_not_certify_devices() {
     refused!(check(&ca, &forged), CertificateError::UnknownIssuer { .. });
     let cas = DeviceCa::new(&[ca.read()]).unwrap();
     refused!(
-        cas.with_between(&[forger.read()]),
+        cas.with_between(&forger.read()),
         CertificateError::NotCa { .. }
     );
 }

@@ -1,6 +1,7 @@
 //! The factory's CA and the certificates of devices: what is issued verifies with OpenSSL and reads with pyca/cryptography;
 //! what is wrong in any way is refused.
 
+mod authority;
 mod chains;
 mod issued;
 mod refused;

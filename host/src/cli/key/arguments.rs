@@ -23,7 +23,7 @@ fn recipient_file(name: &str) -> Result<Option<PublicKey>, Failure> {
 }
 
 /// Reads a public key file.
-pub(super) fn public_key_file(path: &Path) -> Result<PublicKey, Failure> {
+pub(in crate::cli) fn public_key_file(path: &Path) -> Result<PublicKey, Failure> {
     // It may turn out to be a private key.
     let bytes = Zeroizing::new(read_short(path, MAXIMUM_KEY_FILE)?);
     PublicKey::from_file_content(&bytes).map_err(|reason| Failure::PublicKeyFile {

@@ -12,6 +12,8 @@ mod public;
 mod signing;
 mod verify_export;
 
+pub(super) use arguments::public_key_file;
+
 use clap::Subcommand;
 
 use super::{Context, Outcome, TokenArgs};
