@@ -431,6 +431,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::TrustedOnly { .. }
         | HsmError::NotPermitted { .. }
         | HsmError::NotDeriveOnly { .. }
+        | HsmError::NotAKeeper { .. }
         | HsmError::CannotDerive { .. }
         | HsmError::WrongKeyType { .. }
         | HsmError::BlobRejected { .. }

@@ -196,6 +196,19 @@ pub enum HsmError {
         /// What it should be.
         wanted: bool,
     },
+    /// A key that others are to be kept under may do too much or too little.
+    #[error(
+        "no keys can be kept under key '{label}' ({} is not {wanted})",
+        flag.attribute()
+    )]
+    NotAKeeper {
+        /// The key's label.
+        label: String,
+        /// The attribute that is wrong.
+        flag: Flag,
+        /// What it should be.
+        wanted: bool,
+    },
     /// The token derives no key of this type, or not as it should.
     #[error("token '{token}' does not derive a key of type {key_type}: {}", tried.join("; "))]
     CannotDerive {
@@ -415,6 +428,9 @@ impl HsmError {
             }
             Self::NotDeriveOnly { .. } => {
                 "create a master for this: key create --type aes-256 --usage derive".into()
+            }
+            Self::NotAKeeper { .. } => {
+                "create a key for this: key create --type aes-256 --usage wrap,unwrap".into()
             }
             Self::CannotDerive { .. } => {
                 "`keyferry hsm probe` shows what the token derives; --fresh takes random keys".into()

@@ -220,7 +220,7 @@ impl Token {
     }
 
     /// Says about a failed opening whether the suite, the blob or something else is to blame.
-    fn opening(&self, suite: Suite, what: &'static str, error: HsmError) -> HsmError {
+    pub(super) fn opening(&self, suite: Suite, what: &'static str, error: HsmError) -> HsmError {
         let HsmError::Token { function, code } = error else {
             return error;
         };

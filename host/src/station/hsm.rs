@@ -12,7 +12,8 @@ use super::JobError;
 use crate::device::flow::Authority;
 use crate::device::verify::Statement;
 use crate::hsm::{
-    Asked, DeviceUse, HsmError, KeyInfo, KeySpec, PublicKey, Question, Token, WrappedKeys,
+    Asked, DeviceUse, HsmError, Kept, KeyInfo, KeySpec, KeyType, PublicKey, Question, SessionKey,
+    Token, WrappedKeys,
 };
 
 /// A key as a station knows it: what it is called, what it becomes on a device, and how it will be proved. Never its value.
@@ -28,6 +29,20 @@ pub struct KeyCard {
     pub attributes: Attributes,
     /// The strongest proof that the device can give of it and the HSM can check.
     pub proof: Proof,
+    /// Where it is kept, if it is no object of the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptCard>,
+}
+
+/// A random key of one device, kept under a key of the token until its proof has come. See [`Hsm::fresh`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptCard {
+    /// Label of the token's key that it is wrapped under.
+    pub under: String,
+    /// AES key wrapping with padding (RFC 5649) of the key.
+    pub blob: Vec<u8>,
+    /// Of a private key, the `SubjectPublicKeyInfo` DER of its public key.
+    pub public_key: Option<Vec<u8>>,
 }
 
 impl KeyCard {
@@ -75,6 +90,19 @@ pub trait Hsm {
     /// # Errors
     /// [`JobError`]; so in all functions here.
     fn key(&self, spec: &KeySpec, device_use: Option<DeviceUse>) -> Result<KeyCard, JobError>;
+
+    /// Makes a random key for one device, which gets this label there. It is no object of the token afterwards: the card holds it
+    /// wrapped under the token's AES key `keep_under`, and can be used like the card of any other key.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    fn fresh(
+        &self,
+        label: &str,
+        key_type: KeyType,
+        device_use: Option<DeviceUse>,
+        keep_under: &str,
+    ) -> Result<KeyCard, JobError>;
 
     /// The suites under which keys can be wrapped, strongest first.
     ///
@@ -196,6 +224,65 @@ impl LocalHsm {
         self.keys.borrow_mut().push(key.clone());
         Ok(key)
     }
+
+    /// The key that random keys of devices are kept under.
+    fn keeper(&self, label: &str) -> Result<KeyInfo, HsmError> {
+        let keeper = self.token.key(&KeySpec::label(label))?;
+        keeper.check_keeps()?;
+        Ok(keeper)
+    }
+
+    fn kept(&self, key: &KeyCard, card: &KeptCard) -> Result<(Kept, KeyInfo), JobError> {
+        let key_type = KeyType::from_name(&key.key_type).ok_or_else(|| HsmError::WrongKeyType {
+            label: key.name(),
+            found: KeyType::Other,
+            wanted: "a type that can be created",
+        })?;
+        let public_key = card.public_key.as_deref();
+        let kept = Kept {
+            key_type,
+            blob: card.blob.clone(),
+            public_key: public_key.map(PublicKey::from_spki_der).transpose()?,
+        };
+        Ok((kept, self.keeper(&card.under)?))
+    }
+
+    /// The key of a card, as an object of the token or, while this is held, of the session.
+    fn held(&self, card: &KeyCard) -> Result<Held<'_>, JobError> {
+        match &card.kept {
+            None => Ok(Held::Token(self.info(card)?)),
+            Some(kept) => {
+                let (kept, keeper) = self.kept(card, kept)?;
+                Ok(Held::Session(self.token.fetch_kept(&kept, &keeper)?))
+            }
+        }
+    }
+}
+
+/// Where the key of a card is.
+enum Held<'t> {
+    Token(KeyInfo),
+    Session(SessionKey<'t>),
+}
+
+impl Held<'_> {
+    fn info(&self) -> &KeyInfo {
+        match self {
+            Self::Token(info) => info,
+            Self::Session(key) => key.info(),
+        }
+    }
+}
+
+/// What a device uses a random key of this type for unless it is told.
+const fn natural_use(key_type: KeyType) -> Option<DeviceUse> {
+    match key_type {
+        KeyType::Aes { .. } => Some(DeviceUse::Cmac),
+        KeyType::Secret { .. } => Some(DeviceUse::HmacSha256),
+        KeyType::P256 => Some(DeviceUse::Ecdsa),
+        KeyType::Rsa { .. } => Some(DeviceUse::RsaPkcs1),
+        KeyType::P384 | KeyType::Ed25519 | KeyType::Other => None,
+    }
 }
 
 impl Hsm for LocalHsm {
@@ -221,6 +308,35 @@ impl Hsm for LocalHsm {
             key_type: key.key_type.to_string(),
             attributes,
             proof,
+            kept: None,
+        })
+    }
+
+    fn fresh(
+        &self,
+        label: &str,
+        key_type: KeyType,
+        device_use: Option<DeviceUse>,
+        keep_under: &str,
+    ) -> Result<KeyCard, JobError> {
+        let keeper = self.keeper(keep_under)?;
+        let kept = self.token.fresh_kept(key_type, &keeper)?;
+        let device_use = device_use.or(natural_use(key_type));
+        let (attributes, proof) = self.token.alive(|| {
+            let key = self.token.fetch_kept(&kept, &keeper)?;
+            key.info().attributes_for(device_use)
+        })?;
+        Ok(KeyCard {
+            label: label.to_owned(),
+            id: Vec::new(),
+            key_type: key_type.to_string(),
+            attributes,
+            proof,
+            kept: Some(KeptCard {
+                under: keep_under.to_owned(),
+                blob: kept.blob,
+                public_key: kept.public_key.map(|key| key.spki_der().to_vec()),
+            }),
         })
     }
 
@@ -235,17 +351,21 @@ impl Hsm for LocalHsm {
         keys: &[&KeyCard],
     ) -> Result<WrappedKeys, JobError> {
         let recipient = PublicKey::from_spki_der(&recipient.statement.unwrap_key)?;
-        let infos = keys
-            .iter()
-            .map(|card| self.info(card))
-            .collect::<Result<Vec<_>, _>>()?;
-        let infos: Vec<_> = infos.iter().collect();
-        Ok(self.token.wrap_for(&recipient, suite, &infos)?)
+        self.token.alive(|| {
+            let held = keys
+                .iter()
+                .map(|card| self.held(card))
+                .collect::<Result<Vec<_>, _>>()?;
+            let infos: Vec<_> = held.iter().map(Held::info).collect();
+            Ok(self.token.wrap_for(&recipient, suite, &infos)?)
+        })
     }
 
     fn ask(&self, key: &KeyCard) -> Result<Question, JobError> {
-        let info = self.info(key)?;
-        Ok(self.token.ask(&info, &key.attributes, key.proof)?)
+        self.token.alive(|| {
+            let held = self.held(key)?;
+            Ok(self.token.ask(held.info(), &key.attributes, key.proof)?)
+        })
     }
 
     fn verify(
@@ -255,6 +375,12 @@ impl Hsm for LocalHsm {
         input: &[u8],
         value: &[u8],
     ) -> Result<bool, JobError> {
+        if let Some(card) = &key.kept {
+            let (kept, keeper) = self.kept(key, card)?;
+            return Ok(self
+                .token
+                .verify_kept(&kept, &keeper, key.proof, asked, input, value)?);
+        }
         let info = self.info(key)?;
         Ok(self
             .token

@@ -4,7 +4,7 @@
 mod hsm;
 mod job;
 
-pub use hsm::{Hsm, KeyCard, LocalHsm, Recipient, TokenSigner};
+pub use hsm::{Hsm, KeptCard, KeyCard, LocalHsm, Recipient, TokenSigner};
 pub use job::{
     JobError, Proved, Shipping, Target, check_one, check_proofs, choose_suite, inject, pack, prove,
 };
