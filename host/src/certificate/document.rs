@@ -1,6 +1,6 @@
 //! One certificate, read strictly: the whole input, one DER for one content, and what RFC 5280 wants of every certificate.
 
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use der::asn1::ObjectIdentifier;
 use der::oid::AssociatedOid;
@@ -14,7 +14,7 @@ use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, KeyUsage, SubjectKeyIdentifier,
 };
 use x509_cert::name::Name;
-use x509_cert::{Certificate, TbsCertificate};
+use x509_cert::{AlgorithmIdentifier, Certificate, TbsCertificate};
 
 use super::{CertificateError, printable};
 use crate::hsm::{PublicKey, PublicNumbers};
@@ -195,11 +195,7 @@ impl Document {
     /// The name of the algorithm it is signed with.
     #[must_use]
     pub fn algorithm(&self) -> String {
-        let algorithm = &self.certificate.signature_algorithm().oid;
-        match der::oid::db::DB.by_oid(algorithm) {
-            Some(name) => name.to_owned(),
-            None => algorithm.to_string(),
-        }
+        algorithm_name(self.certificate.signature_algorithm())
     }
 
     /// Whether subject and issuer are the same.
@@ -231,10 +227,7 @@ impl Document {
     /// # Errors
     /// [`CertificateError::Algorithm`] if it is signed in another way than with ECDSA and SHA-256.
     pub(super) fn is_signed_by(&self, key: &VerifyingKey) -> Result<bool, CertificateError> {
-        let algorithm = self.certificate.signature_algorithm();
-        if algorithm.oid != ECDSA_WITH_SHA256 || algorithm.parameters.is_some() {
-            return Err(CertificateError::Algorithm(self.algorithm()));
-        }
+        check_algorithm(self.certificate.signature_algorithm())?;
         let message = self
             .tbs()
             .to_der()
@@ -249,12 +242,11 @@ impl Document {
     /// Checks that it is valid now.
     ///
     /// # Errors
-    /// [`CertificateError::NotYetValid`], [`CertificateError::Expired`]; [`CertificateError::Time`] if `now` is no time of a
-    /// certificate.
+    /// [`CertificateError::NotYetValid`], [`CertificateError::Expired`].
     pub fn check_time(&self, now: SystemTime) -> Result<(), CertificateError> {
         // To the second, as certificates are: the last moment is the whole last second.
-        let now = DateTime::from_system_time(now).map_err(|_| CertificateError::Time)?;
-        let now = now.unix_duration().as_secs();
+        // A clock before 1970 is as good as one at its first second.
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let subject = || printable(self.subject());
         let (from, until) = (self.not_before(), self.not_after());
         if now < from.unix_duration().as_secs() {
@@ -270,6 +262,22 @@ impl Document {
             });
         }
         Ok(())
+    }
+}
+
+fn algorithm_name(algorithm: &AlgorithmIdentifier) -> String {
+    match der::oid::db::DB.by_oid(&algorithm.oid) {
+        Some(name) => name.to_owned(),
+        None => algorithm.oid.to_string(),
+    }
+}
+
+/// Checks that something is signed with ECDSA and SHA-256.
+pub(super) fn check_algorithm(algorithm: &AlgorithmIdentifier) -> Result<(), CertificateError> {
+    if algorithm.oid == ECDSA_WITH_SHA256 && algorithm.parameters.is_none() {
+        Ok(())
+    } else {
+        Err(CertificateError::Algorithm(algorithm_name(algorithm)))
     }
 }
 

@@ -41,7 +41,7 @@ pub enum CertificateError {
     #[error("the certificate breaks RFC 5280: {0}")]
     Profile(&'static str),
     /// Signed with another algorithm than ECDSA P-256 with SHA-256.
-    #[error("the certificate is signed with {0}; only ECDSA P-256 with SHA-256 is taken")]
+    #[error("it is signed with {0}; only ECDSA P-256 with SHA-256 is taken")]
     Algorithm(String),
     /// The key in it is of another type.
     #[error("the key is of type {0}; only P-256 keys are taken")]

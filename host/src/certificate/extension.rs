@@ -76,7 +76,8 @@ pub(super) fn of_ca(key: &[u8]) -> Result<Vec<Extension>, CertificateError> {
     ])
 }
 
-/// The extensions of a device's certificate, whose issuer has this key identifier.
+/// The extensions of a device's certificate, whose issuer has this key identifier. Its own one is a SHOULD of RFC 5280
+/// §4.2.1.2, by which others find the certificate of a key; IEEE 802.1AR does without.
 pub(super) fn of_device(
     key: &[u8],
     issuer: OctetString,

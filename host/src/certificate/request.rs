@@ -6,6 +6,7 @@ use p256::ecdsa::{DerSignature, VerifyingKey};
 use x509_cert::name::Name;
 use x509_cert::request::{CertReq, RequestBuilder};
 
+use super::document::check_algorithm;
 use super::signer::Signer;
 use super::{CertificateError, MAXIMUM_CA_CERTIFICATE, extension, printable};
 use crate::device::flow::Authority;
@@ -38,7 +39,7 @@ impl Request {
     /// Reads a request in DER that fills `bytes` exactly.
     ///
     /// # Errors
-    /// [`CertificateError::TooLong`], [`CertificateError::Malformed`]; [`CertificateError::KeyType`];
+    /// [`CertificateError::TooLong`], [`CertificateError::Malformed`]; [`CertificateError::KeyType`], [`CertificateError::Algorithm`];
     /// [`CertificateError::Signature`] if the key in it has not signed it.
     pub fn read(bytes: &[u8]) -> Result<Self, CertificateError> {
         let limit = MAXIMUM_CA_CERTIFICATE;
@@ -58,6 +59,7 @@ impl Request {
         let PublicNumbers::P256(point) = key.numbers() else {
             return Err(CertificateError::KeyType(key.key_type().to_string()));
         };
+        check_algorithm(&request.algorithm)?;
         let signature = request.signature.as_bytes().map(DerSignature::from_bytes);
         let verified = match (VerifyingKey::from_sec1_bytes(point), signature) {
             (Ok(key), Some(Ok(signature))) => key.verify(&message, &signature).is_ok(),

@@ -1,9 +1,14 @@
 //! The command, with CA keys on real tokens.
 
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::Attribute;
+use cryptoki::session::UserType;
+use cryptoki::types::AuthPin;
 use keyferry_tests::command::Answer;
 use keyferry_tests::guide;
 use keyferry_tests::openssl::{make_p256, make_rsa, openssl};
-use keyferry_tests::tokens::{Kind, Scratch};
+use keyferry_tests::tokens::{Kind, PIN, Scratch, in_own_process};
 
 use crate::file;
 
@@ -286,4 +291,53 @@ fn show_says_what_is_in_a_file() {
     );
     file(&scratch, "rubbish", [0x30; 5000]);
     scratch.refused(&["ca", "show", "rubbish"], 2, "rubbish: ", "openssl x509");
+}
+
+/// A key that the token would give out in the clear, though it is not extractable: made past the command, which makes none.
+#[test]
+fn a_ca_key_that_can_be_read_out_is_refused() {
+    let name = "authority::a_ca_key_that_can_be_read_out_is_refused";
+    in_own_process(name, "factory", |scratch| {
+        let module = Pkcs11::new(Kind::SoftHsm.module()).unwrap();
+        let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
+        module.initialize(arguments).unwrap();
+        let slot = module.get_slots_with_initialized_token().unwrap()[0];
+        let session = module.open_rw_session(slot).unwrap();
+        let pin = AuthPin::new(PIN.into());
+        session.login(UserType::User, Some(&pin)).unwrap();
+        // The object identifier of P-256 (RFC 5480 §2.1.1.1).
+        let curve = hex::decode("06082a8648ce3d030107").unwrap();
+        let both = [
+            Attribute::Token(true),
+            Attribute::Label(b"factory-ca".to_vec()),
+            Attribute::Id(vec![1]),
+        ];
+        let public = [
+            &both[..],
+            &[Attribute::EcParams(curve), Attribute::Verify(true)],
+        ]
+        .concat();
+        let private = [
+            Attribute::Private(true),
+            Attribute::Sensitive(false),
+            Attribute::Extractable(false),
+            Attribute::Sign(true),
+            Attribute::Derive(false),
+            Attribute::Decrypt(false),
+            Attribute::Unwrap(false),
+            Attribute::SignRecover(false),
+        ];
+        let private = [&both[..], &private].concat();
+        session
+            .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private)
+            .unwrap();
+        session.logout().unwrap();
+        scratch.refused(
+            &init(&[]),
+            5,
+            "key 'factory-ca' can be read out of the token in the clear",
+            "--create",
+        );
+        assert!(!scratch.path("ca.pem").exists());
+    });
 }

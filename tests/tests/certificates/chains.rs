@@ -4,122 +4,12 @@
 use keyferry::certificate::{
     CaCertificate, CertificateError, DeviceCa, Identity, Issuer, Validity, parse_subject, request,
 };
-use keyferry::device::flow::Authority as _;
-use keyferry_tests::openssl::{make_key, openssl};
+use keyferry_tests::openssl::openssl;
 use keyferry_tests::software::SoftAuthority;
 use keyferry_tests::tokens::Scratch;
 
+use crate::made::{CA, Made, OF_DEVICE, P256, P384, RSA, SUBJECT, device_key};
 use crate::{DEVICE, SoftCa, file, identity_key, now};
-
-/// The extensions of a CA that sets no limit to the chain below it.
-const CA: &str = "basicConstraints=critical,CA:TRUE
-keyUsage=critical,keyCertSign,cRLSign
-subjectKeyIdentifier=hash
-";
-/// The extensions of a device.
-const OF_DEVICE: &str = "basicConstraints=critical,CA:FALSE
-keyUsage=critical,digitalSignature
-authorityKeyIdentifier=keyid
-";
-/// The subject of [`DEVICE`], as OpenSSL takes it.
-const SUBJECT: &str = "/serialNumber=d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5d5";
-
-const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
-const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
-const RSA: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
-
-/// A CA of OpenSSL's.
-struct Made<'s> {
-    scratch: &'s Scratch,
-    key: String,
-    certificate: String,
-}
-
-impl<'s> Made<'s> {
-    /// A CA that has signed itself.
-    fn new(scratch: &'s Scratch, name: &str, algorithm: &[&str], extensions: &str) -> Self {
-        let (key, _) = make_key(scratch, name, algorithm);
-        let certificate = scratch.path(&format!("{name}.crt")).display().to_string();
-        let configuration =
-            format!("[req]\ndistinguished_name=dn\nx509_extensions=x\n[dn]\n[x]\n{extensions}");
-        let configuration = file(scratch, "ca.cnf", configuration);
-        let subject = format!("/CN={name}");
-        let arguments = [
-            "req",
-            "-x509",
-            "-new",
-            "-key",
-            &key,
-            "-config",
-            &configuration,
-        ];
-        let rest = ["-subj", &subject, "-days", "100", "-out", &certificate];
-        openssl(&[&arguments[..], &rest].concat(), b"");
-        Self {
-            scratch,
-            key,
-            certificate,
-        }
-    }
-
-    /// Signs a request; gives DER.
-    fn sign(&self, request: &str, extensions: &str, more: &[&str]) -> Vec<u8> {
-        let extensions = file(self.scratch, "sign.cnf", extensions);
-        let arguments = ["x509", "-req", "-in", request, "-CA", &self.certificate];
-        let rest = [
-            "-CAkey",
-            &self.key,
-            "-days",
-            "50",
-            "-extfile",
-            &extensions,
-            "-outform",
-            "DER",
-        ];
-        let number = ["-set_serial", "0x4711471147114711"];
-        openssl(&[&arguments[..], &rest, &number, more].concat(), b"")
-    }
-
-    /// Certifies the key of `device.key` in this folder.
-    fn device(&self, subject: &str, extensions: &str, more: &[&str]) -> Vec<u8> {
-        let request = device_request(self.scratch, subject);
-        self.sign(&request, extensions, more)
-    }
-
-    fn read(&self) -> Vec<u8> {
-        std::fs::read(&self.certificate).unwrap()
-    }
-}
-
-/// A request for the key of `device.key`, which is made if it is not there.
-fn device_request(scratch: &Scratch, subject: &str) -> String {
-    let key = scratch.path("device.key").display().to_string();
-    if !scratch.path("device.key").exists() {
-        let _ = make_key(scratch, "device", P256);
-    }
-    let request = scratch.path("device.csr").display().to_string();
-    let configuration = file(
-        scratch,
-        "device.cnf",
-        "[req]\ndistinguished_name=dn\n[dn]\n",
-    );
-    let arguments = ["req", "-new", "-key", &key, "-subj", subject];
-    openssl(
-        &[
-            &arguments[..],
-            &["-config", &configuration, "-out", &request],
-        ]
-        .concat(),
-        b"",
-    );
-    request
-}
-
-/// The public key of `device.key`.
-fn device_key(scratch: &Scratch) -> Vec<u8> {
-    let key = scratch.path("device.key").display().to_string();
-    openssl(&["pkey", "-in", &key, "-pubout", "-outform", "DER"], b"")
-}
 
 /// Runs the check of a certificate that one of OpenSSL's CAs has issued.
 fn check(ca: &Made<'_>, certificate: &[u8]) -> Result<(), CertificateError> {
@@ -402,22 +292,4 @@ fn a_device_does_not_certify_devices() {
         cas.with_between(&forger.read()),
         CertificateError::NotCa { .. }
     );
-}
-
-#[test]
-fn a_request_asks_for_what_a_ca_has_to_be() {
-    let authority = SoftAuthority::new(1);
-    let subject = parse_subject("CN=factory-ca,O=Example").unwrap();
-    let request = request(&authority, &subject).unwrap();
-    let arguments = ["req", "-inform", "DER", "-noout", "-text", "-verify"];
-    let said = String::from_utf8(openssl(&arguments, &request)).unwrap();
-    for expected in [
-        "Subject: O = Example, CN = factory-ca",
-        "CA:TRUE, pathlen:0",
-        "Certificate Sign, CRL Sign",
-        "X509v3 Subject Key Identifier",
-    ] {
-        assert!(said.contains(expected), "{expected} is not in {said}");
-    }
-    assert_eq!(authority.public_key().len(), 91);
 }

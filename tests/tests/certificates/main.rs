@@ -4,7 +4,9 @@
 mod authority;
 mod chains;
 mod issued;
+mod made;
 mod refused;
+mod signing;
 
 use std::time::{Duration, SystemTime};
 

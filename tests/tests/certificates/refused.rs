@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng as _, SeedableRng as _};
 use keyferry::certificate::{
-    Accepted, CaCertificate, CertificateError, DeviceCa, Issuer, MAXIMUM_CAS, MAXIMUM_FILE, Serial,
-    Validity, to_pem,
+    Accepted, CaCertificate, CertificateError, DeviceCa, Identity, Issuer, MAXIMUM_CAS,
+    MAXIMUM_FILE, Serial, Validity, to_pem,
 };
 use keyferry_protocol::identity::DeviceId;
 
@@ -216,7 +216,7 @@ fn the_times_of_ca_and_device_count() {
         "{late:?}"
     );
     // An expired CA issues nothing.
-    let identity = keyferry::certificate::Identity {
+    let identity = Identity {
         serial: DEVICE.into(),
         organization: None,
         common_name: None,
@@ -228,9 +228,18 @@ fn the_times_of_ca_and_device_count() {
         "{refused:?}"
     );
     // Clocks that are far off, and beyond all dates.
-    for when in [UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1 << 40)] {
-        assert!(at(when).is_err());
+    for when in [UNIX_EPOCH, UNIX_EPOCH - DAY] {
+        let early = at(when);
+        assert!(
+            matches!(early, Err(CertificateError::NotYetValid { .. })),
+            "{early:?}"
+        );
     }
+    let late = at(UNIX_EPOCH + Duration::from_secs(1 << 40));
+    assert!(
+        matches!(late, Err(CertificateError::Expired { .. })),
+        "{late:?}"
+    );
     let unlimited = SoftCa::new(1, SUBJECT, Validity::Unlimited);
     let cas = trusted(&unlimited);
     let certificate = unlimited.issue(2);

@@ -17,8 +17,6 @@ use crate::station::TokenSigner;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Init {
-    #[command(flatten)]
-    token: TokenArgs,
     /// Label of the CA's key on the token: P-256, which signs and does nothing else.
     #[arg(long, value_name = "LABEL")]
     label: String,
@@ -40,6 +38,9 @@ pub(in crate::cli) struct Init {
     /// Replace an existing file.
     #[arg(long)]
     force: bool,
+    // Last, because its heading in the help goes on to the end.
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 pub(super) fn init(context: &Context, arguments: &Init) -> Outcome {

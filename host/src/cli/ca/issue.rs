@@ -18,8 +18,6 @@ use crate::station::TokenSigner;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Issue {
-    #[command(flatten)]
-    token: TokenArgs,
     /// Label of the CA's key on the token.
     #[arg(long, value_name = "LABEL")]
     ca_key: String,
@@ -46,6 +44,9 @@ pub(in crate::cli) struct Issue {
     /// Replace an existing file.
     #[arg(long)]
     force: bool,
+    // Last, because its heading in the help goes on to the end.
+    #[command(flatten)]
+    token: TokenArgs,
 }
 
 pub(super) fn issue(context: &Context, arguments: &Issue) -> Outcome {
