@@ -125,7 +125,7 @@ const fn untrusted<T>(reason: &'static str) -> Result<T, DeviceError> {
 }
 
 /// Verifies a receipt: signature, then that it answers this order of this device.
-fn verified<'a>(
+fn authentic<'a>(
     SignedReceipt { bytes, signature }: &'a SignedReceipt,
     identity_key: &[u8],
     device: DeviceId,
@@ -144,6 +144,18 @@ fn verified<'a>(
     if header.order != *order || header.kind != kind {
         return untrusted("the receipt answers another order");
     }
+    Ok((header, body))
+}
+
+/// Verifies a receipt, and that the order was applied.
+fn verified<'a>(
+    receipt: &'a SignedReceipt,
+    identity_key: &[u8],
+    device: DeviceId,
+    order: &Digest,
+    kind: Kind,
+) -> Result<(Header, Body<'a>), DeviceError> {
+    let (header, body) = authentic(receipt, identity_key, device, order, kind)?;
     match header.outcome {
         Outcome::Applied => Ok((header, body)),
         Outcome::Refused(refusal) => Err(DeviceError::Refused {
@@ -285,6 +297,20 @@ pub fn done(
     kind: Kind,
 ) -> Result<Standing, DeviceError> {
     let (header, _) = verified(receipt, &device.identity_key, device.device, order, kind)?;
+    Ok(standing(&header))
+}
+
+/// Where the device stands after an order, applied or refused, from a receipt that is verified here.
+///
+/// # Errors
+/// [`DeviceError::Untrusted`].
+pub fn standing_after(
+    receipt: &SignedReceipt,
+    device: &Statement,
+    order: &Digest,
+    kind: Kind,
+) -> Result<Standing, DeviceError> {
+    let (header, _) = authentic(receipt, &device.identity_key, device.device, order, kind)?;
     Ok(standing(&header))
 }
 

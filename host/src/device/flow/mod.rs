@@ -64,7 +64,10 @@ fn receipt(message: &[u8]) -> Result<SignedReceipt, DeviceError> {
     }
 }
 
-/// Delivers an order and has its receipt witnessed.
+/// How often an order is sent again after its answer was lost.
+const TRIES_AGAIN: usize = 3;
+
+/// Delivers an order and has its receipt witnessed. Also says whether the order had to be sent again.
 ///
 /// # Errors
 /// [`DeviceError`].
@@ -73,36 +76,51 @@ pub fn carry_out<'a>(
     order: &SignedOrder,
     blobs: impl Iterator<Item = &'a Vec<u8>> + Clone,
     on_progress: &mut OnProgress<'_>,
-) -> Result<SignedReceipt, DeviceError> {
-    let message = match deliver(session, order, blobs.clone(), on_progress) {
-        Err(error) if error.leaves_order_open() => {
-            deliver_again(session, order, blobs, on_progress, error)?
-        }
-        result => result?,
-    };
-    let receipt = receipt(&message)?;
+) -> Result<(SignedReceipt, bool), DeviceError> {
+    let mut again = false;
+    let device = session.greeting().device;
+    let mut answer = deliver(session, order, blobs.clone(), on_progress);
+    // After a lost answer nobody knows whether the order was done. The device does: the same order is done if it was not, and
+    // answered from the store if it was.
+    for _ in 0..TRIES_AGAIN {
+        let lost = match answer {
+            Err(lost) if lost.leaves_order_open() => lost,
+            Ok(_) | Err(_) => break,
+        };
+        answer = match session.greet_again() {
+            Ok(()) if session.greeting().device != device => Err(lost),
+            Ok(()) => {
+                again = true;
+                deliver(session, order, blobs.clone(), on_progress)
+            }
+            Err(_) => Err(lost),
+        };
+    }
+    let receipt = receipt(&answer?)?;
     session.witness_receipt(&order.digest(), &receipt)?;
-    Ok(receipt)
+    Ok((receipt, again))
 }
 
-/// After a lost answer nobody knows whether the order was done. The device does: the same order is done if it was not, and
-/// answered from the store if it was.
-fn deliver_again<'a>(
+/// Makes an order for an enrolled device and carries it out. If its answer was lost, and the device says, signed, that it has not
+/// done it and that its challenge was used up on the way, a new one is made with the challenge of that receipt.
+fn order<'a>(
     session: &mut Session,
-    order: &SignedOrder,
-    blobs: impl Iterator<Item = &'a Vec<u8>>,
+    device: &Statement,
+    kind: Kind,
+    blobs: impl Iterator<Item = &'a Vec<u8>> + Clone,
     on_progress: &mut OnProgress<'_>,
-    lost: DeviceError,
-) -> Result<Vec<u8>, DeviceError> {
-    let device = session.greeting().device;
-    if session.greet_again().is_err() || session.greeting().device != device {
-        return Err(lost);
-    }
-    let message = deliver(session, order, blobs, on_progress)?;
-    match receipt(&message) {
-        // The device has restarted: it was not done, and its challenge is another now.
-        Ok(again) if verify::refusal_of(&again) == Some(Refusal::Stale) => Err(lost),
-        Ok(_) | Err(_) => Ok(message),
+    make: &dyn Fn(Terms) -> Result<SignedOrder, DeviceError>,
+) -> Result<(Digest, SignedReceipt), DeviceError> {
+    let mut standing = device.standing;
+    loop {
+        let order = session
+            .witness_order(&mut |head| make(Terms::now(address(device), &standing, head)))?;
+        let digest = order.digest();
+        let (receipt, again) = carry_out(session, &order, blobs.clone(), on_progress)?;
+        if !again || verify::refusal_of(&receipt) != Some(Refusal::Stale) {
+            return Ok((digest, receipt));
+        }
+        standing = verify::standing_after(&receipt, device, &digest, kind)?;
     }
 }
 
@@ -120,7 +138,7 @@ pub fn enroll(
     let greeting = session.greeting().clone();
     let order = session
         .witness_order(&mut |head| enroll_order(authority, &greeting, unwrap, nonce, head))?;
-    let receipt = carry_out(session, &order, [].iter(), on_progress)?;
+    let (receipt, _) = carry_out(session, &order, [].iter(), on_progress)?;
     verify::statement(
         &receipt,
         greeting.device,
@@ -142,12 +160,17 @@ pub fn inject(
     challenge: Challenge,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Proofs, DeviceError> {
-    let order = session.witness_order(&mut |head| {
-        inject_order(authority, terms(device, head), shipment, challenge)
-    })?;
     let blobs: Vec<_> = shipment.blobs().collect();
-    let receipt = carry_out(session, &order, blobs.iter().copied(), on_progress)?;
-    injected(&receipt, device, &order.digest(), shipment, challenge)
+    let make = |terms| inject_order(authority, terms, shipment, challenge);
+    let (digest, receipt) = order(
+        session,
+        device,
+        Kind::Inject,
+        blobs.iter().copied(),
+        on_progress,
+        &make,
+    )?;
+    injected(&receipt, device, &digest, shipment, challenge)
 }
 
 /// Verifies the receipt of an `Inject`.
@@ -237,11 +260,9 @@ pub fn prove(
     challenge: Challenge,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Proofs, DeviceError> {
-    let order = session.witness_order(&mut |head| {
-        prove_order(authority, terms(device, head), demands, challenge)
-    })?;
-    let receipt = carry_out(session, &order, [].iter(), on_progress)?;
-    let digest = order.digest();
+    let make = |terms| prove_order(authority, terms, demands, challenge);
+    let none = [].iter();
+    let (digest, receipt) = order(session, device, Kind::Prove, none, on_progress, &make)?;
     let (standing, reports) = verify::slots(&receipt, device, &digest, Kind::Prove)?;
     check_reports(
         &reports,
@@ -263,9 +284,8 @@ fn simple(
     on_progress: &mut OnProgress<'_>,
     make: &dyn Fn(Terms) -> Result<SignedOrder, DeviceError>,
 ) -> Result<Standing, DeviceError> {
-    let order = session.witness_order(&mut |head| make(terms(device, head)))?;
-    let receipt = carry_out(session, &order, [].iter(), on_progress)?;
-    verify::done(&receipt, device, &order.digest(), kind)
+    let (digest, receipt) = order(session, device, kind, [].iter(), on_progress, make)?;
+    verify::done(&receipt, device, &digest, kind)
 }
 
 /// Takes keys out of slots.

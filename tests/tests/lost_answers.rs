@@ -1,0 +1,98 @@
+//! Answers that are lost on the way: the station sends the same order again, and the device does it once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use keyferry::device::flow;
+use keyferry::device::port::Port;
+use keyferry::device::session::Session;
+use keyferry_protocol::identity::Challenge;
+use keyferry_protocol::receipt::State;
+use keyferry_protocol::suite::UnwrapAlgorithm;
+use keyferry_tests::desk::{Desk, Direction, OnDesk};
+use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key, proof_is_right, wrap};
+
+/// How often a sender tries before it gives a session up, and some more.
+const OUTAGE: usize = 10;
+
+fn quiet(_: keyferry_protocol::message::Progress) {}
+
+/// A port on which, after the greeting, nothing comes back from the piece with number `from` on, until the device has given its
+/// session up.
+fn deaf_port(
+    device: &OnDesk,
+    from: usize,
+    greeted: &Arc<AtomicBool>,
+) -> (Box<dyn Port>, Arc<AtomicUsize>) {
+    let lost = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&lost);
+    let greeted = Arc::clone(greeted);
+    let mut pieces = 0;
+    let port = device.port_through(move |direction, bytes| {
+        if direction == Direction::Up && greeted.load(Ordering::Relaxed) {
+            pieces += 1;
+            if (from..from + OUTAGE).contains(&pieces) {
+                bytes.clear();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    (port, lost)
+}
+
+/// SPEC: M-15
+#[test]
+fn every_answer_can_be_lost_and_each_order_is_done_once() {
+    let authority = SoftAuthority::new(0);
+    let keys = [aes_key(16, 1), hmac_key(2)];
+    let mut enrolled_again = 0;
+    let mut injected_again = 0;
+    for from in 1..40 {
+        let device = OnDesk::start(Desk::new(1, 32));
+        let greeted = Arc::new(AtomicBool::new(false));
+        let (port, lost) = deaf_port(&device, from, &greeted);
+        let mut session = Session::open(port).unwrap();
+        greeted.store(true, Ordering::Relaxed);
+        let nonce = Challenge([9; 32]);
+        let unwrap = UnwrapAlgorithm::P256;
+        let statement = flow::enroll(&mut session, &authority, unwrap, nonce, &mut quiet).unwrap();
+        if lost.load(Ordering::Relaxed) == OUTAGE {
+            enrolled_again += 1;
+        }
+        assert_eq!(statement.standing.state, State::Enrolled);
+        assert_eq!(statement.standing.counter, 1);
+        let shipment = wrap(&statement, &keys, 1);
+        let challenge = Challenge([3; 32]);
+        let proofs = flow::inject(
+            &mut session,
+            &authority,
+            &statement,
+            &shipment,
+            challenge,
+            &mut quiet,
+        )
+        .unwrap();
+        if lost.load(Ordering::Relaxed) == OUTAGE {
+            injected_again += 1;
+        }
+        for (key, report) in keys.iter().zip(&proofs.reports) {
+            assert!(proof_is_right(
+                key,
+                report,
+                &proofs.order,
+                &proofs.challenge
+            ));
+        }
+        assert_eq!(proofs.standing.counter, 2, "each order is done once");
+        // Only orders are asked again by themselves.
+        let slots = (0..3).find_map(|_| {
+            session.greet_again().ok()?;
+            flow::list(&mut session).ok()
+        });
+        assert_eq!(slots.unwrap().len(), 2);
+    }
+    println!(
+        "sessions that lost an answer: {enrolled_again} at the latest in Enroll, {injected_again} in all"
+    );
+    assert!(enrolled_again > 0 && injected_again > enrolled_again);
+}
