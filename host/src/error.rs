@@ -12,6 +12,8 @@ use crate::export::ExportError;
 use crate::hsm::{HsmError, KeyType, PinError, PublicKeyError, SpecError};
 use crate::migration::MigrationError;
 use crate::station::JobError;
+use crate::station::policy::PolicyError;
+use crate::station::registry::RegistryError;
 
 /// The exit codes of the command. Others script against them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,20 @@ pub enum Failure {
     /// A job between HSM and device.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// A device that is not trusted, or a list that says whom to trust.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// An argument that the chosen policy does not look at.
+    #[error("{argument} has no meaning with policy {policy}")]
+    NotForPolicy {
+        /// The argument.
+        argument: &'static str,
+        /// The policy's name.
+        policy: &'static str,
+    },
     /// An emulated device.
     #[error(transparent)]
     Emulate(EmulateError),
@@ -222,6 +238,9 @@ impl Failure {
                 certificate_exit(error)
             }
             Self::NoCaKey { .. } => Exit::Hsm,
+            Self::Policy(error) => error.exit(),
+            Self::Registry(error) => error.exit(),
+            Self::NotForPolicy { .. } => Exit::Usage,
             Self::NoCommonSuite { .. } | Self::Job(JobError::NoCommonSuite { .. }) => Exit::Hsm,
             Self::Job(JobError::Device(_))
             | Self::Device(_)
@@ -260,6 +279,9 @@ impl Failure {
             Self::Hsm(error) => error.hint(),
             Self::Device(error) => Some(error.hint().to_owned()),
             Self::Job(error) => error.hint(),
+            Self::Policy(error) => error.hint(),
+            Self::Registry(error) => error.hint(),
+            Self::NotForPolicy { .. } => Some("leave it out, or choose the policy that it is for".into()),
             Self::Migration(error) => error.hint(),
             Self::Certificate(error) | Self::CertificateFile { reason: error, .. } => error.hint(),
             Self::NoCaKey { .. } => Some("--create makes it; `keyferry key list` shows the keys of the token".into()),

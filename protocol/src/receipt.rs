@@ -172,6 +172,18 @@ pub enum Flavour {
     Sabotaged,
 }
 
+impl Flavour {
+    /// The name used in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Production => "production",
+            Self::Development => "development",
+            Self::Sabotaged => "sabotaged",
+        }
+    }
+}
+
 /// Where a device's randomness or root key comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SourceClass {

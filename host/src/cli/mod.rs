@@ -10,6 +10,7 @@ mod files;
 mod hsm;
 mod key;
 mod output;
+mod policy;
 mod station;
 mod token;
 
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 pub use files::write_new;
 pub use output::Context;
+pub use policy::{EnrolmentArgs, RegistryArgs, VisitArgs};
 pub use token::TokenArgs;
 
 use crate::error::Failure;

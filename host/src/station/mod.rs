@@ -3,6 +3,8 @@
 
 mod hsm;
 mod job;
+pub mod policy;
+pub mod registry;
 
 pub use hsm::{Hsm, KeptCard, KeyCard, LocalHsm, Recipient, TokenSigner};
 pub use job::{

@@ -1,0 +1,360 @@
+//! What changes a device's record: its enrolment, its signed receipts, its release.
+
+use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
+use keyferry_protocol::order::Kind;
+use keyferry_protocol::receipt::Outcome;
+use rusqlite::{OptionalExtension, Transaction, named_params};
+
+use super::signed::Signed;
+use super::{Registry, RegistryError, names, now};
+use crate::device::verify::{SignedReceipt, Statement, fingerprint, stated};
+use crate::station::policy::Trust;
+
+/// A device that was enrolled, to be written down before anything is wrapped for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Enrolled<'a> {
+    /// Its statement.
+    pub statement: &'a Statement,
+    /// Why it was trusted.
+    pub trust: &'a Trust,
+    /// The serial number on its label, if it has one.
+    pub serial: Option<&'a str>,
+}
+
+/// How a device was written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is new.
+    New,
+    /// It was there with the same keys: its newest statement was kept, and why it was trusted the first time.
+    Again,
+    /// It had been released.
+    AfterRelease,
+}
+
+/// What a receipt has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The order that it answers.
+    pub order: Digest,
+    /// What became of it; `None` if a status does not say.
+    pub outcome: Option<Outcome>,
+    /// Whether it tells where the device stands now: no receipt with a higher counter is known.
+    pub newest: bool,
+}
+
+impl Registry {
+    /// Writes a device down that a policy has accepted for enrolment, or its newest statement if it is there with the same keys.
+    ///
+    /// # Errors
+    /// [`RegistryError::OtherKeys`], [`RegistryError::KeyTaken`], [`RegistryError::SerialTaken`], [`RegistryError::Older`], and
+    /// those of the database.
+    pub fn enrolled(&self, enrolled: &Enrolled<'_>) -> Result<Recorded, RegistryError> {
+        let statement = enrolled.statement;
+        let device = statement.device;
+        let identity = fingerprint(&statement.identity_key);
+        self.change(|transaction| {
+            self.check_holders(transaction, enrolled, identity)?;
+            let Some(record) = self.found(transaction, device)? else {
+                self.insert(transaction, enrolled)?;
+                return Ok(Recorded::New);
+            };
+            let same =
+                record.identity == identity && record.unwrap == fingerprint(&statement.unwrap_key);
+            if record.released.is_some() {
+                if !same {
+                    self.retire(transaction, device)?;
+                }
+                self.replace(transaction, enrolled)?;
+                return Ok(Recorded::AfterRelease);
+            }
+            if !same {
+                return Err(RegistryError::OtherKeys {
+                    device,
+                    expected: record.identity,
+                    found: identity,
+                });
+            }
+            if statement.standing.counter < record.counter {
+                return Err(RegistryError::Older {
+                    device,
+                    known: record.counter,
+                    found: statement.standing.counter,
+                });
+            }
+            self.restate(transaction, statement, enrolled.serial)?;
+            Ok(Recorded::Again)
+        })
+    }
+
+    /// Keys and serial number that are another's.
+    fn check_holders(
+        &self,
+        transaction: &Transaction<'_>,
+        enrolled: &Enrolled<'_>,
+        identity: Fingerprint,
+    ) -> Result<(), RegistryError> {
+        let device = enrolled.statement.device;
+        let unwrap = fingerprint(&enrolled.statement.unwrap_key);
+        let holder = transaction
+            .query_row(
+                "SELECT device FROM devices
+                 WHERE (identity = :identity OR unwrap = :unwrap) AND device <> :device
+                 UNION ALL SELECT device FROM former_keys
+                 WHERE identity = :identity OR unwrap = :unwrap",
+                named_params! {
+                    ":identity": identity.to_string(),
+                    ":unwrap": unwrap.to_string(),
+                    ":device": device.to_string(),
+                },
+                |row| names::device(row, "device"),
+            )
+            .optional();
+        if let Some(holder) = self.done(holder)? {
+            return Err(RegistryError::KeyTaken { device, holder });
+        }
+        let Some(serial) = enrolled.serial else {
+            return Ok(());
+        };
+        let holder = transaction
+            .query_row(
+                "SELECT device FROM devices WHERE serial = ?1 AND device <> ?2",
+                (serial, device.to_string()),
+                |row| names::device(row, "device"),
+            )
+            .optional();
+        match self.done(holder)? {
+            Some(holder) => Err(RegistryError::SerialTaken {
+                serial: serial.to_owned(),
+                holder,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves a device forward by a receipt or a status that it has signed: nothing else moves one. An older receipt than the newest
+    /// known changes only what is known of its order.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`], [`RegistryError::NotItsReceipt`], and those of the database.
+    pub fn moved(&self, device: DeviceId, signed: &SignedReceipt) -> Result<Moved, RegistryError> {
+        self.change(|transaction| {
+            let record = self
+                .found(transaction, device)?
+                .ok_or(RegistryError::UnknownDevice { device })?;
+            if record.released.is_some() {
+                return Err(RegistryError::Released { device });
+            }
+            let said = Signed::read(signed, device, &record.identity_key)?;
+            let newest = said.counter >= record.counter;
+            if newest {
+                let changed = transaction.execute(
+                    "UPDATE devices SET state = :state, counter = :counter, latest = :latest,
+                     latest_signature = :signature, updated_at = :now WHERE device = :device",
+                    named_params! {
+                        ":state": said.state.name(),
+                        ":counter": said.counter,
+                        ":latest": signed.bytes,
+                        ":signature": signed.signature.to_bytes(),
+                        ":now": now()?,
+                        ":device": device.to_string(),
+                    },
+                );
+                self.done(changed)?;
+            }
+            let applied = said.outcome == Some(Outcome::Applied);
+            if newest && applied && said.kind == Some(Kind::Enroll) {
+                let statement =
+                    stated(signed, device).map_err(|_| RegistryError::NotItsReceipt {
+                        device,
+                        reason: "its statement does not verify",
+                    })?;
+                if fingerprint(&statement.unwrap_key) != record.unwrap {
+                    return Err(RegistryError::NotItsReceipt {
+                        device,
+                        reason: "it states another unwrap key than was pinned",
+                    });
+                }
+                self.restate(transaction, &statement, None)?;
+            }
+            self.answered(transaction, &record, &said.order, said.outcome)?;
+            if applied && said.kind == Some(Kind::Wipe) {
+                self.all_removed(transaction, record.identity)?;
+            }
+            Ok(Moved {
+                order: said.order,
+                outcome: said.outcome,
+                newest,
+            })
+        })
+    }
+
+    /// Keeps the certificate that was issued for a device's identity key, X.509 in DER. It is the caller's to have checked it.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownDevice`], and those of the database.
+    pub fn certified(&self, device: DeviceId, certificate: &[u8]) -> Result<(), RegistryError> {
+        self.change(|transaction| {
+            let changed = transaction.execute(
+                "UPDATE devices SET certificate = ?1, updated_at = ?2 WHERE device = ?3",
+                (certificate, now()?, device.to_string()),
+            );
+            match self.done(changed)? {
+                0 => Err(RegistryError::UnknownDevice { device }),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// Lets go of a device, for example after it was wiped: its old keys count no more, and it may be enrolled with new ones. Orders
+    /// on their way to it have failed.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`], and those of the database.
+    pub fn release(&self, device: DeviceId, reason: &str) -> Result<(), RegistryError> {
+        self.change(|transaction| {
+            let record = self
+                .found(transaction, device)?
+                .ok_or(RegistryError::UnknownDevice { device })?;
+            if record.released.is_some() {
+                return Err(RegistryError::Released { device });
+            }
+            let now = now()?;
+            let changed = transaction.execute(
+                "UPDATE devices SET released_at = ?1, release_reason = ?2, updated_at = ?1
+                 WHERE device = ?3",
+                (&now, reason, device.to_string()),
+            );
+            self.done(changed)?;
+            self.given_up(transaction, record.identity)
+        })
+    }
+
+    fn insert(
+        &self,
+        transaction: &Transaction<'_>,
+        enrolled: &Enrolled<'_>,
+    ) -> Result<(), RegistryError> {
+        self.write(
+            transaction,
+            "INSERT INTO devices (device, identity, identity_key, unwrap, unwrap_key, suites, board, firmware, flavour, rng, root_key,
+                authority, epoch, state, counter, serial, statement, statement_signature, latest, latest_signature,
+                policy, reason, enrolled_at, updated_at)
+             VALUES (:device, :identity, :identity_key, :unwrap, :unwrap_key, :suites, :board, :firmware, :flavour, :rng, :root_key,
+                :authority, :epoch, :state, :counter, :serial, :statement, :signature, :statement, :signature,
+                :policy, :reason, :now, :now)",
+            enrolled,
+        )
+    }
+
+    /// The record of a released device, written anew.
+    fn replace(
+        &self,
+        transaction: &Transaction<'_>,
+        enrolled: &Enrolled<'_>,
+    ) -> Result<(), RegistryError> {
+        self.write(
+            transaction,
+            "UPDATE devices SET identity = :identity, identity_key = :identity_key, unwrap = :unwrap, unwrap_key = :unwrap_key,
+                suites = :suites, board = :board, firmware = :firmware, flavour = :flavour, rng = :rng, root_key = :root_key,
+                authority = :authority, epoch = :epoch, state = :state, counter = :counter, serial = coalesce(:serial, serial),
+                statement = :statement, statement_signature = :signature, latest = :statement, latest_signature = :signature,
+                certificate = CASE WHEN identity = :identity THEN certificate END,
+                policy = :policy, reason = :reason, enrolled_at = :now, updated_at = :now,
+                released_at = NULL, release_reason = NULL
+             WHERE device = :device",
+            enrolled,
+        )
+    }
+
+    fn write(
+        &self,
+        transaction: &Transaction<'_>,
+        sql: &str,
+        enrolled: &Enrolled<'_>,
+    ) -> Result<(), RegistryError> {
+        let &Enrolled {
+            statement,
+            trust,
+            serial,
+        } = enrolled;
+        let changed = transaction.execute(
+            sql,
+            named_params! {
+                ":device": statement.device.to_string(),
+                ":identity": fingerprint(&statement.identity_key).to_string(),
+                ":identity_key": statement.identity_key,
+                ":unwrap": fingerprint(&statement.unwrap_key).to_string(),
+                ":unwrap_key": statement.unwrap_key,
+                ":suites": suites(statement),
+                ":board": statement.board,
+                ":firmware": statement.firmware,
+                ":flavour": statement.flavour.name(),
+                ":rng": statement.rng.name(),
+                ":root_key": statement.root_key.name(),
+                ":authority": statement.authority.to_string(),
+                ":epoch": statement.epoch,
+                ":state": statement.standing.state.name(),
+                ":counter": statement.standing.counter,
+                ":serial": serial,
+                ":statement": statement.receipt.bytes,
+                ":signature": statement.receipt.signature.to_bytes(),
+                ":policy": trust.policy,
+                ":reason": trust.reason,
+                ":now": now()?,
+            },
+        );
+        self.done(changed).map(|_| ())
+    }
+
+    /// The newest statement of a device with the same keys.
+    fn restate(
+        &self,
+        transaction: &Transaction<'_>,
+        statement: &Statement,
+        serial: Option<&str>,
+    ) -> Result<(), RegistryError> {
+        let changed = transaction.execute(
+            "UPDATE devices SET suites = :suites, board = :board, firmware = :firmware, flavour = :flavour, rng = :rng,
+                root_key = :root_key, authority = :authority, epoch = :epoch, state = :state, counter = :counter,
+                serial = coalesce(:serial, serial), statement = :statement, statement_signature = :signature,
+                latest = :statement, latest_signature = :signature, updated_at = :now
+             WHERE device = :device",
+            named_params! {
+                ":device": statement.device.to_string(),
+                ":suites": suites(statement),
+                ":board": statement.board,
+                ":firmware": statement.firmware,
+                ":flavour": statement.flavour.name(),
+                ":rng": statement.rng.name(),
+                ":root_key": statement.root_key.name(),
+                ":authority": statement.authority.to_string(),
+                ":epoch": statement.epoch,
+                ":state": statement.standing.state.name(),
+                ":counter": statement.standing.counter,
+                ":serial": serial,
+                ":statement": statement.receipt.bytes,
+                ":signature": statement.receipt.signature.to_bytes(),
+                ":now": now()?,
+            },
+        );
+        self.done(changed).map(|_| ())
+    }
+
+    /// Puts the keys of a released device aside.
+    fn retire(&self, transaction: &Transaction<'_>, device: DeviceId) -> Result<(), RegistryError> {
+        let changed = transaction.execute(
+            "INSERT INTO former_keys (identity, device, unwrap, identity_key, statement, statement_signature, policy, reason,
+                enrolled_at, released_at, release_reason)
+             SELECT identity, device, unwrap, identity_key, statement, statement_signature, policy, reason,
+                enrolled_at, released_at, release_reason FROM devices WHERE device = ?1",
+            [device.to_string()],
+        );
+        self.done(changed).map(|_| ())
+    }
+}
+
+fn suites(statement: &Statement) -> String {
+    let names: Vec<_> = statement.suites.iter().map(|suite| suite.name()).collect();
+    names.join(",")
+}

@@ -1,0 +1,239 @@
+//! What can be wrong with a registry, and with what is to be written into it.
+
+use std::path::PathBuf;
+
+use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
+
+use crate::error::Exit;
+
+/// Why the registry did not do what was asked. Whatever it was, nothing of it was written.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// There is no such file.
+    #[error("there is no registry {}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is something else.
+    #[error("{} is no keyferry registry", path.display())]
+    NotARegistry {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer program has written it.
+    #[error(
+        "the registry {} has schema version {found}; this program knows versions up to {known}",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest that is known here.
+        known: i64,
+    },
+    /// The database is damaged.
+    #[error("the registry {} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// Others have kept it busy for too long.
+    #[error("the registry {} was busy for {seconds} s", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// How long was waited, in seconds.
+        seconds: u64,
+    },
+    /// The database failed in another way.
+    #[error("the registry {} failed: {source}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: rusqlite::Error,
+    },
+    /// A record does not hold together: what was signed says something else than what stands beside it.
+    #[error("the registry's record of device {device} cannot be believed: {reason}")]
+    Inconsistent {
+        /// The device.
+        device: DeviceId,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// No such device.
+    #[error("device {device} is not in the registry")]
+    UnknownDevice {
+        /// The device.
+        device: DeviceId,
+    },
+    /// The device was released: nothing may be made for its old keys.
+    #[error("device {device} was released from the registry")]
+    Released {
+        /// The device.
+        device: DeviceId,
+    },
+    /// The id was enrolled with other keys.
+    #[error("device {device} is in the registry with identity key {expected}, not {found}")]
+    OtherKeys {
+        /// The device.
+        device: DeviceId,
+        /// As pinned.
+        expected: Fingerprint,
+        /// What was to be written.
+        found: Fingerprint,
+    },
+    /// The identity key was enrolled under another id, or once before.
+    #[error("device {device} shows a key that the registry has of device {holder}")]
+    KeyTaken {
+        /// The device.
+        device: DeviceId,
+        /// Whose key it is.
+        holder: DeviceId,
+    },
+    /// Another device has that serial number.
+    #[error("serial number '{serial}' is device {holder}'s already")]
+    SerialTaken {
+        /// The serial number.
+        serial: String,
+        /// Whose it is.
+        holder: DeviceId,
+    },
+    /// A receipt that is not this device's.
+    #[error("the receipt is not one of device {device}: {reason}")]
+    NotItsReceipt {
+        /// The device.
+        device: DeviceId,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A statement older than one that is known.
+    #[error(
+        "the statement of device {device} is older than what the registry knows (counter {found}, known {known})"
+    )]
+    Older {
+        /// The device.
+        device: DeviceId,
+        /// The highest counter that a receipt has shown.
+        known: u32,
+        /// That of the statement.
+        found: u32,
+    },
+    /// An order that is not for this device.
+    #[error("the order cannot be kept: {reason}")]
+    NotItsOrder {
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// No such order.
+    #[error("order {order} is not in the registry")]
+    UnknownOrder {
+        /// Its digest.
+        order: Digest,
+    },
+    /// Another detached order with this counter may still be applied.
+    #[error("another order with counter {counter} is on its way to device {device}")]
+    CounterTaken {
+        /// The device.
+        device: DeviceId,
+        /// The counter.
+        counter: u32,
+    },
+    /// A key of this version is in the slot.
+    #[error("slot {slot} of device {device} holds a key of version {version} or higher")]
+    SlotHeld {
+        /// The device.
+        device: DeviceId,
+        /// The slot.
+        slot: u16,
+        /// The version.
+        version: u32,
+    },
+    /// Nothing of that version was ever ordered for the slot.
+    #[error("slot {slot} of device {device} has no key of version {version} in the registry")]
+    UnknownSlot {
+        /// The device.
+        device: DeviceId,
+        /// The slot.
+        slot: u16,
+        /// The version.
+        version: u32,
+    },
+    /// The system's clock is before 1970 or after 9999.
+    #[error("the system's clock shows no time that can be written down")]
+    Clock,
+}
+
+impl RegistryError {
+    /// The exit code for it.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Missing { .. }
+            | Self::NotARegistry { .. }
+            | Self::Newer { .. }
+            | Self::UnknownDevice { .. }
+            | Self::UnknownOrder { .. }
+            | Self::UnknownSlot { .. }
+            | Self::SerialTaken { .. } => Exit::Usage,
+            Self::Damaged { .. }
+            | Self::Busy { .. }
+            | Self::Database { .. }
+            | Self::CounterTaken { .. }
+            | Self::SlotHeld { .. }
+            | Self::Clock => Exit::JobFailed,
+            Self::Inconsistent { .. }
+            | Self::Released { .. }
+            | Self::OtherKeys { .. }
+            | Self::KeyTaken { .. }
+            | Self::NotItsReceipt { .. }
+            | Self::NotItsOrder { .. }
+            | Self::Older { .. } => Exit::Policy,
+        }
+    }
+
+    /// The next move, for a person.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Missing { .. } => {
+                "check the name; `keyferry device enroll --registry FILE` begins one"
+            }
+            Self::NotARegistry { .. } => "check the name after --registry",
+            Self::Newer { .. } => "update this program",
+            Self::Damaged { .. } => {
+                "put the file aside and take the last backup; receipts in the audit log tell what is newer"
+            }
+            Self::Busy { .. } => "see which other program has it open, then run the command again",
+            Self::Database { .. } => "check the disk and the rights to the file and its folder",
+            Self::Inconsistent { .. } => {
+                "somebody has changed the registry by other means: take the last backup"
+            }
+            Self::UnknownDevice { .. } => {
+                "see `keyferry registry list`; the id has 32 hexadecimal digits"
+            }
+            Self::Released { .. } => "enrol it again first",
+            Self::OtherKeys { device, .. } => {
+                return Some(format!(
+                    "take the device off the line; if it is the same one and was wiped on purpose, run `keyferry registry release {device}` first"
+                ));
+            }
+            Self::KeyTaken { .. } | Self::NotItsReceipt { .. } | Self::Older { .. } => {
+                "take the device off the line: it is not what it claims to be"
+            }
+            Self::SerialTaken { .. } => "check the serial number on the label",
+            Self::NotItsOrder { .. } => "make a new order for the device",
+            Self::UnknownOrder { .. } => "name the registry that the order was made with",
+            Self::CounterTaken { .. } => "run the command again",
+            Self::SlotHeld { .. } => "raise the key version to replace the key",
+            Self::UnknownSlot { .. } => "see `keyferry registry show`",
+            Self::Clock => "set the clock",
+        };
+        Some(hint.to_owned())
+    }
+}

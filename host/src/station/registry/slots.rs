@@ -1,0 +1,279 @@
+//! Slots: which key went where, by name, and whether it was proved.
+
+use keyferry_protocol::attributes::{Attributes, KeyKind, key_type as psa};
+use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
+use keyferry_protocol::order::Entry;
+use keyferry_protocol::proof::Proof;
+use rusqlite::{OptionalExtension, Row, Transaction, named_params};
+
+use super::{DeviceRecord, Registry, RegistryError, names, now};
+
+/// What is known of a key in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotState {
+    /// It was ordered; its proof has not been verified.
+    Pending,
+    /// Its proof was verified.
+    Proved,
+    /// It was refused, or its proof was wrong, or its order was given up.
+    Failed,
+    /// It was removed, or replaced by a higher version.
+    Removed,
+}
+
+impl SlotState {
+    const ALL: [Self; 4] = [Self::Pending, Self::Proved, Self::Failed, Self::Removed];
+
+    /// The name used in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Proved => "proved",
+            Self::Failed => "failed",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// A key of a slot in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotRecord {
+    /// The slot.
+    pub slot: u16,
+    /// The key's version.
+    pub version: u32,
+    /// The slot's label.
+    pub label: String,
+    /// The key's type, in words.
+    pub key_type: String,
+    /// What the key is and may do.
+    pub attributes: Attributes,
+    /// The kind of proof that was ordered.
+    pub proof: Proof,
+    /// What is known of it.
+    pub state: SlotState,
+    /// The order that brought it.
+    pub order: Digest,
+    /// When this was last changed, RFC 3339.
+    pub updated_at: String,
+}
+
+impl SlotRecord {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            slot: row.get("slot")?,
+            version: row.get("version")?,
+            label: row.get("label")?,
+            key_type: row.get("key_type")?,
+            attributes: Attributes {
+                key_type: row.get("psa_type")?,
+                bits: row.get("bits")?,
+                usage: row.get("usage")?,
+                algorithm: row.get("algorithm")?,
+                lifetime: row.get("lifetime")?,
+            },
+            proof: names::proof(row, "proof")?,
+            state: names::named(row, "state", &SlotState::ALL, SlotState::name)?,
+            order: names::digest(row, "order_digest")?,
+            updated_at: row.get("updated_at")?,
+        })
+    }
+}
+
+/// The name of a key's type, as on command lines.
+#[must_use]
+pub fn key_type(attributes: &Attributes) -> String {
+    match attributes.kind() {
+        Ok(KeyKind::Aes(length)) => format!("aes-{}", length * 8),
+        Ok(KeyKind::Secret(length)) => {
+            let name = if attributes.key_type == psa::HMAC {
+                "hmac"
+            } else {
+                "secret"
+            };
+            format!("{name}-{}", length * 8)
+        }
+        Ok(KeyKind::P256) => "p-256".to_owned(),
+        Ok(KeyKind::Rsa(length)) => format!("rsa-{}", length * 8),
+        Err(_) => format!("PSA {:#06x}, {} bits", attributes.key_type, attributes.bits),
+    }
+}
+
+impl Registry {
+    /// The keys of a device with its present keys: every version that was ordered for each slot, the oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn slots(&self, device: DeviceId) -> Result<Vec<SlotRecord>, RegistryError> {
+        let read = || {
+            let mut query = self.connection.prepare_cached(
+                "SELECT slots.* FROM slots JOIN devices USING (device, identity)
+                 WHERE device = ?1 ORDER BY slot, version",
+            )?;
+            let rows = query.query_map([device.to_string()], SlotRecord::read)?;
+            rows.collect()
+        };
+        self.done(read())
+    }
+
+    /// Notes that the proofs of these slots and versions were verified, all or none. Lower versions in those slots are gone.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownDevice`], [`RegistryError::UnknownSlot`], and those of the database.
+    pub fn slots_proved(
+        &self,
+        device: DeviceId,
+        slots: &[(u16, u32)],
+    ) -> Result<(), RegistryError> {
+        self.set(device, slots, SlotState::Proved, |transaction, identity, (slot, version)| {
+            let changed = transaction.execute(
+                "UPDATE slots SET state = 'removed', updated_at = ?1
+                 WHERE identity = ?2 AND slot = ?3 AND version < ?4 AND state IN ('pending', 'proved')",
+                (now()?, identity.to_string(), slot, version),
+            );
+            self.done(changed).map(|_| ())
+        })
+    }
+
+    /// Notes that these slots and versions do not hold the keys that they should, all or none.
+    ///
+    /// # Errors
+    /// As [`Registry::slots_proved`].
+    pub fn slots_failed(
+        &self,
+        device: DeviceId,
+        slots: &[(u16, u32)],
+    ) -> Result<(), RegistryError> {
+        self.set(device, slots, SlotState::Failed, |_, _, _| Ok(()))
+    }
+
+    fn set(
+        &self,
+        device: DeviceId,
+        slots: &[(u16, u32)],
+        state: SlotState,
+        then: impl Fn(&Transaction<'_>, Fingerprint, (u16, u32)) -> Result<(), RegistryError>,
+    ) -> Result<(), RegistryError> {
+        self.change(|transaction| {
+            let record = self
+                .find(device)?
+                .ok_or(RegistryError::UnknownDevice { device })?;
+            for &(slot, version) in slots {
+                // What was removed is not there to be proved.
+                let changed = transaction.execute(
+                    "UPDATE slots SET state = ?1, updated_at = ?2
+                     WHERE identity = ?3 AND slot = ?4 AND version = ?5 AND state <> 'removed'",
+                    (
+                        state.name(),
+                        now()?,
+                        record.identity.to_string(),
+                        slot,
+                        version,
+                    ),
+                );
+                if self.done(changed)? == 0 {
+                    return Err(RegistryError::UnknownSlot {
+                        device,
+                        slot,
+                        version,
+                    });
+                }
+                then(transaction, record.identity, (slot, version))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A key of an `Inject` that was made.
+    pub(super) fn slot_ordered(
+        &self,
+        transaction: &Transaction<'_>,
+        record: &DeviceRecord,
+        entry: &Entry,
+        order: &Digest,
+    ) -> Result<(), RegistryError> {
+        let held = transaction
+            .query_row(
+                "SELECT max(version) FROM slots
+                 WHERE identity = ?1 AND slot = ?2 AND state IN ('proved', 'removed')",
+                (record.identity.to_string(), entry.slot),
+                |row| row.get::<_, Option<u32>>(0),
+            )
+            .optional();
+        // The device would refuse it too: versions only rise.
+        if let Some(version) = self.done(held)?.flatten()
+            && version >= entry.version
+        {
+            return Err(RegistryError::SlotHeld {
+                device: record.device,
+                slot: entry.slot,
+                version,
+            });
+        }
+        let Attributes {
+            key_type: psa_type,
+            bits,
+            usage,
+            algorithm,
+            lifetime,
+        } = entry.attributes;
+        // One that failed, or whose order was lost, may be ordered again.
+        let changed = transaction.execute(
+            "INSERT INTO slots (device, identity, slot, version, label, key_type, psa_type, bits, usage, algorithm, lifetime,
+                proof, state, order_digest, updated_at)
+             VALUES (:device, :identity, :slot, :version, :label, :key_type, :psa_type, :bits, :usage, :algorithm, :lifetime,
+                :proof, 'pending', :order, :now)
+             ON CONFLICT (identity, slot, version) DO UPDATE SET label = excluded.label, key_type = excluded.key_type,
+                psa_type = excluded.psa_type, bits = excluded.bits, usage = excluded.usage, algorithm = excluded.algorithm,
+                lifetime = excluded.lifetime, proof = excluded.proof, state = excluded.state,
+                order_digest = excluded.order_digest, updated_at = excluded.updated_at",
+            named_params! {
+                ":device": record.device.to_string(),
+                ":identity": record.identity.to_string(),
+                ":slot": entry.slot,
+                ":version": entry.version,
+                ":label": entry.label.as_str(),
+                ":key_type": key_type(&entry.attributes),
+                ":psa_type": psa_type,
+                ":bits": bits,
+                ":usage": usage,
+                ":algorithm": algorithm,
+                ":lifetime": lifetime,
+                ":proof": entry.proof.name(),
+                ":order": order.to_string(),
+                ":now": now()?,
+            },
+        );
+        self.done(changed).map(|_| ())
+    }
+
+    /// A slot that an applied `Remove` has emptied.
+    pub(super) fn slot_removed(
+        &self,
+        transaction: &Transaction<'_>,
+        identity: Fingerprint,
+        slot: &str,
+    ) -> Result<(), RegistryError> {
+        let changed = transaction.execute(
+            "UPDATE slots SET state = 'removed', updated_at = ?1
+             WHERE identity = ?2 AND slot = CAST(?3 AS INTEGER) AND state IN ('pending', 'proved')",
+            (now()?, identity.to_string(), slot),
+        );
+        self.done(changed).map(|_| ())
+    }
+
+    /// What an applied `Wipe` leaves.
+    pub(super) fn all_removed(
+        &self,
+        transaction: &Transaction<'_>,
+        identity: Fingerprint,
+    ) -> Result<(), RegistryError> {
+        let changed = transaction.execute(
+            "UPDATE slots SET state = 'removed', updated_at = ?1 WHERE identity = ?2 AND state <> 'failed'",
+            (now()?, identity.to_string()),
+        );
+        self.done(changed)?;
+        self.given_up(transaction, identity)
+    }
+}
