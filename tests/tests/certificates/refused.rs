@@ -102,7 +102,7 @@ fn damage_of_any_kind_is_refused_and_ends() {
     let certificate = ca.issue(2);
     let mut rng = ChaCha20Rng::seed_from_u64(0x1de5);
     let mut below = |limit: usize| rng.next_u64() as usize % limit;
-    for round in 0..20_000 {
+    for round in 0..4_000 {
         let mut altered = certificate.clone();
         for _ in 0..=below(3) {
             let (from, length) = (below(altered.len()), below(40));
