@@ -1,12 +1,13 @@
 //! The registry believes what was signed, keeps what must be unique unique, and can say later what a device is.
 
-use keyferry::device::verify::{SignedReceipt, Statement, fingerprint};
+use keyferry::device::flow::Authority as _;
+use keyferry::device::verify::{SignedReceipt, Statement};
 use keyferry::station::policy::{History, Known, Pin, Trust};
 use keyferry::station::registry::{
     Enrolled, Filter, OrderState, PAGE, Recorded, Registry, RegistryError, SlotState,
 };
 use keyferry_protocol::attributes::Attributes;
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Signature};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
 use keyferry_protocol::order::{
     self, Address, BlobRef, Body, Entry, Freshness, Header, Inject, Kind, Remove,
 };
@@ -14,8 +15,8 @@ use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{
     FORMAT, Outcome, Refusal, STATUS_TAG, State, Status as SignedStatus,
 };
-use keyferry_protocol::suite::Suite;
-use keyferry_tests::software::{aes_key, hmac_key};
+use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
+use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key};
 
 use crate::{Book, Device};
 
@@ -562,26 +563,59 @@ fn an_applied_wipe_empties_the_slots() {
 }
 
 #[test]
-fn a_new_statement_of_the_same_keys_is_kept() {
+fn a_new_statement_is_kept_once_a_policy_has_accepted_it() {
     let book = Book::new();
     let mut device = Device::new(1);
     book.enrol(&device).unwrap();
     (device.counter, device.epoch) = (2, 1);
     device.suites = vec![Suite::EcdhP256Null];
-    book.registry.moved(device.id, &device.enrolment()).unwrap();
-    let found = book.registry.find(device.id).unwrap().unwrap();
-    assert_eq!(found.suites, "ecdh-p256-null");
-    assert_eq!(found.statement().unwrap().epoch, 1);
+    let moved = book.registry.moved(device.id, &device.enrolment()).unwrap();
+    assert_eq!((moved.outcome, moved.newest), (None, false));
+    let found = || book.registry.find(device.id).unwrap().unwrap();
+    assert_eq!(
+        (found().counter, found().epoch),
+        (1, 0),
+        "nobody has accepted it"
+    );
+    // Nor that of a stranger, which a policy is still to refuse; it is no failure of the registry.
+    let mut double = device.clone();
+    double.keys = (50, 51);
+    assert!(book.registry.moved(device.id, &double.enrolment()).is_ok());
+    assert_eq!(found().identity, device.fingerprint());
+
+    assert_eq!(book.enrol(&device).unwrap(), Recorded::Again);
+    assert_eq!(found().suites, "ecdh-p256-null");
+    assert_eq!(found().statement().unwrap().epoch, 1);
     // Not with another unwrap key, though the identity key has signed it.
-    (device.counter, device.keys.1) = (3, 70);
-    let result = book.registry.moved(device.id, &device.enrolment());
+    let mut changed = device.clone();
+    (changed.counter, changed.keys.1) = (3, 70);
+    let result = book.enrol(&changed);
     assert!(
-        matches!(result, Err(RegistryError::NotItsReceipt { .. })),
+        matches!(result, Err(RegistryError::OtherKeys { .. })),
         "{result:?}"
     );
-    let found = book.registry.find(device.id).unwrap().unwrap();
-    assert_eq!(found.counter, 2, "nothing of it was written");
-    assert_ne!(found.unwrap, fingerprint(&device.statement().unwrap_key));
+    assert_eq!(found().counter, 2, "nothing of it was written");
+}
+
+#[test]
+fn an_enroll_order_is_not_kept() {
+    let book = Book::new();
+    let device = Device::new(1);
+    let authority = SoftAuthority::new(0);
+    let fresh = Freshness::Challenge(Challenge([8; 32]));
+    let blank = Address {
+        device: device.id,
+        identity: Fingerprint::ZERO,
+        unwrap: Fingerprint::ZERO,
+    };
+    let body = Body::Enroll(order::Enroll {
+        authority: authority.public_key(),
+        nonce: Challenge([7; 32]),
+        unwrap: UnwrapAlgorithm::P256,
+    });
+    let bytes = encoded(Header::new(Kind::Enroll, blank, fresh, 1), &body);
+    let digest = book.registry.order_made(&bytes).unwrap();
+    assert_eq!(book.registry.order(&digest).unwrap(), None);
 }
 
 #[test]

@@ -2,12 +2,12 @@
 
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 use keyferry_protocol::order::Kind;
-use keyferry_protocol::receipt::Outcome;
+use keyferry_protocol::receipt::{self, Outcome};
 use rusqlite::{OptionalExtension, Transaction, named_params};
 
 use super::signed::Signed;
 use super::{Registry, RegistryError, names, now};
-use crate::device::verify::{SignedReceipt, Statement, fingerprint, stated};
+use crate::device::verify::{SignedReceipt, Statement, fingerprint};
 use crate::station::policy::Trust;
 
 /// A device that was enrolled, to be written down before anything is wrapped for it.
@@ -37,7 +37,7 @@ pub enum Recorded {
 pub struct Moved {
     /// The order that it answers.
     pub order: Digest,
-    /// What became of it; `None` if a status does not say.
+    /// What became of it; `None` if that is not said, or not looked at.
     pub outcome: Option<Outcome>,
     /// Whether it tells where the device stands now: no receipt with a higher counter is known.
     pub newest: bool,
@@ -133,11 +133,21 @@ impl Registry {
     }
 
     /// Moves a device forward by a receipt or a status that it has signed: nothing else moves one. An older receipt than the newest
-    /// known changes only what is known of its order.
+    /// known changes only what is known of its order. The receipt of an `Enroll` moves nothing: a policy looks at the statement in it
+    /// before [`Registry::enrolled`] does.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`], [`RegistryError::NotItsReceipt`], and those of the database.
     pub fn moved(&self, device: DeviceId, signed: &SignedReceipt) -> Result<Moved, RegistryError> {
+        if let Ok((header, _)) = receipt::decode(&signed.bytes)
+            && header.kind == Kind::Enroll
+        {
+            return Ok(Moved {
+                order: header.order,
+                outcome: None,
+                newest: false,
+            });
+        }
         self.change(|transaction| {
             let record = self
                 .found(transaction, device)?
@@ -163,20 +173,6 @@ impl Registry {
                 self.done(changed)?;
             }
             let applied = said.outcome == Some(Outcome::Applied);
-            if newest && applied && said.kind == Some(Kind::Enroll) {
-                let statement =
-                    stated(signed, device).map_err(|_| RegistryError::NotItsReceipt {
-                        device,
-                        reason: "its statement does not verify",
-                    })?;
-                if fingerprint(&statement.unwrap_key) != record.unwrap {
-                    return Err(RegistryError::NotItsReceipt {
-                        device,
-                        reason: "it states another unwrap key than was pinned",
-                    });
-                }
-                self.restate(transaction, &statement, None)?;
-            }
             self.answered(transaction, &record, &said.order, said.outcome)?;
             if applied && said.kind == Some(Kind::Wipe) {
                 self.all_removed(transaction, record.identity)?;

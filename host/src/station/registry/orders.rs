@@ -77,7 +77,7 @@ impl OrderRecord {
 
 impl Registry {
     /// Writes an order down, before it leaves: `bytes` are those that were signed. The keys of an `Inject` are pending from now on. One
-    /// that is there already stays as it is.
+    /// that is there already stays as it is. An `Enroll` is not kept here: what it brings is a statement, and a policy comes first.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`]; [`RegistryError::NotItsOrder`] if the bytes are no order, or for
@@ -87,6 +87,9 @@ impl Registry {
             reason: "it does not decode",
         })?;
         let order = digest(bytes);
+        if header.kind == Kind::Enroll {
+            return Ok(order);
+        }
         self.change(|transaction| {
             if self.order(&order)?.is_some() {
                 return Ok(order);
@@ -239,7 +242,7 @@ impl Registry {
     /// Those of the database.
     pub fn orders(&self, device: DeviceId) -> Result<Vec<OrderRecord>, RegistryError> {
         let read = || {
-            let mut query = self.connection.prepare_cached(
+            let mut query = self.connection.prepare(
                 "SELECT orders.* FROM orders JOIN devices USING (device, identity)
                  WHERE device = ?1 ORDER BY orders.counter, orders.made_at",
             )?;

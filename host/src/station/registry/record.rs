@@ -184,7 +184,7 @@ impl Registry {
         after: Option<DeviceId>,
     ) -> Result<Vec<DeviceRecord>, RegistryError> {
         let read = || {
-            let mut query = self.connection.prepare_cached(
+            let mut query = self.connection.prepare(
                 "SELECT * FROM devices
                  WHERE device > :after
                    AND (:state IS NULL OR state = :state)

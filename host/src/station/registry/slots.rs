@@ -107,7 +107,7 @@ impl Registry {
     /// Those of the database.
     pub fn slots(&self, device: DeviceId) -> Result<Vec<SlotRecord>, RegistryError> {
         let read = || {
-            let mut query = self.connection.prepare_cached(
+            let mut query = self.connection.prepare(
                 "SELECT slots.* FROM slots JOIN devices USING (device, identity)
                  WHERE device = ?1 ORDER BY slot, version",
             )?;
