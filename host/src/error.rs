@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
 
+use crate::audit::AuditError;
 use crate::certificate::CertificateError;
 use crate::device::DeviceError;
 use crate::emulate::EmulateError;
@@ -154,6 +155,9 @@ pub enum Failure {
     /// A document of an export.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// An audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// There is no PIN.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -241,6 +245,7 @@ impl Failure {
             Self::Policy(error) => error.exit(),
             Self::Registry(error) => error.exit(),
             Self::NotForPolicy { .. } => Exit::Usage,
+            Self::Audit(error) => error.exit(),
             Self::NoCommonSuite { .. } | Self::Job(JobError::NoCommonSuite { .. }) => Exit::Hsm,
             Self::Job(JobError::Device(_))
             | Self::Device(_)
@@ -312,6 +317,7 @@ impl Failure {
                 "write ID or ID=FILE, the id as 32 hexadecimal digits (see `keyferry device info`), each device once".into(),
             ),
             Self::Export(error) => error.hint(),
+            Self::Audit(error) => error.hint(),
             Self::Pin(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::PublicKeyFile { reason, .. } => reason.hint(),

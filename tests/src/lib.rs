@@ -1,6 +1,7 @@
 //! What keyferry's tests share: a whole device on the desk with the station's end of the line, and software stand-ins for
 //! a token. The real parts stand beside: tokens in SoftHSM, NSS and kryoptic, boards in QEMU.
 
+pub mod audited;
 pub mod board;
 pub mod command;
 pub mod derivation;

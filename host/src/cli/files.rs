@@ -34,6 +34,20 @@ pub(super) fn read_short(path: &Path, limit: usize) -> Result<Vec<u8>, Failure> 
 /// # Errors
 /// [`Failure::OutputExists`], [`Failure::Write`].
 pub fn write_new(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
+    write_new_with(path, force, |file| {
+        file.write_all(bytes).map_err(Into::into)
+    })
+}
+
+/// As [`write_new`], of content that comes piece by piece.
+///
+/// # Errors
+/// [`Failure::OutputExists`], [`Failure::Write`]; what `fill` gives.
+pub(super) fn write_new_with<T>(
+    path: &Path,
+    force: bool,
+    fill: impl FnOnce(&mut dyn Write) -> Result<T, Filling>,
+) -> Result<T, Failure> {
     let failed = |source| Failure::Write {
         path: path.into(),
         source,
@@ -43,19 +57,41 @@ pub fn write_new(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> 
         Some(_) | None => Path::new("."),
     };
     let mut file = temporary(folder).map_err(failed)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(failed)?;
+    let filled = fill(&mut file).map_err(|error| match error {
+        Filling::Write(source) => failed(source),
+        Filling::Content(failure) => failure,
+    })?;
+    file.as_file().sync_all().map_err(failed)?;
     if force {
         file.persist(path).map_err(|error| failed(error.error))?;
-        return Ok(());
+        return Ok(filled);
     }
     match file.persist_noclobber(path) {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(filled),
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
             Err(Failure::OutputExists(path.into()))
         }
         Err(error) => Err(failed(error.error)),
+    }
+}
+
+/// Why a file was not filled.
+pub(super) enum Filling {
+    /// It could not be written.
+    Write(std::io::Error),
+    /// There was something wrong with what was to be in it.
+    Content(Failure),
+}
+
+impl From<std::io::Error> for Filling {
+    fn from(error: std::io::Error) -> Self {
+        Self::Write(error)
+    }
+}
+
+impl From<crate::audit::AuditError> for Filling {
+    fn from(error: crate::audit::AuditError) -> Self {
+        Self::Content(error.into())
     }
 }
 

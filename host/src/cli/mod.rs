@@ -3,6 +3,7 @@
 //! With `--json` a command prints one JSON object per line on stdout, the last one with `"ok": true` or `"ok": false`, and
 //! nothing on stderr. Without, people read what happens on stderr, and only what a command is asked for goes to stdout.
 
+mod audit;
 mod ca;
 mod device;
 mod emulate;
@@ -48,6 +49,9 @@ enum Command {
     /// The keys on a token.
     #[command(subcommand)]
     Key(key::Command),
+    /// The audit log of a station.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// One device on one port.
     #[command(subcommand)]
     Device(device::Command),
@@ -73,6 +77,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match parsed.command {
         Command::Hsm(command) => hsm::run(&context, command),
         Command::Key(command) => key::run(&context, command),
+        Command::Audit(command) => audit::run(&context, command),
         Command::Device(command) => device::run(&context, command),
         Command::Ca(command) => ca::run(&context, command),
         Command::Emulate(arguments) => emulate::run(&context, &arguments),
