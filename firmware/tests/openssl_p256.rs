@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::{OpenSsl, drbg, input, open, proof};
+use common::{OpenSsl, drbg, input, key, open, proof};
 use keyferry_firmware::keys::{fingerprint, p256};
-use keyferry_firmware::prove::{ProveFailed, prove};
+use keyferry_firmware::prove::{Asked, ProveFailed, prove};
 use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_kek};
 use keyferry_firmware::wipe::Secret;
 use keyferry_protocol::attributes::KeyKind;
@@ -210,6 +210,8 @@ fn macs_are_what_openssl_computes() {
         ));
         let made = proof(Proof::Cmac, KeyKind::Aes(length), &key[..length]);
         assert_eq!(made, expected);
+        let value = proof(Proof::CheckValue, KeyKind::Aes(length), &key[..length]);
+        assert_eq!(value, expected[..5]);
     }
     for length in [1, 16, 32, 63, 64, 65, 256] {
         let expected = openssl.run(&format!(
@@ -239,14 +241,12 @@ fn proofs_that_do_not_go_with_the_key_are_refused() {
     ];
     let mut out = [0; 512];
     let mut attempt = |proof, kind, secret: &[u8], room: usize| {
-        prove(
+        let asked = Asked {
             proof,
-            kind,
-            secret,
-            &input(),
-            &mut drbg(4),
-            &mut out[..room],
-        )
+            input: &input(),
+            question: &[],
+        };
+        prove(asked, key(kind, 0, secret), &mut drbg(4), &mut out[..room])
     };
     for (proof, fitting) in [
         (Proof::Cmac, KINDS[0]),

@@ -1,4 +1,4 @@
-//! `Inject` and `Prove`: the path of a key from its blob into its slot, and its proof from there.
+//! `Inject`: the path of a key from its blob into its slot. `proving` has what comes after.
 //!
 //! Blobs stream in one at a time. A wrapped KEK costs the one private-key operation; each wrapped key is then opened in
 //! place and written, encrypted, into the store's open transaction. When the last is in, each key is read back from flash
@@ -7,53 +7,67 @@
 //! Whatever is wrong with a blob, all blobs are taken and all keys unwrapped before the one answer `Unwrap` is given.
 
 use heapless::Vec;
-use keyferry_protocol::attributes::KeyKind;
+use keyferry_protocol::MAX_ENTRIES;
 use keyferry_protocol::identity::{Challenge, Digest, p256_spki};
 use keyferry_protocol::message::{Reply, SlotInfo, Task};
-use keyferry_protocol::order::{BlobRole, Entry, Inject, Prove};
-use keyferry_protocol::proof::{Proof, proof_input};
-use keyferry_protocol::receipt::{
-    MAX_HEADER, MAX_RECEIPT, Refusal, SlotReport, State, Writer, slot_report_length,
-};
-use keyferry_protocol::{MAX_ENTRIES, MAX_SLOTS};
+use keyferry_protocol::order::{BlobRole, Entry, Inject, Questions};
+use keyferry_protocol::receipt::{Refusal, State, Writer};
 use sha2::{Digest as _, Sha256};
 
 use super::answer::{slot_item, storage, too_long};
 use super::enroll::MAX_UNWRAP_SECRET;
 use super::memory::Memory;
 use super::orders::Accepted;
+use super::proving::{ProofDue, check_receipt_fits};
 use super::{Device, Job};
 use crate::keys;
 use crate::platform::Platform;
-use crate::prove::prove;
 use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::{Secret, wipe};
 
-/// Longest stored key in bytes, filled up to a multiple of eight, and longer than any proof: RSA-4096's.
-const MAX_KEY: usize = (4_usize + 512).next_multiple_of(8);
-
 /// An `Inject` or a `Prove` under way. A `Prove` has no blobs to take and begins with its proofs.
 pub(super) struct Injecting {
-    order: Accepted,
-    body: Option<Inject>,
+    pub(super) order: Accepted,
+    pub(super) asked: Asked,
     /// Blobs taken.
-    blobs: usize,
-    kek_ready: bool,
+    pub(super) blobs: usize,
+    pub(super) kek_ready: bool,
     /// Some blob did not unwrap; said only at the end.
-    failed: bool,
-    challenge: Challenge,
-    proofs: Vec<ProofDue, MAX_ENTRIES>,
+    pub(super) failed: bool,
+    pub(super) challenge: Challenge,
+    pub(super) proofs: Vec<ProofDue, MAX_ENTRIES>,
     /// Proofs made.
-    proved: usize,
-    writer: Option<Writer>,
-    next: Memory,
+    pub(super) proved: usize,
+    pub(super) writer: Option<Writer>,
+    pub(super) next: Memory,
 }
 
-struct ProofDue {
-    info: SlotInfo,
-    kind: KeyKind,
-    proof: Proof,
+/// What the order says beside its header.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, and no heap to put the larger into"
+)]
+pub(super) enum Asked {
+    Inject(Inject),
+    /// The questions of a `Prove`.
+    Prove(Questions),
+}
+
+impl Asked {
+    pub(super) fn inject(&self) -> Option<&Inject> {
+        match self {
+            Self::Inject(inject) => Some(inject),
+            Self::Prove(_) => None,
+        }
+    }
+
+    pub(super) fn questions(&self) -> &[u8] {
+        match self {
+            Self::Inject(inject) => &inject.questions,
+            Self::Prove(questions) => questions,
+        }
+    }
 }
 
 impl<P: Platform> Device<P> {
@@ -87,7 +101,7 @@ impl<P: Platform> Device<P> {
             };
             changes.push(change).map_err(|_| Refusal::Malformed)?;
         }
-        let mut proofs = Vec::new();
+        let (mut proofs, mut questions) = (Vec::new(), 0);
         for entry in &inject.entries {
             let kind = entry.attributes.kind().map_err(|_| Refusal::Attributes)?;
             if !keys::kind_supported(kind) {
@@ -103,11 +117,7 @@ impl<P: Platform> Device<P> {
                 public: SlotInfo::MAX_LENGTH,
                 secret: keys::secret_length(kind),
             };
-            let due = ProofDue {
-                info,
-                kind,
-                proof: entry.proof,
-            };
+            let due = ProofDue::new(info, kind, entry.proof, &mut questions);
             changes.push(change).map_err(|_| Refusal::Malformed)?;
             proofs.push(due).map_err(|_| Refusal::Malformed)?;
         }
@@ -115,7 +125,7 @@ impl<P: Platform> Device<P> {
         self.begin(changes)?;
         self.job = Job::Inject(Injecting {
             order: *order,
-            body: Some(inject.clone()),
+            asked: Asked::Inject(inject.clone()),
             blobs: 0,
             kek_ready: false,
             failed: false,
@@ -143,41 +153,6 @@ impl<P: Platform> Device<P> {
         } else {
             Err(Refusal::VersionRollback)
         }
-    }
-
-    pub(super) fn begin_prove(&mut self, order: &Accepted, prove: &Prove) -> Result<(), Refusal> {
-        let mut proofs = Vec::new();
-        for request in &prove.slots {
-            if usize::from(request.slot) >= MAX_SLOTS {
-                return Err(Refusal::SlotEmpty);
-            }
-            let info = self.slot_info(request.slot)?.ok_or(Refusal::SlotEmpty)?;
-            let kind = info.attributes.kind().map_err(|_| Refusal::Storage)?;
-            if !request.proof.permitted(kind, &info.attributes) {
-                return Err(Refusal::Attributes);
-            }
-            let due = ProofDue {
-                info,
-                kind,
-                proof: request.proof,
-            };
-            proofs.push(due).map_err(|_| Refusal::Malformed)?;
-        }
-        check_receipt_fits(&proofs)?;
-        self.begin([])?;
-        self.job = Job::Inject(Injecting {
-            order: *order,
-            body: None,
-            blobs: 0,
-            kek_ready: false,
-            failed: false,
-            challenge: prove.challenge,
-            proofs,
-            proved: 0,
-            writer: None,
-            next: self.after(order),
-        });
-        Ok(())
     }
 
     /// Takes a piece of the blob that is due.
@@ -258,7 +233,7 @@ impl<P: Platform> Device<P> {
         injecting.failed |= altered;
         injecting.blobs += 1;
         let done = injecting.blobs as u16;
-        let total = injecting.body.as_ref().map_or(0, Inject::blob_count) as u16;
+        let total = injecting.asked.inject().map_or(0, Inject::blob_count) as u16;
         self.progress(Task::Unwrap, done, total);
         Ok(())
     }
@@ -340,77 +315,11 @@ impl<P: Platform> Device<P> {
         }
         Ok(())
     }
-
-    fn prove_next(&mut self) -> Result<(), Refusal> {
-        let mut writer = self.proof_writer()?;
-        let (Job::Inject(injecting), Some(random)) = (&mut self.job, &mut self.random) else {
-            return Err(Refusal::Entropy);
-        };
-        let due = injecting
-            .proofs
-            .get(injecting.proved)
-            .ok_or(Refusal::Sequence)?;
-        let slot = due.info.slot;
-        let input = proof_input(&injecting.order.digest, slot, &injecting.challenge);
-        let mut secret = Secret::<MAX_KEY>::zeroed();
-        let mut value = [0; MAX_KEY];
-        let mut value_length = 0;
-        if due.proof != Proof::None {
-            // From flash, not from RAM: what is proved is what the slot holds.
-            let read = if injecting.body.is_some() {
-                self.store
-                    .staged_secret(slot_item(slot)?, secret.expose_mut())
-            } else {
-                self.store.secret(slot_item(slot)?, secret.expose_mut())
-            };
-            let key = read.map_err(storage)?.ok_or(Refusal::Storage)?;
-            value_length = prove(due.proof, due.kind, key, &input, random, &mut value)
-                .map_err(|_| Refusal::Attributes)?;
-        }
-        let report = SlotReport {
-            slot,
-            version: due.info.version,
-            attributes: due.info.attributes,
-            proof: due.proof,
-            value: &value[..value_length],
-        };
-        writer.slot(&report, &mut self.receipt).map_err(too_long)?;
-        injecting.writer = Some(writer);
-        injecting.proved += 1;
-        let (done, total) = (injecting.proved as u16, injecting.proofs.len() as u16);
-        self.progress(Task::Prove, done, total);
-        Ok(())
-    }
-
-    /// The receipt so far; begun if it is not.
-    fn proof_writer(&mut self) -> Result<Writer, Refusal> {
-        let Job::Inject(injecting) = &self.job else {
-            return Err(Refusal::Sequence);
-        };
-        if let Some(writer) = injecting.writer {
-            return Ok(writer);
-        }
-        let header = self.receipt_header(&injecting.order, &injecting.next);
-        let mut writer = Writer::new(&header, &mut self.receipt).map_err(too_long)?;
-        writer
-            .slot_count(injecting.proofs.len(), &mut self.receipt)
-            .map_err(too_long)?;
-        Ok(writer)
-    }
-
-    fn conclude_proofs(&mut self) -> Result<(), Refusal> {
-        let writer = self.proof_writer()?;
-        let Job::Inject(injecting) = &self.job else {
-            return Err(Refusal::Sequence);
-        };
-        let next = injecting.next.clone();
-        self.sign_and_conclude(writer.length(), next)
-    }
 }
 
 impl Injecting {
     fn due_blob(&self) -> Option<(BlobRole, keyferry_protocol::order::BlobRef)> {
-        self.body.as_ref()?.blob(self.blobs)
+        self.asked.inject()?.blob(self.blobs)
     }
 }
 
@@ -421,16 +330,4 @@ fn slot_info(entry: &Entry) -> SlotInfo {
         attributes: entry.attributes,
         label: entry.label.clone(),
     }
-}
-
-/// Said before any work is done, not after.
-fn check_receipt_fits(proofs: &[ProofDue]) -> Result<(), Refusal> {
-    let reports: usize = proofs
-        .iter()
-        .map(|due| slot_report_length(due.proof.length(due.kind)))
-        .sum();
-    if MAX_HEADER + 1 + reports > MAX_RECEIPT {
-        return Err(Refusal::TooLong);
-    }
-    Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`Device`] takes bytes and the time and gives back bytes and a deadline; it owns no port and no clock. Long work is
 //! cut into bounded steps that [`Device::work`] does one at a time, so a board can feed its watchdog and the line in
-//! between. `orders` says which orders pass, `enroll`, `inject` and `lifecycle` do what they ask, `answer` signs receipts.
+//! between. `orders` says which orders pass, `enroll`, `inject`, `proving` and `lifecycle` do what they ask, `answer` signs
+//! receipts.
 
 mod answer;
 mod enroll;
@@ -10,6 +11,7 @@ mod inject;
 mod lifecycle;
 mod memory;
 mod orders;
+mod proving;
 
 use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
 use keyferry_protocol::link::{Event, Link};

@@ -24,7 +24,7 @@ pub(super) fn open_null(secret: &[u8], blob: &[u8], kek: &mut Secret<32>) -> Cho
 
 /// Writes the shared x coordinate. The group has a cofactor of one: a point on the curve that is not the one at infinity
 /// (which has no uncompressed form) is in the group.
-fn agree(secret: &[u8], blob: &[u8], shared: &mut Secret<32>) -> Option<()> {
+pub(crate) fn agree(secret: &[u8], blob: &[u8], shared: &mut Secret<32>) -> Option<()> {
     let secret = secret_key(secret.try_into().ok()?).ok()?;
     if blob.len() != POINT_LENGTH || blob[0] != UNCOMPRESSED {
         return None;

@@ -26,6 +26,8 @@ mod pkcs8;
 #[cfg(feature = "rsa")]
 mod rsa_oaep;
 
+pub(crate) use ecdh::agree;
+
 /// Longest key in its wrapped form, before wrapping, in bytes: a PKCS#8 RSA-4096 key, or without RSA a generic secret
 /// with SoftHSM's padding (the PKCS#8 form of a P-256 key is shorter: 138 to 152 bytes).
 const PLAIN_MAX: usize = if cfg!(feature = "rsa") {

@@ -4,13 +4,15 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use keyferry_firmware::prove::prove;
+use keyferry_firmware::keys::p256;
+use keyferry_firmware::prove::{Asked, Key, ProveFailed, prove};
 use keyferry_firmware::rng::Drbg;
-use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_key};
+use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_kek, open_key};
 use keyferry_firmware::wipe::Secret;
 use keyferry_protocol::attributes::KeyKind;
-use keyferry_protocol::identity::{Challenge, Digest, Signature};
+use keyferry_protocol::identity::{Challenge, Digest, Signature, p256_spki};
 use keyferry_protocol::proof::{INPUT_LENGTH, Proof, proof_input};
+use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
 /// A generator with a fixed seed for each `boot`.
 pub(crate) fn drbg(boot: u32) -> Drbg {
@@ -102,10 +104,61 @@ pub(crate) fn input() -> [u8; INPUT_LENGTH] {
     proof_input(&Digest([0x11; 32]), 0x0203, &Challenge([0x44; 32]))
 }
 
-/// A proof over [`input`].
-pub(crate) fn proof(proof: Proof, kind: KeyKind, secret: &[u8]) -> Vec<u8> {
+/// A key and what its attributes permit.
+pub(crate) const fn key(kind: KeyKind, algorithm: u32, secret: &[u8]) -> Key<'_> {
+    Key {
+        kind,
+        algorithm,
+        secret,
+    }
+}
+
+/// Asks a key over [`input`].
+pub(crate) fn answer(proof: Proof, key: Key<'_>, question: &[u8]) -> Result<Vec<u8>, ProveFailed> {
     let mut out = [0; 512];
-    let length = prove(proof, kind, secret, &input(), &mut drbg(9), &mut out).expect("a proof");
-    assert_eq!(length, proof.length(kind));
-    out[..length].to_vec()
+    let asked = Asked {
+        proof,
+        input: &input(),
+        question,
+    };
+    let length = prove(asked, key, &mut drbg(9), &mut out)?;
+    assert_eq!(length, proof.length(key.kind));
+    Ok(out[..length].to_vec())
+}
+
+/// A proof over [`input`], of a kind that needs no question.
+pub(crate) fn proof(proof: Proof, kind: KeyKind, secret: &[u8]) -> Vec<u8> {
+    answer(proof, key(kind, 0, secret), &[]).expect("a proof")
+}
+
+/// Some KEK, as the device opened it, and its bytes.
+pub(crate) fn any_kek() -> (Kek, Vec<u8>) {
+    let (device, station) = (pair(11), pair(12));
+    let openssl = OpenSsl::new();
+    openssl.write("device.pub", &device.1);
+    let point = p256_spki::to_point(&station.1).expect("a point").to_vec();
+    let suite = Suite::EcdhP256Null;
+    let secret = device.0.expose();
+    let kek = open_kek(suite, UnwrapAlgorithm::P256, secret, &point, &mut drbg(2));
+    // Private key of the station as OpenSSL reads it: SEC1 with the named curve (RFC 5915).
+    let prefix = [0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
+    let curve = [
+        0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+    ];
+    openssl.write(
+        "station.der",
+        &[&prefix[..], station.0.expose(), &curve].concat(),
+    );
+    openssl.run(
+        "pkeyutl -derive -inkey station.der -keyform DER -peerkey device.pub -peerform DER -out shared",
+    );
+    (kek, openssl.read("shared"))
+}
+
+/// A P-256 key: scalar and public key.
+fn pair(seed: u32) -> (Secret<32>, [u8; p256_spki::LENGTH]) {
+    let mut secret = Secret::zeroed();
+    p256::generate(&mut drbg(seed), &mut secret);
+    let spki = p256::public_spki(secret.expose()).expect("a valid scalar");
+    (secret, spki)
 }
