@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use keyferry::audit::{
     Anchor, AuditError, AuditLog, Difference, Event, Fault, GivenKeys, Head, Report, Seen, Stage,
     Witness, Work, verify,
+};
+use keyferry::certificate::{
+    CaCertificate, Identity, Issuer, Serial, Validity, parse_subject, self_signed,
 };
 use keyferry::device::Witness as _;
 use keyferry::device::flow::{self, Authority, Demand, Shipment};
@@ -16,9 +20,10 @@ use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{Outcome, Refusal};
 use keyferry_protocol::suite::Suite;
 use keyferry_tests::audited::{Invented, Station, header};
-use keyferry_tests::command::{Answer, done, keyferry, refused};
+use keyferry_tests::command::{Answer, binary, done, keyferry, refused};
 use keyferry_tests::desk::{Desk, OnDesk};
 use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key, wrap};
+use keyferry_tests::tokens::{Kind as TokenKind, Scratch};
 use tempfile::TempDir;
 
 /// A log that holds all kinds of events, and what was kept elsewhere of it.
@@ -743,7 +748,7 @@ fn trust_rests_on_a_statement() {
     let statement = second.enroll(&elsewhere, second.blank());
     let take = |statement: &Statement| {
         let mut log = station.log.lock();
-        log.trusted_elsewhere(statement, "registry", "from the first line")
+        log.trusted_by_statement(statement, "registry", "from the first line")
     };
     let mut forged = statement.clone();
     forged.receipt.signature.r[0] ^= 1;
@@ -834,6 +839,107 @@ fn after_a_rotate_only_the_new_authority_gives_orders() {
     assert_eq!(rejected(&station, result), Fault::OrderSignature);
     let path = station.log.lock().path().to_owned();
     verify::<AuditError>(&path, given, &[], |_, _| Ok(())).unwrap();
+}
+
+/// A certificate for a device's identity key.
+fn certificate(statement: &Statement) -> Vec<u8> {
+    let key = SoftAuthority::new(70);
+    let now = SystemTime::now();
+    let subject = parse_subject("CN=factory").unwrap();
+    let ca = self_signed(&key, &subject, Validity::Unlimited, now).unwrap();
+    let ca = CaCertificate::read(&ca).unwrap();
+    let identity = Identity {
+        serial: Serial::product("0001").unwrap(),
+        organization: None,
+        common_name: None,
+        key: &statement.identity_key,
+    };
+    Issuer::new(&key, ca)
+        .unwrap()
+        .issue(&identity, now)
+        .unwrap()
+}
+
+#[test]
+fn a_certificate_is_the_devices_and_is_written_down_before_it_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let (station, device, statement) = with_device(&folder);
+    let der = certificate(&statement);
+    let with = |der: Vec<u8>| Shipment {
+        certificate: Some(der),
+        ..wrap(&statement, &[aes_key(16, 1)], 1)
+    };
+    let result = station.wrapping(&statement, &with(der.clone()));
+    result.unwrap();
+    let result = station.inject_order(&statement, &with(der.clone()));
+    assert_eq!(rejected(&station, result), Fault::OtherCertificate);
+
+    let stranger = Invented::new(4);
+    let other = certificate(&stranger.enroll(&station, stranger.blank()));
+    let result = station.log.lock().certified(device.id, &other);
+    assert!(matches!(rejected(&station, result), Fault::Certificate(_)));
+    let mut altered = der.clone();
+    let last = altered.len() - 1;
+    altered[last] ^= 1;
+    station.log.lock().certified(device.id, &der).unwrap();
+    let result = station.inject_order(&statement, &with(altered));
+    assert_eq!(rejected(&station, result), Fault::OtherCertificate);
+    station.inject_order(&statement, &with(der)).unwrap();
+    assert_eq!(whole(&station).tally.certified, 1);
+}
+
+/// Enrolled, certified, given keys, one removed, handed over, proved, wiped: twelve orders.
+fn live(station: &mut Station, device: &OnDesk) {
+    let (mut session, statement) = station.visit(device);
+    let der = certificate(&statement);
+    station
+        .log
+        .lock()
+        .certified(statement.device, &der)
+        .unwrap();
+    let shipment = Shipment {
+        certificate: Some(der),
+        parcels: Vec::new(),
+        ..wrap(&statement, &[], 1)
+    };
+    let authority = &station.authority;
+    let quiet = &mut |_| {};
+    let once = Challenge([8; 32]);
+    flow::inject(&mut session, authority, &statement, &shipment, once, quiet).unwrap();
+    let (mut session, statement) = station.visit(device);
+    station.inject(&mut session, &statement, &[aes_key(32, 1), hmac_key(2)]);
+    let (mut session, statement) = station.visit(device);
+    flow::remove(&mut session, authority, &statement, &[0], quiet).unwrap();
+
+    let (mut session, statement) = station.visit(device);
+    let new = SoftAuthority::new(50);
+    flow::rotate(&mut session, authority, &new, &statement, quiet).unwrap();
+    station.authority = new;
+    let (mut session, statement) = station.visit(device);
+    station.prove(&mut session, &statement, &[(1, Proof::HmacSha256)]);
+    let (mut session, statement) = station.visit(device);
+    flow::wipe(&mut session, &station.authority, &statement, quiet).unwrap();
+}
+
+#[test]
+fn the_whole_life_of_a_device_is_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let mut station = Station::new(&path);
+    let given = keys_of(&station);
+    live(&mut station, &OnDesk::start(Desk::new(1, 32)));
+    let report = verify::<AuditError>(&path, given, &[], |_, _| Ok(())).unwrap();
+    let tally = &report.tally;
+    assert_eq!((tally.orders, tally.applied, tally.refused), (12, 12, 0));
+    assert_eq!((tally.wrapped, tally.proved, tally.proofs_again), (2, 2, 1));
+    assert_eq!((report.devices, report.noticed), (0, 0));
+    // The same, by a station that starts again.
+    drop(station);
+    let log = AuditLog::open(&path).unwrap();
+    assert_eq!(
+        (log.head().lines, log.open_orders()),
+        (report.lines, vec![])
+    );
 }
 
 // The command.
@@ -1004,4 +1110,77 @@ fn a_log_is_shown_and_exported_without_harm() {
         .filter(|row| row["event"] == "proved")
         .count();
     assert_eq!(proved, 3);
+}
+
+/// The commands of `host/AUDIT.md`, run as they stand there. They are for a shell, so this is for systems that have one.
+#[test]
+fn the_guide_works_as_it_stands() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/AUDIT.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let blocks: Vec<_> = guide
+        .split("\n```sh\n")
+        .skip(1)
+        .map(|rest| rest.split_once("\n```").unwrap().0)
+        .collect();
+    assert!(blocks.len() >= 4, "{blocks:?}");
+    let scratch = Scratch::with(&[(TokenKind::SoftHsm, "line")]);
+    let search = std::env::var("PATH").unwrap();
+    for block in blocks {
+        let output = Command::new("sh")
+            .args(["-e", "-u", "-c", block])
+            .current_dir(scratch.path(""))
+            .envs(scratch.environment())
+            .env("TOKEN", scratch.uri_of("line"))
+            .env(
+                "PATH",
+                format!("{}:{search}", binary().parent().unwrap().display()),
+            )
+            .env_remove("KEYFERRY_TOKEN")
+            .env_remove("KEYFERRY_PIN")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{block}\n{said}");
+    }
+    // What the guide says of keys that do more than sign, and of another key than the log's.
+    let file = |name: &str| text(&scratch.path(name)).to_owned();
+    let command = |arguments: &[&str]| {
+        let mut command = audit(arguments);
+        command
+            .args(["--token", &scratch.uri_of("line")])
+            .envs(scratch.environment());
+        command
+    };
+    let mut create = keyferry();
+    create
+        .args(["key", "create", "--label", "loose", "--type", "p-256"])
+        .args(["--usage", "sign,verify,derive"])
+        .args(["--token", &scratch.uri_of("line")])
+        .envs(scratch.environment());
+    done(&mut create);
+    let log = file("line-7.log");
+    let checkpoint = |key: &'static str| command(&["checkpoint", &log, "--audit-key", key]);
+    let before = std::fs::read(&log).unwrap();
+    refused(
+        || checkpoint("loose"),
+        5,
+        "may do more than sign",
+        "key create",
+    );
+    refused(
+        || checkpoint("authority"),
+        2,
+        "the log's audit key is",
+        "use the audit key",
+    );
+    assert_eq!(std::fs::read(&log).unwrap(), before);
+    let held = AuditLog::open(Path::new(&log)).unwrap();
+    refused(
+        || checkpoint("audit"),
+        1,
+        "in use by another process",
+        "end the other station",
+    );
+    drop(held);
+    done(&mut checkpoint("audit"));
 }

@@ -19,9 +19,10 @@ use super::error::AuditError;
 use super::fault::Fault;
 use super::lines::{Line, Lines};
 use super::record::{
-    CheckpointLine, Disbelieved, Event, Failed, JobId, LogId, Note, Opened, Ordered, Proved,
-    ProvedSlot, Received, Record, Torn, Trust, Work, Wrapped, WrappedKey,
+    Certified, CheckpointLine, Disbelieved, Event, Failed, JobId, LogId, Note, Opened, Ordered,
+    Proved, ProvedSlot, Received, Record, Torn, Trust, Work, Wrapped, WrappedKey,
 };
+use crate::certificate::{Document, MAXIMUM_DEVICE_CERTIFICATE};
 use crate::device::flow::{Authority, SignedOrder};
 use crate::device::verify::{SignedReceipt, Statement, digest, fingerprint};
 
@@ -336,11 +337,12 @@ impl AuditLog {
         })
     }
 
-    /// As [`AuditLog::trusted`], of a device whose statement answered an order of another log.
+    /// As [`AuditLog::trusted`], of a device that is not here: its statement was kept, for example in the registry, and may have
+    /// answered an order of another log. It is written down whole.
     ///
     /// # Errors
     /// As [`AuditLog::append`].
-    pub fn trusted_elsewhere(
+    pub fn trusted_by_statement(
         &mut self,
         statement: &Statement,
         policy: &str,
@@ -381,6 +383,22 @@ impl AuditLog {
             keys,
         }))?;
         Ok(job)
+    }
+
+    /// Writes down that this certificate (X.509 DER) was made for a device's identity key, before an order carries it.
+    ///
+    /// # Errors
+    /// As [`AuditLog::append`].
+    pub fn certified(&mut self, device: DeviceId, certificate: &[u8]) -> Result<Head, AuditError> {
+        let document = Document::read(certificate, MAXIMUM_DEVICE_CERTIFICATE).map_err(|_| {
+            AuditError::Rejected(Fault::Certificate("is none that a device may have"))
+        })?;
+        self.append(Event::Certified(Certified {
+            device,
+            serial: document.number().to_vec(),
+            digest: digest(certificate),
+            certificate: certificate.to_vec(),
+        }))
     }
 
     /// Writes down that the HSM has verified these proofs in the receipt of an order.
