@@ -18,6 +18,7 @@ pub fn keyferry() -> Command {
     command
         .env_remove("KEYFERRY_TOKEN")
         .env_remove("KEYFERRY_PIN")
+        .env_remove("KEYFERRY_REGISTRY")
         .stdin(Stdio::null());
     command
 }

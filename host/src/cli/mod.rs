@@ -12,6 +12,7 @@ mod hsm;
 mod key;
 mod output;
 mod policy;
+mod registry;
 mod station;
 mod token;
 
@@ -52,6 +53,9 @@ enum Command {
     /// The audit log of a station.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// The registry: what was enrolled, and which keys went where.
+    #[command(subcommand)]
+    Registry(registry::Command),
     /// One device on one port.
     #[command(subcommand)]
     Device(device::Command),
@@ -78,6 +82,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Hsm(command) => hsm::run(&context, command),
         Command::Key(command) => key::run(&context, command),
         Command::Audit(command) => audit::run(&context, command),
+        Command::Registry(command) => registry::run(&context, command),
         Command::Device(command) => device::run(&context, command),
         Command::Ca(command) => ca::run(&context, command),
         Command::Emulate(arguments) => emulate::run(&context, &arguments),

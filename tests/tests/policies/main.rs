@@ -1,8 +1,12 @@
 //! Whom a line trusts, and what it remembers: each policy accepts what it is for and refuses everything else, and the registry never
 //! believes a loose value.
 
+mod command;
+mod desk;
 mod enrolment;
+mod files;
 mod known;
+mod processes;
 mod records;
 mod visiting;
 
