@@ -73,20 +73,6 @@ pub enum Failure {
     /// An emulated device ended by itself.
     #[error("the emulated device on {0} ended")]
     DeviceEnded(String),
-    /// The device's identity key is not the one that was expected.
-    #[error("the device's identity key is {found}, not {expected}")]
-    IdentityMismatch {
-        /// As it was given.
-        expected: Fingerprint,
-        /// That of the device's statement.
-        found: Fingerprint,
-    },
-    /// A blank device was to get keys.
-    #[error("the device on '{0}' is not enrolled")]
-    NotEnrolled(String),
-    /// The firmware was built with a deliberate defect.
-    #[error("the device runs firmware with a deliberate defect, built for tests of the tests")]
-    Sabotaged,
     /// A migration.
     #[error(transparent)]
     Migration(#[from] MigrationError),
@@ -247,14 +233,18 @@ impl Failure {
             Self::NotForPolicy { .. } => Exit::Usage,
             Self::Audit(error) => error.exit(),
             Self::NoCommonSuite { .. } | Self::Job(JobError::NoCommonSuite { .. }) => Exit::Hsm,
-            Self::Job(JobError::Device(_))
+            Self::Job(JobError::Policy(error)) => error.exit(),
+            Self::Job(JobError::Registry(error)) => error.exit(),
+            Self::Job(JobError::Audit(error)) => error.exit(),
+            Self::Job(JobError::Certificate(error)) => certificate_exit(error),
+            Self::Job(JobError::NoCertificate { .. } | JobError::OtherCertificate { .. }) => {
+                Exit::Policy
+            }
+            Self::Job(JobError::NotEnrolled { .. } | JobError::Device(_))
             | Self::Device(_)
             | Self::Emulate(_)
             | Self::DeviceEnded(_) => Exit::Device,
-            Self::Job(JobError::UnwrapKey(_)) | Self::IdentityMismatch { .. } | Self::Sabotaged => {
-                Exit::Policy
-            }
-            Self::NotEnrolled(_) => Exit::Device,
+            Self::Job(JobError::UnwrapKey(_)) => Exit::Policy,
             Self::Job(JobError::LabelTooLong(_) | JobError::ProofTooWeak { .. })
             | Self::BadSlot(_) => Exit::Usage,
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
@@ -304,11 +294,6 @@ impl Failure {
             Self::OtherType { .. } => None,
             Self::Emulate(error) => error.hint().map(Into::into),
             Self::DeviceEnded(_) => Some("see the log in its folder".into()),
-            Self::IdentityMismatch { .. } => {
-                Some("take this device off the line: it is not the one that was enrolled".into())
-            }
-            Self::NotEnrolled(_) => Some("run `keyferry device enroll` first".into()),
-            Self::Sabotaged => Some("flash the real firmware".into()),
             Self::BadSlot(_) => Some(format!(
                 "write LABEL@SLOT with a slot from 0 to {}, each slot once",
                 keyferry_protocol::MAX_SLOTS - 1

@@ -12,6 +12,7 @@ mod hsm;
 mod key;
 mod output;
 mod policy;
+mod records;
 mod registry;
 mod station;
 mod token;

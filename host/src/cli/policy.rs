@@ -254,7 +254,7 @@ fn only_for(
     Ok(())
 }
 
-fn cas(argument: &'static str, paths: &[PathBuf]) -> Result<DeviceCa, Failure> {
+pub(super) fn cas(argument: &'static str, paths: &[PathBuf]) -> Result<DeviceCa, Failure> {
     if paths.is_empty() {
         return Err(Failure::Missing {
             name: argument,

@@ -1,11 +1,15 @@
 //! The arguments that say which HSM a station works with, shared by all commands that wrap, order or check proofs.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
+use super::files::read_short;
 use super::{Context, TokenArgs};
+use crate::certificate::{CaCertificate, MAXIMUM_FILE};
 use crate::error::Failure;
-use crate::hsm::KeySpec;
-use crate::station::{Hsm, LocalHsm, TokenSigner};
+use crate::hsm::{KeySpec, Token};
+use crate::station::{Ca, Hsm, JobError, LocalHsm, Signers, TokenSigner};
 
 /// The HSM, and the keys on it that sign.
 #[derive(Debug, Args)]
@@ -18,6 +22,15 @@ pub(super) struct HsmArgs {
     /// Label of the key on the token that signs checkpoints of the audit log.
     #[arg(long, value_name = "LABEL")]
     audit_key: Option<String>,
+    /// Label of the CA's key on the token: devices get a certificate with their first keys.
+    #[arg(long, value_name = "LABEL", requires = "ca_certificate")]
+    ca_key: Option<String>,
+    /// The CA's certificate, PEM or DER.
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    ca_certificate: Option<PathBuf>,
+    /// Who makes the devices (O in the subject of their certificates).
+    #[arg(long, value_name = "NAME", requires = "ca_key")]
+    organization: Option<String>,
 }
 
 impl HsmArgs {
@@ -27,9 +40,50 @@ impl HsmArgs {
     /// [`Failure`].
     pub(super) fn open(&self, context: &Context) -> Result<Box<dyn Hsm>, Failure> {
         let (token, _) = self.token.open(context)?;
-        let signer = |label: &String| TokenSigner::named(&token, &KeySpec::label(label));
-        let authority = signer(&self.authority)?;
-        let auditor = self.audit_key.as_ref().map(signer).transpose()?;
-        Ok(Box::new(LocalHsm::new(token, authority, auditor)))
+        let authority = named(&token, &self.authority)?;
+        let auditor = self.audit_key.as_ref();
+        let auditor = auditor.map(|label| named(&token, label)).transpose()?;
+        let ca = match (&self.ca_key, &self.ca_certificate) {
+            (Some(label), Some(path)) => {
+                let certificate = read_short(path, MAXIMUM_FILE)?;
+                let certificate = CaCertificate::read(&certificate).map_err(|reason| {
+                    Failure::CertificateFile {
+                        path: path.clone(),
+                        reason,
+                    }
+                })?;
+                let signer = named(&token, label)?;
+                Some(Ca::new(signer, certificate, self.organization.clone())?)
+            }
+            (Some(_) | None, Some(_) | None) => None,
+        };
+        let signers = Signers {
+            authority,
+            auditor,
+            ca,
+        };
+        Ok(Box::new(LocalHsm::new(token, signers)))
     }
+
+    /// A further key that signs, on this token or another.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn other_signer(
+        &self,
+        context: &Context,
+        token: Option<&str>,
+        label: &str,
+    ) -> Result<TokenSigner, Failure> {
+        let token = match token {
+            Some(uri) => TokenArgs::of(uri.to_owned(), None, None, self.token.allows_last_try()),
+            None => self.token.clone(),
+        };
+        let (token, _) = token.open(context)?;
+        named(&token, label)
+    }
+}
+
+fn named(token: &Token, label: &str) -> Result<TokenSigner, Failure> {
+    Ok(TokenSigner::named(token, &KeySpec::label(label)).map_err(JobError::from)?)
 }

@@ -185,6 +185,14 @@ pub fn refusal_of(receipt: &SignedReceipt) -> Option<Refusal> {
     }
 }
 
+/// The device that a receipt says it is of, signed or not.
+#[must_use]
+pub fn receipt_device(receipt: &SignedReceipt) -> Option<DeviceId> {
+    receipt::decode(&receipt.bytes)
+        .ok()
+        .map(|(header, _)| header.device)
+}
+
 /// Verifies the statement of an `Enroll`: it is signed by the identity key it names, and answers this order and nonce.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 //! token in this process answers ([`LocalHsm`]), or a broker that holds the token's login in a process of its own.
 
 use std::cell::RefCell;
+use std::time::SystemTime;
 
 use keyferry_protocol::attributes::Attributes;
 use keyferry_protocol::proof::Proof;
@@ -9,6 +10,7 @@ use keyferry_protocol::suite::Suite;
 use serde::{Deserialize, Serialize};
 
 use super::JobError;
+use crate::certificate::{CaCertificate, CertificateError, Identity, Issuer, Serial};
 use crate::device::flow::Authority;
 use crate::device::verify::Statement;
 use crate::hsm::{
@@ -121,6 +123,17 @@ pub trait Hsm {
         keys: &[&KeyCard],
     ) -> Result<WrappedKeys, JobError>;
 
+    /// Issues the certificate of a device's identity key; `None` where no CA was named. `serial` is the product's serial number,
+    /// where it has another than the device id.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    fn certify(
+        &self,
+        recipient: Recipient<'_>,
+        serial: Option<&str>,
+    ) -> Result<Option<Vec<u8>>, JobError>;
+
     /// Makes the question that the key's proof needs, if it needs one.
     ///
     /// # Errors
@@ -179,11 +192,68 @@ impl Authority for TokenSigner {
     }
 }
 
+/// The factory's CA: its key on a token, and its certificate.
+pub struct Ca {
+    signer: TokenSigner,
+    certificate: CaCertificate,
+    organization: Option<String>,
+}
+
+impl Ca {
+    /// Brings key and certificate together. `organization` goes into the subject of every device certificate.
+    ///
+    /// # Errors
+    /// [`CertificateError::OtherCaKey`] if they do not belong together.
+    pub fn new(
+        signer: TokenSigner,
+        certificate: CaCertificate,
+        organization: Option<String>,
+    ) -> Result<Self, CertificateError> {
+        Issuer::new(&signer, certificate.clone())?;
+        Ok(Self {
+            signer,
+            certificate,
+            organization,
+        })
+    }
+
+    /// The certificate of a device's identity key, in DER.
+    ///
+    /// # Errors
+    /// As [`Issuer::issue`].
+    pub fn certify(
+        &self,
+        device: &Statement,
+        serial: Option<&str>,
+    ) -> Result<Vec<u8>, CertificateError> {
+        let serial = match serial {
+            Some(text) => Serial::product(text)?,
+            None => Serial::from(device.device),
+        };
+        let identity = Identity {
+            serial,
+            organization: self.organization.as_deref(),
+            common_name: Some(&device.board),
+            key: &device.identity_key,
+        };
+        Issuer::new(&self.signer, self.certificate.clone())?.issue(&identity, SystemTime::now())
+    }
+}
+
+/// The keys that sign, each where it lives.
+pub struct Signers {
+    /// Signs orders.
+    pub authority: TokenSigner,
+    /// Signs checkpoints of the audit log.
+    pub auditor: Option<TokenSigner>,
+    /// Signs certificates of devices.
+    pub ca: Option<Ca>,
+}
+
 /// A token in this process.
 pub struct LocalHsm {
     token: Token,
-    authority: TokenSigner,
-    auditor: Option<TokenSigner>,
+    signers: Signers,
     /// Keys that were looked up before.
     keys: RefCell<Vec<KeyInfo>>,
 }
@@ -191,11 +261,10 @@ pub struct LocalHsm {
 impl LocalHsm {
     /// The token with the target keys, and the keys that sign, which may be on other tokens.
     #[must_use]
-    pub fn new(token: Token, authority: TokenSigner, auditor: Option<TokenSigner>) -> Self {
+    pub fn new(token: Token, signers: Signers) -> Self {
         Self {
             token,
-            authority,
-            auditor,
+            signers,
             keys: RefCell::default(),
         }
     }
@@ -291,11 +360,12 @@ impl Hsm for LocalHsm {
     }
 
     fn authority(&self) -> &dyn Authority {
-        &self.authority
+        &self.signers.authority
     }
 
     fn auditor(&self) -> Option<&dyn Authority> {
-        self.auditor.as_ref().map(|signer| signer as &dyn Authority)
+        let auditor = self.signers.auditor.as_ref();
+        auditor.map(|signer| signer as &dyn Authority)
     }
 
     fn key(&self, spec: &KeySpec, device_use: Option<DeviceUse>) -> Result<KeyCard, JobError> {
@@ -359,6 +429,17 @@ impl Hsm for LocalHsm {
             let infos: Vec<_> = held.iter().map(Held::info).collect();
             Ok(self.token.wrap_for(&recipient, suite, &infos)?)
         })
+    }
+
+    fn certify(
+        &self,
+        recipient: Recipient<'_>,
+        serial: Option<&str>,
+    ) -> Result<Option<Vec<u8>>, JobError> {
+        let ca = self.signers.ca.as_ref();
+        Ok(ca
+            .map(|ca| ca.certify(recipient.statement, serial))
+            .transpose()?)
     }
 
     fn ask(&self, key: &KeyCard) -> Result<Question, JobError> {

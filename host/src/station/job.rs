@@ -1,15 +1,20 @@
 //! One device's job: wrap, order, deliver, check proofs.
 
 use heapless::String as Fixed;
-use keyferry_protocol::identity::Challenge;
+use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint};
 use keyferry_protocol::order::MAX_LABEL;
 use keyferry_protocol::proof::{Level, Proof, proof_input};
 use keyferry_protocol::suite::Suite;
 
 use super::hsm::{Hsm, KeyCard, Recipient};
+use super::policy::{PolicyError, Rules};
+use super::registry::RegistryError;
+use super::visit::Visit;
+use crate::audit::AuditError;
+use crate::certificate::CertificateError;
 use crate::device::DeviceError;
 use crate::device::flow::{self, Demand, Parcel, Proofs, Shipment};
-use crate::device::session::{OnProgress, Session};
+use crate::device::session::OnProgress;
 use crate::device::verify::{SlotReport, Statement};
 use crate::hsm::{Asked, HsmError, PublicKeyError, Question, random};
 
@@ -22,6 +27,40 @@ pub enum JobError {
     /// The device or the line.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A policy forbids it.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The registry.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// A blank device was to get keys.
+    #[error("the device on '{port}' is not enrolled")]
+    NotEnrolled {
+        /// The port.
+        port: String,
+    },
+    /// The policy asks for a certificate, and the device has none.
+    #[error("device {device} has no certificate")]
+    NoCertificate {
+        /// The device, as it says.
+        device: DeviceId,
+    },
+    /// The certificate that a device shows is of another key than its own.
+    #[error("device {device} has the identity key {expected}, and shows a certificate of {found}")]
+    OtherCertificate {
+        /// The device, as it says.
+        device: DeviceId,
+        /// Its key, as it says.
+        expected: Fingerprint,
+        /// The key in the certificate.
+        found: Fingerprint,
+    },
+    /// A certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The device's unwrap key is not fit to wrap to.
     #[error("the device's unwrap key cannot be used: {0}")]
     UnwrapKey(#[from] PublicKeyError),
@@ -61,6 +100,17 @@ impl JobError {
         match self {
             Self::Hsm(error) => error.hint(),
             Self::Device(error) => Some(error.hint().to_owned()),
+            Self::Policy(error) => error.hint(),
+            Self::Audit(error) => error.hint(),
+            Self::Registry(error) => error.hint(),
+            Self::NotEnrolled { .. } => Some("run `keyferry device enroll` first".to_owned()),
+            Self::NoCertificate { .. } => Some(
+                "inject with --ca-key and --ca once, at the station that enrolled it".to_owned(),
+            ),
+            Self::OtherCertificate { .. } => {
+                Some("take this device off the line: it shows somebody else's certificate".to_owned())
+            }
+            Self::Certificate(error) => error.hint(),
             Self::UnwrapKey(error) => error.hint(),
             Self::NoCommonSuite { .. } => {
                 Some("enrol the device with another kind of unwrap key".to_owned())
@@ -117,16 +167,15 @@ pub struct Proved {
     pub proof: Proof,
 }
 
-/// The strongest suite that the device's statement allows and the HSM really does.
+/// The strongest suite that the device's statement offers, the rules allow and the HSM really does.
 ///
 /// # Errors
 /// [`JobError::NoCommonSuite`], and those of the HSM.
-pub fn choose_suite(hsm: &dyn Hsm, device: &Statement) -> Result<Suite, JobError> {
+pub fn choose_suite(hsm: &dyn Hsm, rules: &Rules, device: &Statement) -> Result<Suite, JobError> {
     let offered = hsm.suites()?;
-    device
-        .suites
-        .iter()
-        .copied()
+    rules
+        .permitted_suites(device)
+        .into_iter()
         .find(|suite| offered.contains(suite))
         .ok_or_else(|| JobError::NoCommonSuite {
             device: device.suites.clone(),
@@ -156,24 +205,42 @@ pub fn check_proofs(targets: &[Target], minimum: Level) -> Result<(), JobError> 
 /// # Errors
 /// [`JobError`].
 pub fn inject(
-    session: &mut Session,
+    visit: &mut Visit,
     hsm: &dyn Hsm,
-    recipient: Recipient<'_>,
     shipping: &Shipping<'_>,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
-    let device = recipient.statement;
-    let (shipment, questions) = pack(hsm, recipient, shipping)?;
+    check_proofs(shipping.targets, shipping.minimum)?;
+    let scribe = visit.scribe.clone();
+    scribe.wrapping(&hsm.name(), &visit.statement, shipping)?;
+    let result = injected(visit, hsm, shipping, on_progress);
+    match &result {
+        // Nobody knows yet whether the device has the keys: the log says `open` until somebody does.
+        Err(JobError::Device(error)) if error.leaves_order_open() => {}
+        Err(error) => scribe.failed(&error.to_string())?,
+        Ok(_) => {}
+    }
+    result
+}
+
+fn injected(
+    visit: &mut Visit,
+    hsm: &dyn Hsm,
+    shipping: &Shipping<'_>,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<Vec<Proved>, JobError> {
+    let (shipment, questions) = pack(hsm, visit.recipient(), shipping)?;
     let challenge = Challenge(random()?);
     let proofs = flow::inject(
-        session,
+        &mut visit.session,
         hsm.authority(),
-        device,
+        &visit.statement,
         &shipment,
         challenge,
         on_progress,
     )?;
-    check(hsm, shipping.targets, questions, &proofs)
+    visit.statement.standing = proofs.standing;
+    check(visit, hsm, shipping.targets, questions, &proofs)
 }
 
 /// Wraps the targets: what an order for them needs, and the questions that stand in it.
@@ -218,9 +285,8 @@ pub fn pack(
 /// # Errors
 /// [`JobError`].
 pub fn prove(
-    session: &mut Session,
+    visit: &mut Visit,
     hsm: &dyn Hsm,
-    device: &Statement,
     targets: &[Target],
     minimum: Level,
     on_progress: &mut OnProgress<'_>,
@@ -238,22 +304,32 @@ pub fn prove(
         questions.push(question);
     }
     let challenge = Challenge(random()?);
-    let authority = hsm.authority();
-    let proofs = flow::prove(session, authority, device, &demands, challenge, on_progress)?;
-    check(hsm, targets, questions, &proofs)
+    let proofs = flow::prove(
+        &mut visit.session,
+        hsm.authority(),
+        &visit.statement,
+        &demands,
+        challenge,
+        on_progress,
+    )?;
+    visit.statement.standing = proofs.standing;
+    check(visit, hsm, targets, questions, &proofs)
 }
 
 fn check(
+    visit: &Visit,
     hsm: &dyn Hsm,
     targets: &[Target],
     questions: Vec<Question>,
     proofs: &Proofs,
 ) -> Result<Vec<Proved>, JobError> {
     let mut proved = Vec::new();
+    let mut slots = Vec::new();
     for ((target, question), report) in targets.iter().zip(questions).zip(&proofs.reports) {
         let input = proof_input(&proofs.order, report.slot, &proofs.challenge);
         let asked = question.sealed(&input);
         check_one(hsm, target, &asked, &input, report)?;
+        slots.push((report.slot, report.version, report.proof));
         proved.push(Proved {
             slot: report.slot,
             label: target.key.name(),
@@ -261,6 +337,9 @@ fn check(
             proof: report.proof,
         });
     }
+    visit
+        .scribe
+        .proved(visit.statement.device, proofs.order, &slots)?;
     Ok(proved)
 }
 

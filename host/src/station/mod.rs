@@ -1,12 +1,19 @@
 //! The station: what brings HSM and device together. Here a key's path can be read from end to end: wrapped in the token
 //! toward the unwrap key of a verified statement, ordered, delivered, and proved against the token's own copy.
+//!
+//! [`Visitor`] decides who a device is, `job` does what it is visited for, [`Scribe`] writes it down, and [`Hsm`] is all
+//! that is asked of an HSM.
 
 mod hsm;
 mod job;
 pub mod policy;
+mod records;
 pub mod registry;
+mod visit;
 
-pub use hsm::{Hsm, KeptCard, KeyCard, LocalHsm, Recipient, TokenSigner};
+pub use hsm::{Ca, Hsm, KeptCard, KeyCard, LocalHsm, Recipient, Signers, TokenSigner};
 pub use job::{
     JobError, Proved, Shipping, Target, check_one, check_proofs, choose_suite, inject, pack, prove,
 };
+pub use records::{Records, Scribe};
+pub use visit::{Visit, Visitor, identity_of};

@@ -308,6 +308,8 @@ impl Demo<'_> {
             AUTHORITY,
             "--policy",
             "open",
+            // The emulated board says of itself that it is one.
+            "--allow-test-devices",
         ];
         arguments.extend(more);
         if with_keys {

@@ -1,0 +1,114 @@
+//! `keyferry device`: one device on one port.
+
+mod bar;
+mod keys;
+mod lifecycle;
+mod look;
+mod provision;
+
+use std::sync::{Arc, Mutex};
+
+use clap::{Args, Subcommand};
+
+use super::policy::VisitArgs;
+use super::records::RecordArgs;
+use super::station::HsmArgs;
+use super::{Context, Outcome};
+use crate::device::port;
+use crate::device::session::Session;
+use crate::error::Failure;
+use crate::station::{Hsm, Records, Visit, Visitor};
+
+use bar::Bar;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Say what the device says of itself, unverified.
+    Info(PortArgs),
+    /// Give a blank device its keys and its authority, or have an enrolled one state itself anew.
+    Enroll(provision::Enroll),
+    /// Put keys of the token into the device's slots, and prove each.
+    Inject(provision::Inject),
+    /// Show the device's slots, unverified.
+    List(PortArgs),
+    /// Prove keys that are in the device's slots.
+    Prove(provision::Prove),
+    /// Take keys out of the device's slots.
+    Remove(lifecycle::Remove),
+    /// Let nobody change the device's slots any more.
+    Lock(lifecycle::Lock),
+    /// Hand the device over to another authority.
+    Rotate(lifecycle::Rotate),
+    /// Destroy the device's own keys and all that it holds.
+    Wipe(lifecycle::Wipe),
+    /// Read the certificate of the device's identity key.
+    Certificate(look::Certificate),
+    /// Send bytes to the device and have them sent back, to try the cable.
+    Echo(look::Echo),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PortArgs {
+    /// The device's serial port.
+    #[arg(long, value_name = "PORT")]
+    port: String,
+}
+
+/// The device, the HSM that it works with, and the books.
+#[derive(Debug, Args)]
+struct Desk {
+    #[command(flatten)]
+    port: PortArgs,
+    #[command(flatten)]
+    hsm: HsmArgs,
+    #[command(flatten)]
+    records: RecordArgs,
+}
+
+/// A device that was enrolled before, and why it is taken for that one.
+#[derive(Debug, Args)]
+struct Known {
+    #[command(flatten)]
+    desk: Desk,
+    #[command(flatten)]
+    policy: VisitArgs,
+}
+
+impl Known {
+    /// Visits the device.
+    fn visit(&self, context: &Context, hsm: &dyn Hsm) -> Result<Visit, Failure> {
+        let rules = self.policy.rules()?;
+        let records: Arc<Mutex<Records>> = self.desk.records.open()?;
+        let visitor = Visitor {
+            hsm,
+            rules: &rules,
+            records: &records,
+        };
+        let session = greet(&self.desk.port)?;
+        let progress = Bar::new(context);
+        let visit = visitor.visit(session, &mut |step| progress.show(step))?;
+        drop(progress);
+        context.trust(&visit.trust);
+        Ok(visit)
+    }
+}
+
+pub(super) fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Info(port) => look::info(context, &port),
+        Command::Enroll(arguments) => provision::enroll(context, &arguments),
+        Command::Inject(arguments) => provision::inject(context, &arguments),
+        Command::List(port) => look::list(context, &port),
+        Command::Prove(arguments) => provision::prove(context, &arguments),
+        Command::Remove(arguments) => lifecycle::remove(context, &arguments),
+        Command::Lock(arguments) => lifecycle::lock(context, &arguments),
+        Command::Rotate(arguments) => lifecycle::rotate(context, &arguments),
+        Command::Wipe(arguments) => lifecycle::wipe(context, &arguments),
+        Command::Certificate(arguments) => look::certificate(context, &arguments),
+        Command::Echo(arguments) => look::echo(context, &arguments),
+    }
+}
+
+fn greet(port: &PortArgs) -> Result<Session, Failure> {
+    Ok(Session::open(port::open(&port.port)?)?)
+}

@@ -1,0 +1,34 @@
+//! The books that a command writes into: the audit log and the registry.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use clap::Args;
+
+use super::policy::RegistryArgs;
+use crate::audit::AuditLog;
+use crate::error::Failure;
+use crate::station::Records;
+
+/// Where a station writes down what it does.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Records")]
+pub(super) struct RecordArgs {
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// The audit log, begun with `keyferry audit create`.
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_AUDIT")]
+    audit: Option<PathBuf>,
+}
+
+impl RecordArgs {
+    /// Opens the books; begins a registry that is not there yet.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn open(&self) -> Result<Arc<Mutex<Records>>, Failure> {
+        let audit = self.audit.as_deref().map(AuditLog::open).transpose()?;
+        let registry = self.registry.open_or_begin()?;
+        Ok(Arc::new(Mutex::new(Records { audit, registry })))
+    }
+}

@@ -1,0 +1,160 @@
+//! A visit: a device on a port is asked who it is, a policy decides whether it is believed, and both are written down. Nothing is
+//! wrapped for a device before that.
+
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::suite::UnwrapAlgorithm;
+
+use super::JobError;
+use super::hsm::{Hsm, Recipient};
+use super::policy::{Rules, Trust, Visiting};
+use super::records::{Records, Scribe};
+use crate::certificate::Document;
+use crate::device::flow;
+use crate::device::session::{OnProgress, Session};
+use crate::device::verify::{Statement, fingerprint};
+use crate::hsm::random;
+
+/// A device that was believed.
+pub struct Visit {
+    /// The session with it.
+    pub session: Session,
+    /// What it stated of itself.
+    pub statement: Statement,
+    /// Why it was believed.
+    pub trust: Trust,
+    /// The certificate that it showed, where the policy asks for one.
+    pub certificate: Option<Vec<u8>>,
+    /// Writes the visit down.
+    pub scribe: Scribe,
+}
+
+impl Visit {
+    /// For whom keys are wrapped.
+    #[must_use]
+    pub fn recipient(&self) -> Recipient<'_> {
+        Recipient {
+            statement: &self.statement,
+            certificate: self.certificate.as_deref(),
+        }
+    }
+}
+
+/// What a visit is made with.
+pub struct Visitor<'a> {
+    /// The HSM.
+    pub hsm: &'a dyn Hsm,
+    /// Which devices are believed.
+    pub rules: &'a Rules,
+    /// Where all of it is written down.
+    pub records: &'a Arc<Mutex<Records>>,
+}
+
+impl Visitor<'_> {
+    /// Enrols a blank device, or has one that is enrolled state itself anew, under the enrolment policy. `serial` is the number on its
+    /// label, where it has one.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn enroll(
+        &self,
+        session: Session,
+        unwrap: UnwrapAlgorithm,
+        serial: Option<&str>,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Visit, JobError> {
+        let first = session.greeting().identity == Fingerprint::ZERO;
+        let (session, scribe, statement) = self.stated(session, unwrap, on_progress)?;
+        let trust = self
+            .rules
+            .enrolment(&statement, &*scribe.records(), SystemTime::now())?;
+        scribe.trusted(&statement, &trust, first, serial)?;
+        Ok(Visit {
+            session,
+            statement,
+            trust,
+            certificate: None,
+            scribe,
+        })
+    }
+
+    /// Visits a device that was enrolled before, under the visit policy.
+    ///
+    /// # Errors
+    /// [`JobError::NotEnrolled`] if it was not; [`JobError`].
+    pub fn visit(
+        &self,
+        mut session: Session,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Visit, JobError> {
+        let greeting = session.greeting();
+        if greeting.identity == Fingerprint::ZERO {
+            return Err(JobError::NotEnrolled {
+                port: session.port_name(),
+            });
+        }
+        let certificate = match &self.rules.visiting {
+            Some(Visiting::Certificate(_)) => Some(self.certified(&mut session)?),
+            Some(Visiting::Allowlist(_) | Visiting::Registry | Visiting::Open) | None => None,
+        };
+        // Any kind of unwrap key: an enrolled device states the one it has.
+        let (session, scribe, statement) =
+            self.stated(session, UnwrapAlgorithm::P256, on_progress)?;
+        let trust = self.rules.visit(
+            &statement,
+            certificate.as_deref(),
+            &*scribe.records(),
+            SystemTime::now(),
+        )?;
+        scribe.trusted(&statement, &trust, false, None)?;
+        Ok(Visit {
+            session,
+            statement,
+            trust,
+            certificate,
+            scribe,
+        })
+    }
+
+    /// Has the device show its certificate, and that it holds the key in it: a signed status over a nonce, which needs no order and
+    /// so no authority. Whether the certificate is believed is for the policy to say.
+    fn certified(&self, session: &mut Session) -> Result<Vec<u8>, JobError> {
+        let device: DeviceId = session.greeting().device;
+        let certificate = flow::certificate(session)?.ok_or(JobError::NoCertificate { device })?;
+        let document =
+            Document::read(&certificate, crate::certificate::MAXIMUM_DEVICE_CERTIFICATE)?;
+        let key = document.key()?;
+        if key.fingerprint() != session.greeting().identity {
+            return Err(JobError::OtherCertificate {
+                device,
+                expected: session.greeting().identity,
+                found: key.fingerprint(),
+            });
+        }
+        let nonce = Challenge(random()?);
+        flow::status(session, key.spki_der(), Digest::ZERO, nonce)?;
+        Ok(certificate)
+    }
+
+    fn stated(
+        &self,
+        mut session: Session,
+        unwrap: UnwrapAlgorithm,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<(Session, Scribe, Statement), JobError> {
+        let scribe = Scribe::new(Arc::clone(self.records));
+        session.set_witness(Box::new(scribe.clone()));
+        let nonce = Challenge(random()?);
+        let authority = self.hsm.authority();
+        let statement = flow::enroll(&mut session, authority, unwrap, nonce, on_progress)?;
+        Ok((session, scribe, statement))
+    }
+}
+
+/// Fingerprint of a device's identity key.
+#[must_use]
+pub fn identity_of(statement: &Statement) -> Fingerprint {
+    fingerprint(&statement.identity_key)
+}
