@@ -150,8 +150,10 @@ impl<P: Platform> Device<P> {
     ) -> Result<usize, Refusal> {
         let description = self.platform.description();
         let algorithm = keys::unwrap_algorithm(unwrap_key).ok_or(Refusal::Storage)?;
-        let sabotaged =
-            cfg!(feature = "sabotage-plain-storage") || cfg!(feature = "sabotage-no-wipe");
+        let sabotaged = cfg!(feature = "sabotage-plain-storage")
+            || cfg!(feature = "sabotage-no-wipe")
+            || cfg!(feature = "sabotage-early-reject")
+            || cfg!(feature = "measure");
         let statement = Statement {
             nonce,
             identity_key,

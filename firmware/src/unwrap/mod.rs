@@ -6,15 +6,18 @@
 //! **Implicit rejection.** A KEK blob that does not open must not be told apart from one that does, or the device would
 //! answer questions about the unwrap key (Manger's and Bleichenbacher's attacks). So [`open_kek`] has no error: for a bad
 //! blob it gives a KEK that is a keyed hash of the blob, [`open_key`] then fails on it like on any wrong KEK, and says
-//! the one thing it can say. Both KEKs are always computed, and one is selected in constant time. What is left over is
-//! a few instructions inside the `rsa` crate, which returns early on bad padding; blinding and the signature that stands
-//! before every private-key operation carry the rest.
+//! the one thing it can say. Both KEKs are always computed, and one is selected in constant time.
+//!
+//! **The same work.** From the private-key operation to the verdict on a key, no branch and no length depends on what was
+//! inside: neither the padding of the KEK nor the check of the key stops at what is wrong. Lengths of blobs, and whether a
+//! point lies on the curve, anyone can see; they may cost what they cost. After the verdict come the contents of private
+//! keys, which only somebody reaches who knows the KEK. `cargo xtask bench leakage` counts instructions.
 
 use keyferry_protocol::MAX_BLOB;
 use keyferry_protocol::attributes::{KeyKind, MAX_SECRET};
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use rand_core::CryptoRng;
-use subtle::{Choice, ConditionallySelectable as _};
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 use crate::keys::{derive, secret_length, unwrap_key_kind};
 use crate::wipe::{Secret, wipe};
@@ -24,6 +27,7 @@ mod ecdh;
 mod kwp;
 mod pkcs8;
 #[cfg(feature = "rsa")]
+#[cfg_attr(feature = "sabotage-early-reject", path = "rsa_oaep_early.rs")]
 mod rsa_oaep;
 
 pub(crate) use ecdh::agree;
@@ -160,18 +164,30 @@ pub fn open_key(kek: &Kek, kind: KeyKind, blob: &mut [u8]) -> Result<usize, Unwr
 /// Puts the secret bytes at the front of `blob`.
 fn open_front(kek: &Kek, kind: KeyKind, blob: &mut [u8]) -> Option<usize> {
     let mut buffer = Secret::<PLAIN_MAX>::zeroed();
-    let plain = kwp::open(&kek.0, blob, buffer.expose_mut())?;
+    let opened = kwp::open(&kek.0, blob, buffer.expose_mut())?;
     let length = secret_length(kind);
     let out = blob.get_mut(..length)?;
     match kind {
-        KeyKind::Aes(_) | KeyKind::Secret(_) => out.copy_from_slice(cut(plain, length)?),
-        KeyKind::P256 => pkcs8::p256(plain, out)?,
+        KeyKind::Aes(_) | KeyKind::Secret(_) => copy(&opened, out)?,
+        KeyKind::P256 => pkcs8::p256(opened.key()?, out)?,
         #[cfg(feature = "rsa")]
-        KeyKind::Rsa(_) => pkcs8::rsa(plain, out)?,
+        KeyKind::Rsa(_) => pkcs8::rsa(opened.key()?, out)?,
         #[cfg(not(feature = "rsa"))]
         KeyKind::Rsa(_) => return None,
     }
     Some(length)
+}
+
+/// Copies a key that must be as long as `out`, or filled up with zeros to the next multiple of eight. The verdict comes at
+/// the end, on all of it at once.
+fn copy(opened: &kwp::Opened<'_>, out: &mut [u8]) -> Option<()> {
+    let (key, tail) = opened.plain.split_at_checked(out.len())?;
+    out.copy_from_slice(key);
+    let (exact, filled) = (out.len(), out.len().next_multiple_of(8));
+    let stray = tail.iter().fold(0, |all, byte| all | byte);
+    let length = opened.length;
+    let fits = length.ct_eq(&(exact as u32)) | length.ct_eq(&(filled as u32));
+    bool::from(opened.valid & fits & stray.ct_eq(&0)).then_some(())
 }
 
 /// The first `length` bytes of an unwrapped key, which must be all of it, or all but the zeros up to a multiple of eight.
