@@ -50,6 +50,26 @@ pub trait Platform {
     fn show(&mut self, status: Status) {
         let _ = status;
     }
+
+    /// Where a board measures what unwrapping costs, its meter: see [`Mark`]. Other boards do nothing, and the calls
+    /// vanish.
+    fn measure(&mut self, mark: Mark) {
+        let _ = mark;
+    }
+}
+
+/// The two stretches of work that touch what an attacker would like to know: whether the KEK opened, and why a key did not.
+/// Between them the device waits for the line. What they cost must not depend on it; `cargo xtask bench leakage` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The private-key operation on a KEK's blob begins.
+    KekBegins,
+    /// There is a KEK: the right one or the one that stands in for it.
+    KekEnds,
+    /// The unwrapping of a key begins.
+    KeyBegins,
+    /// It has opened or not, and the device knows which.
+    KeyEnds,
 }
 
 /// A source of randomness or of the root key failed.

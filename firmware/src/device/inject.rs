@@ -21,7 +21,7 @@ use super::orders::Accepted;
 use super::proving::{ProofDue, check_receipt_fits};
 use super::{Device, Job};
 use crate::keys;
-use crate::platform::Platform;
+use crate::platform::{Mark, Platform};
 use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::{Secret, wipe};
@@ -274,6 +274,7 @@ impl<P: Platform> Device<P> {
             };
             let suite = injecting.order.header.suite.ok_or(Refusal::Suite)?;
             self.unwrap_operations += 1;
+            self.platform.measure(Mark::KekBegins);
             self.kek = unwrap::open_kek(
                 suite,
                 algorithm,
@@ -281,6 +282,7 @@ impl<P: Platform> Device<P> {
                 &self.blob[..length],
                 random,
             );
+            self.platform.measure(Mark::KekEnds);
         }
         if let Job::Inject(injecting) = &mut self.job {
             injecting.kek_ready = !altered;
@@ -298,7 +300,10 @@ impl<P: Platform> Device<P> {
             return Ok(());
         }
         let blob = &mut self.blob[..length];
-        match unwrap::open_key(&self.kek, due.kind, blob) {
+        self.platform.measure(Mark::KeyBegins);
+        let opened = unwrap::open_key(&self.kek, due.kind, blob);
+        self.platform.measure(Mark::KeyEnds);
+        match opened {
             Ok(key_length) if !injecting.failed => {
                 let mut public = [0; SlotInfo::MAX_LENGTH];
                 let public = due.info.encode(&mut public).map_err(too_long)?;

@@ -18,6 +18,8 @@ pub struct Board {
     arguments: Arguments,
     entropy: Entropy,
     led: Led,
+    #[cfg(feature = "measure")]
+    meter: crate::meter::Meter,
 }
 
 impl Board {
@@ -27,6 +29,8 @@ impl Board {
             entropy: Entropy::new(arguments.entropy),
             arguments,
             led: Led::off(),
+            #[cfg(feature = "measure")]
+            meter: crate::meter::Meter::new(),
         }
     }
 }
@@ -70,5 +74,10 @@ impl Platform for Board {
         };
         // One LED: lit while there is work, and left on after a refusal. Setting it cannot fail (its error is Infallible).
         let Ok(()) = self.led.set_state(lit.into());
+    }
+
+    #[cfg(feature = "measure")]
+    fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
+        self.meter.take(mark);
     }
 }

@@ -20,6 +20,9 @@ const TICKS_PER_MILLI: u32 = FREQUENCY_HZ / 1000;
 const WRAP_CONTROL: Register<0x4000_0000> = Register;
 /// Timer 0: counts down.
 const WRAP_VALUE: Register<0x4000_0004> = Register;
+/// Timer 0's value again, for measuring short stretches: ticks of the system clock until it wraps. [`now`] tells the time.
+#[cfg(feature = "measure")]
+pub const TICKS_LEFT: Register<0x4000_0004> = Register;
 /// Timer 0: what it starts from again.
 const WRAP_RELOAD: Register<0x4000_0008> = Register;
 /// Timer 0: whether it has reached zero; write one to clear.

@@ -15,6 +15,8 @@ mod flash;
 mod heap;
 mod interrupt;
 mod led;
+#[cfg(feature = "measure")]
+mod meter;
 mod mmio;
 mod panic;
 mod uart;

@@ -12,6 +12,13 @@ impl<const ADDRESS: usize> Register<ADDRESS> {
         "registers lie in the peripheral region"
     );
 
+    /// The register's address.
+    #[cfg(feature = "measure")]
+    pub const fn address(&self) -> usize {
+        let () = Self::IS_PERIPHERAL;
+        ADDRESS
+    }
+
     /// Reads the register.
     pub fn read(&self) -> u32 {
         let () = Self::IS_PERIPHERAL;
