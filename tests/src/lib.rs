@@ -12,5 +12,6 @@ pub mod openssl;
 pub mod orders;
 pub mod pyca;
 pub mod software;
+pub mod spoiled;
 pub mod strict;
 pub mod tokens;

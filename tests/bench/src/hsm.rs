@@ -1,7 +1,6 @@
 //! The token's share of one new device: its public key is read, one AES-256 key is wrapped for it, and its order is signed.
 //! Once through keyferry, once with the bare calls, on each kind of token.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,11 +9,12 @@ use anyhow::{Context as _, Result, ensure};
 use keyferry::hsm::{KeyInfo, KeySpec, KeyType, NewKey, PinSource, PublicKey, Token, parse};
 use keyferry_protocol::suite::Suite;
 use keyferry_tests::tokens::{Kind, Scratch};
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::bare::{self, Bare};
 use crate::measure::{Times, side_by_side};
+use crate::record;
 
 /// keyferry may take so many times as long as the bare calls.
 const TARGET: f64 = 1.15;
@@ -169,10 +169,4 @@ fn rows(case: &str, times: Times) -> Result<()> {
         "bench": "hsm", "case": case, "metric": "ratio",
         "value": ratio, "target": TARGET, "ok": ratio < TARGET,
     }))
-}
-
-fn record(row: &Value) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{row}")?;
-    Ok(out.flush()?)
 }

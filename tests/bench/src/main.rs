@@ -3,11 +3,14 @@
 
 mod bare;
 mod hsm;
+mod leakage;
 mod measure;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use serde_json::Value;
 
 /// keyferry's figures.
 #[derive(Parser)]
@@ -24,6 +27,12 @@ enum Bench {
         /// How long each case is measured, in seconds.
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
+    },
+    /// Whether a device that counts its instructions tells by its answers or its work what is wrong with a blob.
+    Leakage {
+        /// The folder with the images that measure.
+        #[arg(long, env = "KEYFERRY_FIRMWARE_DIR")]
+        images: PathBuf,
     },
     /// The cases of one token, in a process of its own: a token's library is initialised once for the process, and reads its
     /// configuration then.
@@ -44,8 +53,16 @@ enum Bench {
     },
 }
 
+/// Writes a row.
+fn record(row: &Value) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{row}")?;
+    Ok(out.flush()?)
+}
+
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
+        Bench::Leakage { images } => leakage::run(&images),
         Bench::Hsm { seconds } => hsm::run(seconds),
         Bench::HsmToken {
             kind,

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds the figures' own program in release mode, runs it, hands its rows on, and judges.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
@@ -8,7 +9,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
 use crate::Outcome;
-use crate::firmware::cargo;
+use crate::firmware::{self, Variant, cargo};
 use crate::kryoptic;
 use crate::process::command;
 use crate::screen::{self, BAD, GOOD, NOTE, Screen};
@@ -23,6 +24,9 @@ pub(crate) enum Bench {
     /// The time for one new device (wrap a key for it, sign its order) through keyferry, beside the bare calls of the token:
     /// SoftHSM, NSS, kryoptic.
     Hsm,
+    /// Whether a device gives away what is wrong with a blob: at least 200 orders that fail, in QEMU, their answers and the
+    /// instructions that unwrapping took.
+    Leakage,
 }
 
 /// The door.
@@ -31,14 +35,16 @@ pub(crate) enum Bench {
 /// If something cannot be built, or a measurement fails. That a target is missed is in the outcome.
 pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
     setup::ensure(screen, setup::Need::Tests)?;
-    let name = match bench {
-        Bench::Hsm => "hsm",
-    };
     build()?;
     let mut measure = cargo_on_bench("run");
-    measure
-        .args(["--", name])
-        .env("KEYFERRY_KRYOPTIC", kryoptic::built().unwrap_or_default());
+    match bench {
+        Bench::Hsm => measure
+            .args(["--", "hsm"])
+            .env("KEYFERRY_KRYOPTIC", kryoptic::built().unwrap_or_default()),
+        Bench::Leakage => measure
+            .args(["--", "leakage"])
+            .env("KEYFERRY_FIRMWARE_DIR", images()?),
+    };
     let mut child = measure
         .stdout(Stdio::piped())
         .spawn()
@@ -63,6 +69,15 @@ pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
             ("skipped".to_owned(), json!(counts.skipped)),
         ]),
     })
+}
+
+/// Builds the images that measure, and gives the folder they are in.
+fn images() -> anyhow::Result<PathBuf> {
+    let mut folder = None;
+    for variant in Variant::MEASURED {
+        folder = firmware::build(variant)?.parent().map(Path::to_owned);
+    }
+    folder.context("the images are in no folder")
 }
 
 /// Builds first, so that no compiler runs beside a measurement.
@@ -106,12 +121,13 @@ impl Counts {
             None => screen.say(format!("{:>9}  {case:<48} {value}", "")),
             Some(ok) => {
                 let target = &row["target"];
+                let bound = row["bound"].as_str().unwrap_or("below");
                 let (style, word) = if ok { (GOOD, "ok") } else { (BAD, "missed") };
                 *(if ok { &mut self.held } else { &mut self.missed }) += 1;
                 screen.mark(
                     style,
                     word,
-                    format!("{case:<48} {value} (target: below {target})"),
+                    format!("{case:<48} {value} (target: {bound} {target})"),
                 );
             }
         }
@@ -137,6 +153,20 @@ fn figure(row: &Value) -> String {
     match row["metric"].as_str() {
         Some("seconds") => format!("{:>10.1} µs", value * 1e6),
         Some("ratio") => format!("{value:>10.3}"),
+        Some("instructions") => match &row["within_round"] {
+            Value::Object(within) => {
+                let part = |name: &str| within[name].as_f64().unwrap_or(f64::NAN);
+                format!(
+                    "{value:>10.0} instructions; less the round's mean: {:+.1} (min), {:+.1} (median), {:+.1} (max), {:+.2} (mean), {:.2} (sd)",
+                    part("min"),
+                    part("median"),
+                    part("max"),
+                    part("mean"),
+                    part("deviation"),
+                )
+            }
+            _ => format!("{value:>10.1} instructions"),
+        },
         _ => format!("{value:>10} {}", row["metric"].as_str().unwrap_or("?")),
     }
 }
@@ -171,5 +201,7 @@ mod tests {
         assert_eq!(figure(&seconds).trim(), "153.4 µs");
         let ratio = json!({"metric": "ratio", "value": 1.05});
         assert_eq!(figure(&ratio).trim(), "1.050");
+        let instructions = json!({"metric": "instructions", "value": 12.34});
+        assert_eq!(figure(&instructions).trim(), "12.3 instructions");
     }
 }

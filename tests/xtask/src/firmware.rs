@@ -23,15 +23,22 @@ pub(crate) enum Variant {
     SabotagePlainStorage,
     /// Nothing is wiped: a defect that the leak tests must find.
     SabotageNoWipe,
+    /// The real one, which also counts what unwrapping costs.
+    Measure,
+    /// It counts, and bad padding costs less: a defect that `bench leakage` must find.
+    MeasureEarlyReject,
 }
 
 impl Variant {
-    /// All of them.
-    pub(crate) const ALL: [Self; 3] = [
+    /// Those that the tests run.
+    pub(crate) const TESTED: [Self; 3] = [
         Self::Default,
         Self::SabotagePlainStorage,
         Self::SabotageNoWipe,
     ];
+
+    /// Those that `bench leakage` runs.
+    pub(crate) const MEASURED: [Self; 2] = [Self::Measure, Self::MeasureEarlyReject];
 
     /// The name in output and in the file's name.
     pub(crate) const fn name(self) -> &'static str {
@@ -39,14 +46,17 @@ impl Variant {
             Self::Default => "default",
             Self::SabotagePlainStorage => "sabotage-plain-storage",
             Self::SabotageNoWipe => "sabotage-no-wipe",
+            Self::Measure => "measure",
+            Self::MeasureEarlyReject => "measure-early-reject",
         }
     }
 
-    /// The cargo feature that makes it, on top of the default ones.
-    const fn feature(self) -> Option<&'static str> {
+    /// The cargo features that make it, on top of the default ones.
+    const fn features(self) -> Option<&'static str> {
         match self {
             Self::Default => None,
-            Self::SabotagePlainStorage | Self::SabotageNoWipe => Some(self.name()),
+            Self::SabotagePlainStorage | Self::SabotageNoWipe | Self::Measure => Some(self.name()),
+            Self::MeasureEarlyReject => Some("measure,sabotage-early-reject"),
         }
     }
 }
@@ -110,8 +120,8 @@ pub(crate) fn build(variant: Variant) -> Result<PathBuf, BuildError> {
         .args(["--profile", PROFILE])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit());
-    if let Some(feature) = variant.feature() {
-        cargo.args(["--features", feature]);
+    if let Some(features) = variant.features() {
+        cargo.args(["--features", features]);
     }
     // Without it defmt builds errors in and nothing else.
     if env::var_os("DEFMT_LOG").is_none() {
@@ -190,7 +200,8 @@ mod tests {
 
     #[test]
     fn variants_have_names_of_their_own() {
-        let mut names = Variant::ALL.map(Variant::name);
+        let all = Variant::TESTED.into_iter().chain(Variant::MEASURED);
+        let mut names: Vec<_> = all.map(Variant::name).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
     }

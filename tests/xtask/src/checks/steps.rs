@@ -4,6 +4,9 @@
 
 use std::ffi::OsString;
 
+use anyhow::ensure;
+
+use crate::bench::{self, Bench};
 use crate::firmware::{self, Variant};
 use crate::kryoptic;
 use crate::screen::Screen;
@@ -202,7 +205,7 @@ pub(crate) const STEPS: &[Step] = &[
         name: "firmware images",
         action: Action::Call {
             run: |_, environment| {
-                for variant in Variant::ALL {
+                for variant in Variant::TESTED {
                     let image = firmware::build(variant)?;
                     if let Some(folder) = image.parent() {
                         environment.push(("KEYFERRY_FIRMWARE_DIR", folder.into()));
@@ -234,15 +237,46 @@ pub(crate) const STEPS: &[Step] = &[
 ];
 
 /// `--long` adds these.
-pub(crate) const CAMPAIGNS: &[Step] = &[Step {
-    name: "campaign: tests, long",
-    action: Action::Tests(long(&[
-        "test",
-        "--no-fail-fast",
-        "--features",
-        "keyferry-firmware/rsa",
-    ])),
-}];
+pub(crate) const CAMPAIGNS: &[Step] = &[
+    Step {
+        name: "campaign: tests, long",
+        action: Action::Tests(long(&[
+            "test",
+            "--no-fail-fast",
+            "--features",
+            "keyferry-firmware/rsa",
+        ])),
+    },
+    Step {
+        name: "clippy: board mps2-an386, measuring",
+        action: Action::Cargo(cargo(&[
+            "clippy",
+            "--package",
+            "keyferry-mps2-an386",
+            "--target",
+            "thumbv7em-none-eabi",
+            "--features",
+            "measure,sabotage-early-reject",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    },
+    Step {
+        name: "campaign: bench leakage",
+        action: Action::Call {
+            run: |screen, _| {
+                let outcome = bench::run(screen, &Bench::Leakage)?;
+                ensure!(
+                    outcome.ok,
+                    "the device's answers or its work tell what was wrong"
+                );
+                Ok(())
+            },
+            by_hand: "cargo xtask bench leakage",
+        },
+    },
+];
 
 #[cfg(test)]
 mod tests {
