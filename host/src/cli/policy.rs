@@ -302,3 +302,145 @@ fn parse_level(name: &str) -> Result<Level, String> {
         Ok(level @ (Level::CheckValue | Level::Challenge | Level::Signature)) => Ok(level),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Enrol {
+        #[command(flatten)]
+        policy: EnrolmentArgs,
+    }
+
+    #[derive(Debug, Parser)]
+    struct Visit {
+        #[command(flatten)]
+        policy: VisitArgs,
+    }
+
+    fn enrol(arguments: &[&str]) -> Result<Rules, Failure> {
+        let all = ["x"].iter().chain(arguments);
+        Enrol::try_parse_from(all).unwrap().policy.rules()
+    }
+
+    fn visit(arguments: &[&str]) -> Result<Rules, Failure> {
+        let all = ["x"].iter().chain(arguments);
+        Visit::try_parse_from(all).unwrap().policy.rules()
+    }
+
+    #[test]
+    fn there_is_no_default() {
+        let error = Enrol::try_parse_from(["x"]).unwrap_err().to_string();
+        assert!(error.contains("--policy"), "{error}");
+        let error = Visit::try_parse_from(["x"]).unwrap_err().to_string();
+        assert!(error.contains("--policy"), "{error}");
+        // What there is to choose from is said.
+        let wrong = ["x", "--policy", "trust"];
+        let error = Enrol::try_parse_from(wrong).unwrap_err().to_string();
+        for name in Enrolment::NAMES {
+            assert!(error.contains(name), "{error}");
+        }
+        let error = Visit::try_parse_from(wrong).unwrap_err().to_string();
+        for name in Visiting::NAMES {
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn leave_is_given_only_where_it_was_asked_for() {
+        let rules = enrol(&["--policy", "open"]).unwrap();
+        assert!(matches!(rules.enrolment, Some(Enrolment::Open)));
+        assert!(rules.visiting.is_none());
+        assert!(!rules.allow_test_devices && !rules.allow_development);
+        let rules = visit(&["--policy", "registry", "--allow-development"]).unwrap();
+        assert!(matches!(rules.visiting, Some(Visiting::Registry)));
+        assert!(rules.enrolment.is_none());
+        assert!(!rules.allow_test_devices && rules.allow_development);
+        let rules = visit(&["--policy", "open", "--allow-test-devices"]).unwrap();
+        assert!(rules.allow_test_devices && rules.allow_development);
+    }
+
+    #[test]
+    fn an_argument_that_is_not_looked_at_is_an_error() {
+        for result in [
+            enrol(&["--policy", "open", "--serials", "f"]),
+            enrol(&["--policy", "open", "--vendor-ca", "f"]),
+            enrol(&[
+                "--policy",
+                "serial-list",
+                "--serials",
+                "f",
+                "--vendor-ca",
+                "f",
+            ]),
+            visit(&["--policy", "open", "--ca", "f"]),
+            visit(&["--policy", "registry", "--allowlist", "f"]),
+            visit(&["--identity", &"ab".repeat(32), "--allowlist", "f"]),
+        ] {
+            assert!(
+                matches!(result, Err(Failure::NotForPolicy { .. })),
+                "{result:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_argument_that_the_policy_needs_is_missed() {
+        for (result, argument) in [
+            (enrol(&["--policy", "serial-list"]), "--serials"),
+            (enrol(&["--policy", "vendor-certificate"]), "--vendor-ca"),
+            (visit(&["--policy", "certificate"]), "--ca"),
+            (visit(&["--policy", "allowlist"]), "--allowlist"),
+        ] {
+            match result {
+                Err(Failure::Missing { name, .. }) => assert_eq!(name, argument),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn files_are_read_and_named_in_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("serials.txt");
+        std::fs::write(&path, "hello\n").unwrap();
+        let path = path.display().to_string();
+        let error = enrol(&["--policy", "serial-list", "--serials", &path]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("serials.txt is not used: line 1"),
+            "{error}"
+        );
+        assert_eq!(error.exit(), crate::error::Exit::Usage);
+        let error = visit(&["--policy", "certificate", "--ca", &path]).unwrap_err();
+        assert!(matches!(error, Failure::CertificateFile { .. }), "{error}");
+    }
+
+    #[test]
+    fn one_identity_key_may_be_asked_for() {
+        let identity = "ab".repeat(32);
+        let rules = visit(&["--identity", &identity]).unwrap();
+        assert!(matches!(rules.visiting, Some(Visiting::Allowlist(_))));
+        let both = ["x", "--identity", &identity, "--policy", "open"];
+        assert!(Visit::try_parse_from(both).is_err());
+        assert!(Visit::try_parse_from(["x", "--identity", "ab"]).is_err());
+    }
+
+    #[test]
+    fn nobody_can_ask_for_no_proof() {
+        assert_eq!(
+            visit(&["--policy", "open"]).unwrap().minimum_proof,
+            Level::CheckValue
+        );
+        let rules = visit(&["--policy", "open", "--minimum-proof", "signature"]).unwrap();
+        assert_eq!(rules.minimum_proof, Level::Signature);
+        for wrong in ["none", "strong"] {
+            let arguments = ["x", "--policy", "open", "--minimum-proof", wrong];
+            assert!(Visit::try_parse_from(arguments).is_err());
+        }
+    }
+}
