@@ -89,7 +89,7 @@ pub enum DeviceError {
     #[error("the order is too long: fewer keys at a time")]
     TooLong,
     /// What was to be done could not be written down, so it was not done.
-    #[error("the audit log cannot be written")]
+    #[error("what was to be done cannot be written down")]
     Witness(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The authority did not sign.
     #[error("the authority did not sign the order")]
@@ -144,7 +144,9 @@ impl DeviceError {
                 "run the command again; if it stays, firmware and station do not match"
             }
             Self::TooLong => "split the keys over two orders",
-            Self::Witness(_) => "check the audit log's disk; nothing was sent that is not in it",
+            Self::Witness(_) => {
+                "check audit log and registry; nothing was sent that is not in them"
+            }
             Self::Authority(_) => "check the token and the authority key",
         }
     }
@@ -158,7 +160,9 @@ const fn refusal_hint(refusal: Refusal) -> &'static str {
         Refusal::BadSignature => "the device obeys another authority: use that one's key",
         Refusal::WrongAddress => "the order was made for another device: make one for this device",
         Refusal::Stale | Refusal::Counter => "the order was used before: make a new one",
-        Refusal::State => "see `keyferry device info`: a blank device must be enrolled first",
+        Refusal::State => {
+            "see `keyferry device info`: a blank device must be enrolled first, a locked one takes no keys any more"
+        }
         Refusal::Suite => "choose a suite that the device's statement offers",
         Refusal::Attributes => "choose a key type and proof that the firmware supports",
         Refusal::SlotTaken => "choose a free slot, or raise the key version to replace the key",

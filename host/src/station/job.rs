@@ -26,7 +26,7 @@ pub enum JobError {
     Hsm(#[from] HsmError),
     /// The device or the line.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(DeviceError),
     /// A policy forbids it.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -93,6 +93,22 @@ pub enum JobError {
     },
 }
 
+impl From<DeviceError> for JobError {
+    /// What a witness says is said as what it is.
+    fn from(error: DeviceError) -> Self {
+        let DeviceError::Witness(source) = error else {
+            return Self::Device(error);
+        };
+        match source.downcast::<AuditError>() {
+            Ok(error) => Self::Audit(*error),
+            Err(source) => match source.downcast::<RegistryError>() {
+                Ok(error) => Self::Registry(*error),
+                Err(source) => Self::Device(DeviceError::Witness(source)),
+            },
+        }
+    }
+}
+
 impl JobError {
     /// The next move, for a person.
     #[must_use]
@@ -105,7 +121,7 @@ impl JobError {
             Self::Registry(error) => error.hint(),
             Self::NotEnrolled { .. } => Some("run `keyferry device enroll` first".to_owned()),
             Self::NoCertificate { .. } => Some(
-                "inject with --ca-key and --ca once, at the station that enrolled it".to_owned(),
+                "inject with --ca-key and --ca-certificate once, at the station that enrolled it".to_owned(),
             ),
             Self::OtherCertificate { .. } => {
                 Some("take this device off the line: it shows somebody else's certificate".to_owned())

@@ -4,14 +4,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 
 use super::JobError;
 use super::hsm::{Hsm, Recipient};
-use super::policy::{Rules, Trust, Visiting};
+use super::policy::{Rules, Trust, Visiting, certified};
 use super::records::{Records, Scribe};
-use crate::certificate::Document;
+use crate::certificate::{DeviceCa, Document};
 use crate::device::flow;
 use crate::device::session::{OnProgress, Session};
 use crate::device::verify::{Statement, fingerprint};
@@ -50,6 +50,8 @@ pub struct Visitor<'a> {
     pub rules: &'a Rules,
     /// Where all of it is written down.
     pub records: &'a Arc<Mutex<Records>>,
+    /// Is told what a person wants to know on the way.
+    pub on_note: &'a dyn Fn(&str),
 }
 
 impl Visitor<'_> {
@@ -96,7 +98,7 @@ impl Visitor<'_> {
             });
         }
         let certificate = match &self.rules.visiting {
-            Some(Visiting::Certificate(_)) => Some(self.certified(&mut session)?),
+            Some(Visiting::Certificate(ca)) => Some(self.certified(&mut session, ca)?),
             Some(Visiting::Allowlist(_) | Visiting::Registry | Visiting::Open) | None => None,
         };
         // Any kind of unwrap key: an enrolled device states the one it has.
@@ -118,10 +120,10 @@ impl Visitor<'_> {
         })
     }
 
-    /// Has the device show its certificate, and that it holds the key in it: a signed status over a nonce, which needs no order and
-    /// so no authority. Whether the certificate is believed is for the policy to say.
-    fn certified(&self, session: &mut Session) -> Result<Vec<u8>, JobError> {
-        let device: DeviceId = session.greeting().device;
+    /// Has the device show its certificate, and that it holds the key in it: a signed status over a nonce, which needs no order. So
+    /// a station that is not the device's authority knows as well whom it talks to.
+    fn certified(&self, session: &mut Session, ca: &DeviceCa) -> Result<Vec<u8>, JobError> {
+        let device = session.greeting().device;
         let certificate = flow::certificate(session)?.ok_or(JobError::NoCertificate { device })?;
         let document =
             Document::read(&certificate, crate::certificate::MAXIMUM_DEVICE_CERTIFICATE)?;
@@ -135,6 +137,9 @@ impl Visitor<'_> {
         }
         let nonce = Challenge(random()?);
         flow::status(session, key.spki_der(), Digest::ZERO, nonce)?;
+        let now = SystemTime::now();
+        let reason = certified(ca, device, key.spki_der(), Some(&certificate), now)?;
+        (self.on_note)(&format!("device {device} is the one it says: {reason}"));
         Ok(certificate)
     }
 

@@ -6,7 +6,7 @@ use super::{Bar, Known};
 use crate::cli::{Context, Outcome, fields};
 use crate::device::flow;
 use crate::device::verify::Standing;
-use crate::station::Visit;
+use crate::station::{JobError, Visit};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Remove {
@@ -65,7 +65,8 @@ pub(super) fn remove(context: &Context, arguments: &Remove) -> Outcome {
         &visit.statement,
         &arguments.slots,
         &mut |step| progress.show(step),
-    )?;
+    )
+    .map_err(JobError::from)?;
     drop(progress);
     done(context, &visit, &standing, "the slots are empty")
 }
@@ -79,7 +80,8 @@ pub(super) fn lock(context: &Context, arguments: &Lock) -> Outcome {
         hsm.authority(),
         &visit.statement,
         &mut |step| progress.show(step),
-    )?;
+    )
+    .map_err(JobError::from)?;
     drop(progress);
     done(context, &visit, &standing, "locked")
 }
@@ -100,7 +102,8 @@ pub(super) fn rotate(context: &Context, arguments: &Rotate) -> Outcome {
         &new,
         &visit.statement,
         &mut |step| progress.show(step),
-    )?;
+    )
+    .map_err(JobError::from)?;
     drop(progress);
     let what = format!("it obeys {} now", flow::authority_fingerprint(&new));
     done(context, &visit, &standing, &what)
@@ -115,7 +118,8 @@ pub(super) fn wipe(context: &Context, arguments: &Wipe) -> Outcome {
         hsm.authority(),
         &visit.statement,
         &mut |step| progress.show(step),
-    )?;
+    )
+    .map_err(JobError::from)?;
     drop(progress);
     visit.scribe.wiped(visit.statement.device)?;
     done(

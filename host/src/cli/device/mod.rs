@@ -83,6 +83,7 @@ impl Known {
             hsm,
             rules: &rules,
             records: &records,
+            on_note: &|text| context.note(text),
         };
         let session = greet(&self.desk.port)?;
         let progress = Bar::new(context);

@@ -87,6 +87,7 @@ pub(super) fn enroll(context: &Context, arguments: &Enroll) -> Outcome {
         hsm: &*hsm,
         rules: &rules,
         records: &records,
+        on_note: &|text| context.note(text),
     };
     let session = greet(&desk.port)?;
     let progress = Bar::new(context);

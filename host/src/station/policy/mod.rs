@@ -24,6 +24,7 @@ pub use enrolment::Enrolment;
 pub use error::PolicyError;
 pub use lists::{Allowlist, ListError, MAXIMUM_LIST, MAXIMUM_LISTED, Mistake, SerialList};
 pub use visiting::Visiting;
+pub(super) use visiting::certified;
 
 use super::registry::RegistryError;
 use crate::device::verify::{Statement, fingerprint};

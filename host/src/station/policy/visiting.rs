@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use keyferry_protocol::identity::DeviceId;
+
 use super::{Allowlist, History, OPEN, PolicyError};
 use crate::certificate::{DeviceCa, Serial};
 use crate::device::verify::{Statement, fingerprint};
@@ -43,7 +45,13 @@ impl Visiting {
         now: SystemTime,
     ) -> Result<String, PolicyError> {
         match self {
-            Self::Certificate(ca) => certified(ca, statement, certificate, now),
+            Self::Certificate(ca) => certified(
+                ca,
+                statement.device,
+                &statement.identity_key,
+                certificate,
+                now,
+            ),
             Self::Allowlist(list) => listed(list, statement),
             Self::Registry => registered(statement, history),
             Self::Open => Ok(
@@ -54,13 +62,14 @@ impl Visiting {
     }
 }
 
-fn certified(
+/// Why a CA's certificate makes this identity key the device's.
+pub(in crate::station) fn certified(
     ca: &DeviceCa,
-    statement: &Statement,
+    device: DeviceId,
+    identity_key: &[u8],
     certificate: Option<&[u8]>,
     now: SystemTime,
 ) -> Result<String, PolicyError> {
-    let device = statement.device;
     let Some(certificate) = certificate else {
         return Err(PolicyError::NoCertificate { device });
     };
@@ -70,7 +79,7 @@ fn certified(
     // certificate to the device in either case.
     let serial = Serial::product(&issued.serial).unwrap_or_else(|_| Serial::from(device));
     let accepted = ca
-        .check(certificate, &statement.identity_key, &serial, now)
+        .check(certificate, identity_key, &serial, now)
         .map_err(wrong)?;
     Ok(format!(
         "'{}' has certified its identity key (serial number {}, certificate {}, trusted CA {})",
