@@ -1,9 +1,11 @@
 //! What a board must offer. Everything else in this crate is portable.
 
 use embedded_storage::nor_flash::NorFlash;
-use keyferry_protocol::identity::{DeviceId, Fingerprint};
-use keyferry_protocol::receipt::SourceClass;
+use keyferry_protocol::MAX_VENDOR_CERTIFICATE;
+use keyferry_protocol::identity::{DeviceId, Fingerprint, Signature};
+use keyferry_protocol::receipt::{SourceClass, VOUCHER_LENGTH};
 
+use crate::rng::Drbg;
 use crate::wipe::Secret;
 
 /// The key all stored keys are encrypted under, 32 bytes from fuses or the board.
@@ -46,6 +48,34 @@ pub trait Platform {
         true
     }
 
+    /// The certificate of a key that was in the device before its enrolment, X.509 in DER, written to the front of `room`.
+    /// `None` where there is no such key.
+    ///
+    /// # Errors
+    /// [`SourceFailed`] if there is one and it cannot be read. The enrolment is then refused.
+    fn vendor_certificate<'a>(
+        &mut self,
+        room: &'a mut [u8; MAX_VENDOR_CERTIFICATE],
+    ) -> Result<Option<&'a [u8]>, SourceFailed> {
+        let _ = room;
+        Ok(None)
+    }
+
+    /// Signs a voucher with that key: ECDSA P-256 over SHA-256 of `message`. A secure element does it by itself; a board that
+    /// has the key in memory may use [`crate::keys::p256::sign`], which `random` hedges. Asked only where there is a
+    /// [`Self::vendor_certificate`].
+    ///
+    /// # Errors
+    /// [`SourceFailed`] if the key cannot be used. The enrolment is then refused.
+    fn vendor_sign(
+        &mut self,
+        message: &[u8; VOUCHER_LENGTH],
+        random: &mut Drbg,
+    ) -> Result<Signature, SourceFailed> {
+        let _ = (message, random);
+        Err(SourceFailed)
+    }
+
     /// Shows what the device is doing, where the board has an LED.
     fn show(&mut self, status: Status) {
         let _ = status;
@@ -72,7 +102,7 @@ pub enum Mark {
     KeyEnds,
 }
 
-/// A source of randomness or of the root key failed.
+/// A source of randomness, the root key or the vendor key failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceFailed;
 

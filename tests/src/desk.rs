@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keyferry::device::port::Port;
 use keyferry_firmware::Platform;
-use keyferry_firmware::device::{Device, Work};
+use keyferry_firmware::device::{Device, Operations, Work};
 use keyferry_firmware::platform::{Description, RootKey, SourceFailed};
+use keyferry_firmware::rng::Drbg;
 use keyferry_firmware::store::nor_fake::NorFake;
-use keyferry_protocol::identity::{DeviceId, Fingerprint};
+use keyferry_protocol::MAX_VENDOR_CERTIFICATE;
+use keyferry_protocol::identity::{DeviceId, Fingerprint, Signature};
 use keyferry_protocol::link::Millis;
-use keyferry_protocol::receipt::SourceClass;
+use keyferry_protocol::receipt::{SourceClass, VOUCHER_LENGTH};
 
 /// The flash of the desk's device: words of 4 bytes, pages of 2 KiB.
 pub type Flash = NorFake<4, 2048>;
@@ -37,6 +39,8 @@ pub struct Desk {
     pub development: bool,
     /// Whether the board lets itself be wiped, as it does at first.
     pub allows_wipe: bool,
+    /// The vendor key and its certificate, if the board has them.
+    pub vendor: Option<([u8; 32], Vec<u8>)>,
 }
 
 impl Desk {
@@ -57,6 +61,7 @@ impl Desk {
             pinned: None,
             development: true,
             allows_wipe: true,
+            vendor: None,
         }
     }
 
@@ -123,6 +128,27 @@ impl Platform for Desk {
     fn allows_wipe(&self) -> bool {
         self.allows_wipe
     }
+
+    fn vendor_certificate<'a>(
+        &mut self,
+        room: &'a mut [u8; MAX_VENDOR_CERTIFICATE],
+    ) -> Result<Option<&'a [u8]>, SourceFailed> {
+        let Some((_, certificate)) = &self.vendor else {
+            return Ok(None);
+        };
+        let place = room.get_mut(..certificate.len()).ok_or(SourceFailed)?;
+        place.copy_from_slice(certificate);
+        Ok(Some(place))
+    }
+
+    fn vendor_sign(
+        &mut self,
+        message: &[u8; VOUCHER_LENGTH],
+        random: &mut Drbg,
+    ) -> Result<Signature, SourceFailed> {
+        let (key, _) = self.vendor.as_ref().ok_or(SourceFailed)?;
+        keyferry_firmware::keys::p256::sign(key, message, random).map_err(|_| SourceFailed)
+    }
 }
 
 /// A device that several hands can reach: the port, and the test that looks inside.
@@ -143,7 +169,35 @@ impl OnDesk {
     /// Private-key operations with the unwrap key since start.
     #[must_use]
     pub fn unwrap_operations(&self) -> u32 {
-        self.lock().as_ref().map_or(0, Device::unwrap_operations)
+        self.operations().unwrap
+    }
+
+    /// Private-key operations since start.
+    #[must_use]
+    pub fn operations(&self) -> Operations {
+        self.lock()
+            .as_ref()
+            .map_or_else(Operations::default, Device::operations)
+    }
+
+    /// Gives the device these bytes at this time and lets it work until it has nothing to do; tells until when it would sleep,
+    /// and what it sent. `None` if it was stopped.
+    #[must_use]
+    pub fn turn(&self, bytes: &[u8], now: Millis) -> Option<(Work, Vec<u8>)> {
+        let mut guard = self.lock();
+        let device = guard.as_mut()?;
+        device.receive(bytes, now);
+        let mut sent = Vec::new();
+        loop {
+            let work = device.work(now);
+            let waiting = device.transmit(now);
+            let count = waiting.len();
+            sent.extend_from_slice(waiting);
+            device.transmitted(count, now);
+            if count == 0 && work != Work::More {
+                return Some((work, sent));
+            }
+        }
     }
 
     /// The bytes of the flash now.

@@ -87,6 +87,12 @@ impl<P: Platform> Device<P> {
             .map_err(|_| Refusal::Storage)
     }
 
+    /// Signs the receipt of an order.
+    fn sign_receipt(&mut self, length: usize) -> Result<Signature, Refusal> {
+        self.operations.receipt += 1;
+        self.sign(length)
+    }
+
     /// Signs the receipt that stands in the buffer, writes it with the new memory, makes all of it durable, and sends it.
     pub(super) fn conclude(
         &mut self,
@@ -130,7 +136,7 @@ impl<P: Platform> Device<P> {
 
     /// Signs with the identity key in the store, then concludes.
     pub(super) fn sign_and_conclude(&mut self, length: usize, next: Memory) -> Result<(), Refusal> {
-        let signature = self.sign(length)?;
+        let signature = self.sign_receipt(length)?;
         self.conclude(length, &signature, next)
     }
 
@@ -152,7 +158,7 @@ impl<P: Platform> Device<P> {
             ..self.receipt_header(order, &self.memory)
         };
         if let Ok(writer) = Writer::new(&header, &mut self.receipt)
-            && let Ok(signature) = self.sign(writer.length())
+            && let Ok(signature) = self.sign_receipt(writer.length())
         {
             self.send_receipt(writer.length(), &signature);
         }
@@ -212,6 +218,7 @@ impl<P: Platform> Device<P> {
             counter: self.memory.counter,
         };
         let length = status.encode(&mut self.receipt).map_or(0, <[u8]>::len);
+        self.operations.status += 1;
         match self.sign(length) {
             Err(refusal) => self.refuse(refusal),
             Ok(signature) => {

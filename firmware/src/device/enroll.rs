@@ -1,9 +1,12 @@
 //! `Enroll`: the device makes its unwrap and identity key, pins its authority, and states all of it, signed.
 
-use keyferry_protocol::identity::{Challenge, p256_spki};
+use keyferry_protocol::MAX_VENDOR_CERTIFICATE;
+use keyferry_protocol::identity::{Challenge, Signature, p256_spki};
 use keyferry_protocol::message::Task;
 use keyferry_protocol::order::Enroll;
-use keyferry_protocol::receipt::{Flavour, MAX_RECEIPT, Refusal, State, Statement, Writer};
+use keyferry_protocol::receipt::{
+    Flavour, MAX_RECEIPT, Refusal, State, Statement, Voucher, Writer, voucher_input,
+};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 
 use super::answer::{storage, too_long};
@@ -11,7 +14,7 @@ use super::memory::{MAX_SPKI, Memory};
 use super::orders::Accepted;
 use super::{Device, Job};
 use crate::keys;
-use crate::platform::Platform;
+use crate::platform::{Platform, SourceFailed};
 use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::Secret;
@@ -104,6 +107,7 @@ impl<P: Platform> Device<P> {
         };
         let length = self.write_statement(&order, &next, nonce, &identity_spki, unwrap_spki)?;
         let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
+        self.operations.receipt += 1;
         let signature = keys::p256::sign(identity.expose(), &self.receipt[..length], random)
             .map_err(|_| Refusal::Storage)?;
         self.store
@@ -150,6 +154,16 @@ impl<P: Platform> Device<P> {
     ) -> Result<usize, Refusal> {
         let description = self.platform.description();
         let algorithm = keys::unwrap_algorithm(unwrap_key).ok_or(Refusal::Storage)?;
+        let mut certificate = [0; MAX_VENDOR_CERTIFICATE];
+        let voucher = match self.platform.vendor_certificate(&mut certificate) {
+            Ok(None) => None,
+            Ok(Some(certificate)) => Some(Voucher {
+                certificate,
+                signature: self.vouch(&nonce, next)?,
+            }),
+            // A device that has a vendor key must not pass for one that has none.
+            Err(SourceFailed) => return Err(Refusal::Storage),
+        };
         let sabotaged = cfg!(feature = "sabotage-plain-storage")
             || cfg!(feature = "sabotage-no-wipe")
             || cfg!(feature = "sabotage-early-reject")
@@ -172,13 +186,24 @@ impl<P: Platform> Device<P> {
             root_key: description.root_key,
             authority: next.authority,
             epoch: next.epoch,
-            voucher: None,
+            voucher,
         };
         let header = self.receipt_header(order, next);
         let out: &mut [u8; MAX_RECEIPT] = &mut self.receipt;
         let mut writer = Writer::new(&header, out).map_err(too_long)?;
         writer.statement(&statement, out).map_err(too_long)?;
         Ok(writer.length())
+    }
+
+    /// The vendor key's word that these keys are this device's.
+    fn vouch(&mut self, nonce: &Challenge, next: &Memory) -> Result<Signature, Refusal> {
+        let device = self.platform.device_id();
+        let message = voucher_input(&device, nonce, &next.identity, &next.unwrap);
+        let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
+        self.operations.voucher += 1;
+        self.platform
+            .vendor_sign(&message, random)
+            .map_err(|SourceFailed| Refusal::Storage)
     }
 
     /// The kind of the device's unwrap key, and its secret in `secret`; gives the secret's length.

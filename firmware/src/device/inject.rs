@@ -181,6 +181,14 @@ impl<P: Platform> Device<P> {
         }
     }
 
+    /// Whether an order waits for bytes from the station.
+    pub(super) fn awaits_blob(&self) -> bool {
+        match &self.job {
+            Job::Inject(injecting) => injecting.due_blob().is_some() && !self.blob_is_complete(),
+            Job::Idle | Job::Enroll(_) => false,
+        }
+    }
+
     fn blob_is_complete(&self) -> bool {
         match &self.job {
             Job::Inject(injecting) => injecting
@@ -273,7 +281,7 @@ impl<P: Platform> Device<P> {
                 return Err(Refusal::Entropy);
             };
             let suite = injecting.order.header.suite.ok_or(Refusal::Suite)?;
-            self.unwrap_operations += 1;
+            self.operations.unwrap += 1;
             self.platform.measure(Mark::KekBegins);
             self.kek = unwrap::open_kek(
                 suite,

@@ -10,6 +10,7 @@ mod enroll;
 mod inject;
 mod lifecycle;
 mod memory;
+mod operations;
 mod orders;
 mod proving;
 
@@ -29,6 +30,8 @@ use crate::unwrap::Kek;
 use crate::wipe::{Secret, scrub_stack, wipe};
 use memory::Memory;
 
+pub use operations::Operations;
+
 /// Milliseconds since any fixed moment, from a clock that never goes back.
 pub use keyferry_protocol::link::Millis;
 
@@ -39,6 +42,10 @@ pub const SCRUBBED_STACK: usize = if cfg!(feature = "rsa") {
 } else {
     10 * 1024
 };
+
+/// How long an order may wait for its next blob without a message from the station, in milliseconds. Then it is dropped, and the
+/// key-encryption key in RAM with it.
+pub const JOB_PATIENCE: Millis = 30_000;
 
 /// What the board should do after [`Device::work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +89,9 @@ pub struct Device<P: Platform> {
     blob: [u8; MAX_BLOB],
     blob_length: usize,
     kek: Kek,
-    /// Private-key operations with the unwrap key since start.
-    unwrap_operations: u32,
+    /// When the last message came.
+    heard: Millis,
+    operations: Operations,
 }
 
 impl<P: Platform> Device<P> {
@@ -131,7 +139,8 @@ impl<P: Platform> Device<P> {
             blob: [0; MAX_BLOB],
             blob_length: 0,
             kek: Kek::none(),
-            unwrap_operations: 0,
+            heard: 0,
+            operations: Operations::default(),
         };
         device.renew_challenge();
         let status = device.resting_status();
@@ -139,10 +148,10 @@ impl<P: Platform> Device<P> {
         device
     }
 
-    /// Private-key operations with the unwrap key since start. No unsigned or misaddressed order moves it.
+    /// Private-key operations since start. No unsigned or misaddressed order moves those that belong to orders.
     #[must_use]
-    pub const fn unwrap_operations(&self) -> u32 {
-        self.unwrap_operations
+    pub const fn operations(&self) -> Operations {
+        self.operations
     }
 
     /// The key store's flash, to look at.
@@ -157,11 +166,13 @@ impl<P: Platform> Device<P> {
 
     /// Takes bytes from the line.
     pub fn receive(&mut self, bytes: &[u8], now: Millis) {
-        let _ = now;
         let mut rest = bytes;
         while !rest.is_empty() {
             let (used, event) = self.link.receive(rest);
             rest = rest.get(used..).unwrap_or(&[]);
+            if event.is_some() {
+                self.heard = now;
+            }
             match event {
                 None => {}
                 Some(Event::Opened) => {
@@ -180,22 +191,45 @@ impl<P: Platform> Device<P> {
     pub fn work(&mut self, now: Millis) -> Work {
         let more = self.step();
         self.flush();
-        let sending = self.link.transmit(now).is_ok_and(|bytes| !bytes.is_empty());
+        let sending = match self.link.transmit(now) {
+            Ok(bytes) => !bytes.is_empty(),
+            Err(_) => {
+                self.abandon();
+                return Work::More;
+            }
+        };
         if more || sending {
-            Work::More
-        } else {
-            Work::Idle(self.link.deadline())
+            return Work::More;
         }
+        let patience = self.awaits_blob().then_some(self.heard + JOB_PATIENCE);
+        match (self.link.deadline(), patience) {
+            (_, Some(until)) if now >= until => {
+                self.abandon();
+                Work::More
+            }
+            (Some(one), Some(other)) => Work::Idle(Some(one.min(other))),
+            (one, other) => Work::Idle(one.or(other)),
+        }
+    }
+
+    /// Drops the order that is under way because nobody goes on with it. What it had in RAM is wiped; the store is as before.
+    fn abandon(&mut self) {
+        if !matches!(self.job, Job::Idle) {
+            info!("order dropped");
+        }
+        self.drop_job();
+        self.outgoing_length = 0;
+        scrub_stack::<SCRUBBED_STACK>();
     }
 
     /// Bytes that wait to be sent.
     pub fn transmit(&mut self, now: Millis) -> &[u8] {
         self.flush();
-        match self.link.transmit(now) {
-            Ok(bytes) => bytes,
-            // The station is gone. A new greeting opens a new session.
-            Err(_) => &[],
+        // The station may be gone. A new greeting opens a new session.
+        if self.link.transmit(now).is_err() {
+            self.abandon();
         }
+        self.link.transmit(now).unwrap_or(&[])
     }
 
     /// Says that the first `count` bytes of [`Self::transmit`] have gone out.

@@ -119,6 +119,7 @@ impl<P: Platform> Device<P> {
                     .get(due.question.clone())
                     .ok_or(Refusal::Malformed)?,
             };
+            self.operations.proof += 1;
             value_length =
                 prove(asked, key, random, &mut value).map_err(|_| Refusal::Attributes)?;
         }

@@ -1,0 +1,213 @@
+//! An order that nobody goes on with is dropped, in virtual time.
+
+use keyferry::device::flow::{self, Shipment};
+use keyferry_firmware::device::{JOB_PATIENCE, Millis, Work};
+use keyferry_protocol::identity::Challenge;
+use keyferry_protocol::link::{Event, Link, RETRY_AFTER, TRIES};
+use keyferry_protocol::message::{Hello, Reply, Request};
+use keyferry_protocol::order::{Freshness, Header, Kind};
+use keyferry_protocol::receipt::{Outcome, Refusal, decode};
+use keyferry_protocol::suite::UnwrapAlgorithm;
+use keyferry_protocol::{MAX_MESSAGE, VERSION};
+use keyferry_tests::desk::{Desk, OnDesk};
+use keyferry_tests::orders::{Order, open};
+use keyferry_tests::software::{SoftAuthority, aes_key, wrap};
+
+/// A station that is told what time it is.
+struct Station {
+    device: OnDesk,
+    link: Link,
+    now: Millis,
+    /// How long the device would sleep.
+    work: Work,
+}
+
+impl Station {
+    fn open(device: &OnDesk, session: u16, now: Millis) -> (Self, Header) {
+        let mut station = Self {
+            device: device.clone(),
+            link: Link::new(),
+            now,
+            work: Work::Idle(None),
+        };
+        let mut buffer = [0; MAX_MESSAGE];
+        let hello = Request::Hello {
+            min: VERSION,
+            max: VERSION,
+        };
+        let hello = hello.encode(&mut buffer).unwrap();
+        station.link.open(session, hello).unwrap();
+        let answers = station.settle();
+        let [answer] = &answers[..] else {
+            panic!("{} answers", answers.len());
+        };
+        let Ok(Reply::Hello(greeting)) = Reply::decode(answer) else {
+            panic!("no greeting");
+        };
+        let header = header(&greeting);
+        (station, header)
+    }
+
+    fn say(&mut self, request: &Request<'_>) -> Vec<Vec<u8>> {
+        let mut buffer = [0; MAX_MESSAGE];
+        let message = request.encode(&mut buffer).unwrap();
+        self.link.send(message).unwrap();
+        self.settle()
+    }
+
+    /// Carries bytes both ways until nobody has any; gives the device's messages but progress.
+    fn settle(&mut self) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        loop {
+            let down = self.link.transmit(self.now).unwrap().to_vec();
+            self.link.transmitted(down.len(), self.now);
+            let (work, up) = self.device.turn(&down, self.now).unwrap();
+            self.work = work;
+            let mut rest = &up[..];
+            while !rest.is_empty() {
+                let (used, event) = self.link.receive(rest);
+                rest = &rest[used..];
+                if event == Some(Event::Message)
+                    && !matches!(Reply::decode(self.link.message()), Ok(Reply::Progress(_)))
+                {
+                    messages.push(self.link.message().to_vec());
+                }
+            }
+            if down.is_empty() && up.is_empty() {
+                return messages;
+            }
+        }
+    }
+}
+
+fn header(greeting: &Hello<'_>) -> Header {
+    let address = keyferry_protocol::order::Address {
+        device: greeting.device,
+        identity: greeting.identity,
+        unwrap: greeting.unwrap,
+    };
+    let freshness = Freshness::Challenge(greeting.challenge);
+    Header::new(Kind::Inject, address, freshness, greeting.counter + 1)
+}
+
+fn enrolled() -> (OnDesk, SoftAuthority, Shipment) {
+    let device = OnDesk::start(Desk::new(1, 32));
+    let authority = SoftAuthority::new(0);
+    let (nonce, kind) = (Challenge([9; 32]), UnwrapAlgorithm::P256);
+    let statement = flow::enroll(&mut open(&device), &authority, kind, nonce, &mut |_| {});
+    let shipment = wrap(&statement.unwrap(), &[aes_key(16, 1)], 1);
+    (device, authority, shipment)
+}
+
+/// A station that has sent an `Inject`, which the device accepted, and the first of its blobs.
+fn begun(
+    device: &OnDesk,
+    authority: &SoftAuthority,
+    shipment: &Shipment,
+    blobs: usize,
+) -> (Station, Order) {
+    let (mut station, header) = Station::open(device, 700, 1_000_000);
+    let order = Order::inject(authority, header, shipment);
+    let request = Request::Order {
+        signature: order.signature,
+        second: None,
+        order: &order.bytes,
+    };
+    let answers = station.say(&request);
+    assert_eq!(Reply::decode(&answers[0]), Ok(Reply::Accepted));
+    for bytes in &order.blobs[..blobs] {
+        assert!(station.say(&Request::Blob { bytes }).is_empty());
+    }
+    (station, order)
+}
+
+/// What the device says to the next blob.
+fn outcome(answers: &[Vec<u8>]) -> Result<Outcome, Refusal> {
+    match Reply::decode(&answers[0]).unwrap() {
+        Reply::Receipt { receipt, .. } => Ok(decode(receipt).unwrap().0.outcome),
+        Reply::Refused(refusal) => Err(refusal),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// SPEC: M-33
+#[test]
+fn an_order_is_dropped_when_its_blobs_do_not_come() {
+    for blobs in [0, 1] {
+        let (device, authority, shipment) = enrolled();
+        let (mut station, order) = begun(&device, &authority, &shipment, blobs);
+        assert_eq!(device.unwrap_operations(), blobs as u32);
+        // It sleeps until then, and is still in the midst of the order a moment before.
+        let until = station.now + JOB_PATIENCE;
+        assert_eq!(station.work, Work::Idle(Some(until)));
+        station.now = until - 1;
+        assert!(station.settle().is_empty());
+        assert_eq!(station.work, Work::Idle(Some(until)));
+        station.now = until;
+        assert!(station.settle().is_empty());
+        assert_eq!(station.work, Work::Idle(None));
+
+        // A blob that comes now belongs to nothing; the order itself is stale.
+        let bytes = &order.blobs[blobs];
+        let answers = station.say(&Request::Blob { bytes });
+        assert_eq!(outcome(&answers), Err(Refusal::Sequence));
+        let again = order.send_to(&device).refusal();
+        assert_eq!(again, Some((Refusal::Stale, true)));
+        let device = OnDesk::start(Desk::with_flash(1, device.stop()));
+        let mut session = open(&device);
+        assert_eq!(session.greeting().counter, 1);
+        assert!(flow::list(&mut session).unwrap().is_empty());
+    }
+}
+
+/// Each message gives the station its patience anew.
+///
+/// SPEC: M-33
+#[test]
+fn a_slow_station_is_waited_for() {
+    let (device, authority, shipment) = enrolled();
+    let (mut station, order) = begun(&device, &authority, &shipment, 0);
+    let pieces: Vec<&[u8]> = order.blobs.iter().flat_map(|blob| blob.chunks(9)).collect();
+    let (last, pieces) = pieces.split_last().unwrap();
+    for bytes in pieces {
+        station.now += JOB_PATIENCE - 1;
+        assert!(station.say(&Request::Blob { bytes }).is_empty());
+        assert_eq!(station.work, Work::Idle(Some(station.now + JOB_PATIENCE)));
+    }
+    station.now += JOB_PATIENCE - 1;
+    let answers = station.say(&Request::Blob { bytes: last });
+    assert_eq!(outcome(&answers), Ok(Outcome::Applied));
+    assert_eq!(station.work, Work::Idle(None));
+}
+
+/// SPEC: M-33
+#[test]
+fn an_order_is_dropped_when_the_station_stops_to_acknowledge() {
+    let (device, authority, shipment) = enrolled();
+    let (mut station, _) = begun(&device, &authority, &shipment, 0);
+    // The device has something to say, and nobody takes it.
+    let mut buffer = [0; MAX_MESSAGE];
+    let echo = Request::Echo { bytes: b"here" };
+    station
+        .link
+        .send(echo.encode(&mut buffer).unwrap())
+        .unwrap();
+    let bytes = station.link.transmit(station.now).unwrap().to_vec();
+    let (mut work, sent) = device.turn(&bytes, station.now).unwrap();
+    assert!(!sent.is_empty());
+    let mut now = station.now;
+    while let Work::Idle(Some(until)) = work {
+        assert!(
+            until < station.now + JOB_PATIENCE,
+            "it gives up before that"
+        );
+        now = until;
+        work = device.turn(&[], now).unwrap().0;
+    }
+    assert_eq!(work, Work::Idle(None));
+    assert_eq!(now - station.now, RETRY_AFTER * u64::from(TRIES));
+    // It waits for no blob any more, and takes a new session.
+    let (mut station, _) = Station::open(&device, 701, now);
+    let answers = station.say(&Request::Blob { bytes: b"late" });
+    assert_eq!(outcome(&answers), Err(Refusal::Sequence));
+}
