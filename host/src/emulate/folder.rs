@@ -15,6 +15,10 @@ use super::{Board, EmulateError};
 pub(crate) const FLASH: &str = "flash.bin";
 /// The fuses: the emulated device's root key, 32 bytes.
 pub(crate) const FUSE: &str = "fuse.bin";
+/// The certificate of the vendor key, X.509 in DER. A device whose folder has one puts vouchers into its statements.
+pub(crate) const VENDOR_CERTIFICATE: &str = "vendor.der";
+/// The vendor key: a P-256 scalar, 32 bytes, big-endian.
+pub(crate) const VENDOR_KEY: &str = "vendor.key";
 /// The device's log, defmt frames as the firmware wrote them.
 pub(crate) const LOG: &str = "defmt.bin";
 /// What QEMU itself says in one start.

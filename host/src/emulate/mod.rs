@@ -1,4 +1,5 @@
-//! Emulated devices: boards that QEMU runs, each with a folder of its own that holds its flash, its fuses and its logs.
+//! Emulated devices: boards that QEMU runs, each with a folder of its own that holds its flash, its fuses, its vendor key
+//! where it has one (`vendor.der`, `vendor.key`), and its logs.
 //!
 //! The library starts and stops them and nothing more: whoever wants to talk to one opens [`Emulator::port`] like any
 //! other serial port. An emulated device is for tests and trials; its statement says `test`, and its root key is a plain

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::{env, io, thread};
 
-use super::folder::{CAPTURE, FLASH, FUSE, Logs};
+use super::folder::{CAPTURE, FLASH, FUSE, Logs, VENDOR_CERTIFICATE, VENDOR_KEY};
 use super::{Board, Config, EmulateError, Entropy};
 
 /// The serial port's name in QEMU.
@@ -45,7 +45,7 @@ pub(crate) fn start(
         None => Command::new(qemu),
     };
     command
-        .args(arguments(config, &firmware, monitor_port))
+        .args(arguments(config, dir, &firmware, monitor_port))
         // Files of the device are named relative to its folder: no path can hold a comma or a blank that QEMU splits at.
         .current_dir(dir)
         .stdin(Stdio::null())
@@ -76,7 +76,7 @@ pub(crate) fn start(
 }
 
 /// QEMU's arguments.
-fn arguments(config: &Config, firmware: &Path, monitor_port: u16) -> Vec<OsString> {
+fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) -> Vec<OsString> {
     let board = config.board;
     let length = board.flash_length();
     let mut uart = format!("pty,id={UART}");
@@ -87,6 +87,15 @@ fn arguments(config: &Config, firmware: &Path, monitor_port: u16) -> Vec<OsStrin
         "enable=on,target=native,arg=keyferry,arg=id={},arg=fuse={FUSE}",
         hex::encode(config.device_id.0)
     );
+    // A device with one of the two only must say so itself: it refuses to be enrolled.
+    for (word, name) in [
+        ("vendor-certificate", VENDOR_CERTIFICATE),
+        ("vendor-key", VENDOR_KEY),
+    ] {
+        if dir.join(name).exists() {
+            semihosting.push_str(&format!(",arg={word}={name}"));
+        }
+    }
     match config.entropy {
         Entropy::Host => {}
         Entropy::Seed(seed) => semihosting.push_str(&format!(",arg=seed={}", hex::encode(seed))),
@@ -159,7 +168,7 @@ mod tests {
     use super::*;
 
     fn line(config: &Config) -> String {
-        arguments(config, Path::new("/firm, ware.elf"), 4711)
+        arguments(config, &config.dir, Path::new("/firm, ware.elf"), 4711)
             .into_iter()
             .map(|argument| argument.into_string().unwrap())
             .collect::<Vec<_>>()
@@ -186,6 +195,21 @@ mod tests {
         assert!(!line.contains("entropy"), "{line}");
         assert!(!line.contains("seed"), "{line}");
         assert!(!line.contains("icount"), "{line}");
+    }
+
+    #[test]
+    fn a_vendor_key_in_the_folder_is_the_devices() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config {
+            dir: dir.path().to_owned(),
+            ..config()
+        };
+        assert!(!line(&config).contains("vendor"));
+        std::fs::write(dir.path().join("vendor.der"), b"certificate").unwrap();
+        std::fs::write(dir.path().join("vendor.key"), [1; 32]).unwrap();
+        let line = line(&config);
+        assert!(line.contains("arg=vendor-certificate=vendor.der"), "{line}");
+        assert!(line.contains("arg=vendor-key=vendor.key"), "{line}");
     }
 
     #[test]

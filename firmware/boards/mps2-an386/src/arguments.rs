@@ -1,7 +1,8 @@
 //! What makes this device the one it is: the emulator's command line, read through semihosting.
 //!
-//! `id=<hex> fuse=<path> [seed=<64 hex digits>] [entropy=fail|stuck]`, separated by spaces, unknown words ignored. A value
-//! that cannot be read counts as missing, and what is missing leads to a refusal later, never to a default key.
+//! `id=<hex> fuse=<path> [vendor-certificate=<path> vendor-key=<path>] [seed=<64 hex digits>] [entropy=fail|stuck]`, separated by
+//! spaces, unknown words ignored. A value that cannot be read counts as missing, and what is missing leads to a refusal later,
+//! never to a default key.
 
 use core::ffi::CStr;
 use core::mem::MaybeUninit;
@@ -12,8 +13,26 @@ use semihosting::sys::arm_compat::sys_get_cmdline_uninit;
 
 /// Longest command line in bytes, with the zero that ends it.
 const LONGEST: usize = 512;
-/// Longest path of a fuse file in bytes, with the zero that ends it.
+/// Longest path of a file in bytes, with the zero that ends it.
 const LONGEST_PATH: usize = 256;
+
+/// A path, ended by a zero byte; empty if there is none.
+#[derive(Default)]
+struct Path(Vec<u8, LONGEST_PATH>);
+
+impl Path {
+    /// A path too long is left out altogether: part of it would name another file.
+    fn set(&mut self, path: &[u8]) {
+        self.0.clear();
+        if self.0.extend_from_slice(path).is_err() || self.0.push(0).is_err() {
+            self.0.clear();
+        }
+    }
+
+    fn get(&self) -> Option<&CStr> {
+        CStr::from_bytes_with_nul(&self.0).ok()
+    }
+}
 
 /// Where entropy comes from.
 #[derive(Clone, Copy)]
@@ -32,8 +51,12 @@ pub enum EntropySource {
 pub struct Arguments {
     /// The device's id; zeros if there is none.
     pub device_id: DeviceId,
-    /// Path of the file that stands for the fuses, ended by a zero byte; empty if there is none.
-    fuse: Vec<u8, LONGEST_PATH>,
+    /// The file that stands for the fuses.
+    fuse: Path,
+    /// The vendor key's certificate.
+    vendor_certificate: Path,
+    /// The vendor key.
+    vendor_key: Path,
     /// Where entropy comes from.
     pub entropy: EntropySource,
 }
@@ -43,7 +66,9 @@ impl Arguments {
     pub fn read() -> Self {
         let mut arguments = Self {
             device_id: DeviceId([0; 16]),
-            fuse: Vec::new(),
+            fuse: Path::default(),
+            vendor_certificate: Path::default(),
+            vendor_key: Path::default(),
             entropy: EntropySource::Host,
         };
         let mut buffer = [const { MaybeUninit::uninit() }; LONGEST];
@@ -57,7 +82,17 @@ impl Arguments {
 
     /// Path of the fuse file, if there is one.
     pub fn fuse(&self) -> Option<&CStr> {
-        CStr::from_bytes_with_nul(&self.fuse).ok()
+        self.fuse.get()
+    }
+
+    /// Path of the vendor key's certificate, if there is one.
+    pub fn vendor_certificate(&self) -> Option<&CStr> {
+        self.vendor_certificate.get()
+    }
+
+    /// Path of the vendor key, if there is one.
+    pub fn vendor_key(&self) -> Option<&CStr> {
+        self.vendor_key.get()
     }
 
     /// Takes one word in.
@@ -67,11 +102,11 @@ impl Arguments {
                 self.device_id = DeviceId(id);
             }
         } else if let Some(path) = word.strip_prefix(b"fuse=") {
-            self.fuse.clear();
-            // A path too long is left out altogether: part of it would name another file.
-            if self.fuse.extend_from_slice(path).is_err() || self.fuse.push(0).is_err() {
-                self.fuse.clear();
-            }
+            self.fuse.set(path);
+        } else if let Some(path) = word.strip_prefix(b"vendor-certificate=") {
+            self.vendor_certificate.set(path);
+        } else if let Some(path) = word.strip_prefix(b"vendor-key=") {
+            self.vendor_key.set(path);
         } else if let Some(seed) = word.strip_prefix(b"seed=") {
             // A seed that cannot be read must not turn into randomness a test did not ask for.
             self.entropy = hex(seed).map_or(EntropySource::Failing, EntropySource::Seed);

@@ -2,9 +2,13 @@
 
 use embedded_hal::digital::OutputPin;
 use keyferry_firmware::Platform;
+use keyferry_firmware::keys::p256;
 use keyferry_firmware::platform::{Description, RootKey, SourceFailed, Status};
-use keyferry_firmware::protocol::identity::DeviceId;
-use keyferry_firmware::protocol::receipt::SourceClass;
+use keyferry_firmware::protocol::MAX_VENDOR_CERTIFICATE;
+use keyferry_firmware::protocol::identity::{DeviceId, Signature};
+use keyferry_firmware::protocol::receipt::{SourceClass, VOUCHER_LENGTH};
+use keyferry_firmware::rng::Drbg;
+use keyferry_firmware::wipe::Secret;
 use semihosting::fs::File;
 use semihosting::io::Read;
 
@@ -65,6 +69,47 @@ impl Platform for Board {
             rng: SourceClass::Test,
             root_key: SourceClass::Test,
         }
+    }
+
+    fn vendor_certificate<'a>(
+        &mut self,
+        room: &'a mut [u8; MAX_VENDOR_CERTIFICATE],
+    ) -> Result<Option<&'a [u8]>, SourceFailed> {
+        let path = match (
+            self.arguments.vendor_certificate(),
+            self.arguments.vendor_key(),
+        ) {
+            (Some(path), Some(_)) => path,
+            (None, None) => return Ok(None),
+            (Some(_), None) | (None, Some(_)) => return Err(SourceFailed),
+        };
+        let mut file = File::open(path).map_err(|_| SourceFailed)?;
+        let mut length = 0;
+        loop {
+            match file.read(&mut room[length..]).map_err(|_| SourceFailed)? {
+                0 => break,
+                count => length += count,
+            }
+        }
+        // All of the room taken: there may be more, and half a certificate is none.
+        let fits = length < room.len() || file.read(&mut [0]).is_ok_and(|count| count == 0);
+        room.get(..length)
+            .filter(|certificate| fits && !certificate.is_empty())
+            .map(Some)
+            .ok_or(SourceFailed)
+    }
+
+    fn vendor_sign(
+        &mut self,
+        message: &[u8; VOUCHER_LENGTH],
+        random: &mut Drbg,
+    ) -> Result<Signature, SourceFailed> {
+        let path = self.arguments.vendor_key().ok_or(SourceFailed)?;
+        let mut key = Secret::<32>::zeroed();
+        File::open(path)
+            .and_then(|mut file| file.read_exact(key.expose_mut()))
+            .map_err(|_| SourceFailed)?;
+        p256::sign(key.expose(), message, random).map_err(|_| SourceFailed)
     }
 
     fn show(&mut self, status: Status) {

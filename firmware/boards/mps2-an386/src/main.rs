@@ -19,6 +19,7 @@ mod led;
 mod meter;
 mod mmio;
 mod panic;
+mod tally;
 mod uart;
 
 use cortex_m_rt::entry;
@@ -69,6 +70,7 @@ fn run(
             device.receive(&chunk[..count], clock::now());
         }
         let work = device.work(clock::now());
+        tally::note(device.operations());
 
         let waiting = device.transmit(clock::now());
         if !waiting.is_empty() && uart.write_ready()? {
