@@ -5,6 +5,8 @@ mod command;
 mod desk;
 mod enrolment;
 mod files;
+#[cfg(unix)]
+mod guide;
 mod known;
 mod processes;
 mod records;
