@@ -9,6 +9,7 @@ use super::policy::RegistryArgs;
 use crate::audit::AuditLog;
 use crate::error::Failure;
 use crate::station::Records;
+use crate::station::registry::Registry;
 
 /// Where a station writes down what it does.
 #[derive(Debug, Args)]
@@ -22,13 +23,25 @@ pub(super) struct RecordArgs {
 }
 
 impl RecordArgs {
-    /// Opens the books; begins a registry that is not there yet.
+    /// Opens the books, which must be there: an empty registry under a name written wrongly would know no device, and so refuse none
+    /// for its keys.
     ///
     /// # Errors
     /// [`Failure`].
     pub(super) fn open(&self) -> Result<Arc<Mutex<Records>>, Failure> {
+        self.with(self.registry.open()?)
+    }
+
+    /// Opens the books where devices are enrolled; begins a registry that is not there yet.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(super) fn open_or_begin(&self) -> Result<Arc<Mutex<Records>>, Failure> {
+        self.with(self.registry.open_or_begin()?)
+    }
+
+    fn with(&self, registry: Option<Registry>) -> Result<Arc<Mutex<Records>>, Failure> {
         let audit = self.audit.as_deref().map(AuditLog::open).transpose()?;
-        let registry = self.registry.open_or_begin()?;
         Ok(Arc::new(Mutex::new(Records { audit, registry })))
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn enroll(context: &Context, arguments: &Enroll) -> Outcome {
     let desk = &arguments.desk;
     let rules = arguments.policy.rules()?;
     let hsm = desk.hsm.open(context)?;
-    let records = desk.records.open()?;
+    let records = desk.records.open_or_begin()?;
     let visitor = Visitor {
         hsm: &*hsm,
         rules: &rules,
