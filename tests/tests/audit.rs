@@ -1112,6 +1112,28 @@ fn a_log_is_shown_and_exported_without_harm() {
     assert_eq!(proved, 3);
 }
 
+/// The command gets two MiB for its data, and a log that is longer: it does not hold the lines.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_log_is_verified_in_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.log");
+    let lines = keyferry_tests::audited::write_long(&path, 400, 20);
+    assert_eq!(lines, 2801);
+    let length = std::fs::metadata(&path).unwrap().len();
+    assert!(length > 2 << 20, "{length}");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -d 2048 && exec \"$@\"", "sh"])
+        .arg(binary())
+        .args(["audit", "verify", text(&path)]);
+    let last = done(&mut command);
+    assert_eq!(
+        (&last["lines"], &last["keys"]["proved"]),
+        (&2801.into(), &400.into())
+    );
+}
+
 /// The commands of `host/AUDIT.md`, run as they stand there. They are for a shell, so this is for systems that have one.
 #[test]
 fn the_guide_works_as_it_stands() {

@@ -22,6 +22,8 @@ mod text;
 mod verify;
 mod words;
 
+pub use der::DateTime;
+
 pub use anchor::{Anchor, MAXIMUM_ANCHOR, Seen, Witness, WitnessReceipt};
 pub use check::{GivenKeys, Notice, OpenKey, OpenOrder, Stage, Tally};
 pub use checkpoint::{Checkpoint, signed_bytes};
