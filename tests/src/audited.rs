@@ -23,7 +23,7 @@ use crate::software::{SoftAuthority, SoftKey, aes_key, wrap};
 fn quiet(_: keyferry_protocol::message::Progress) {}
 
 /// The nonces and challenges of this station.
-const ONCE: Challenge = Challenge([9; 32]);
+pub const ONCE: Challenge = Challenge([9; 32]);
 
 /// The station.
 pub struct Station {

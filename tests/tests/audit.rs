@@ -15,11 +15,11 @@ use keyferry::device::Witness as _;
 use keyferry::device::flow::{self, Authority, Demand, Shipment};
 use keyferry::device::verify::{SignedReceipt, Statement};
 use keyferry_protocol::identity::{Challenge, Digest};
-use keyferry_protocol::order::{Body, Kind};
+use keyferry_protocol::order::{Body, Enroll, Kind};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{Outcome, Refusal};
-use keyferry_protocol::suite::Suite;
-use keyferry_tests::audited::{Invented, Station, header};
+use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
+use keyferry_tests::audited::{Invented, ONCE, Station, header};
 use keyferry_tests::command::{Answer, binary, done, keyferry, refused};
 use keyferry_tests::desk::{Desk, OnDesk};
 use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key, wrap};
@@ -185,6 +185,50 @@ fn a_bit_altered_anywhere_is_found_and_the_line_is_named() {
         tried += 1;
     }
     assert!(tried > 500, "{tried}");
+}
+
+#[test]
+fn a_line_has_one_spelling() {
+    let kept = kept();
+    let lines = kept.lines();
+    let last = String::from_utf8(lines[lines.len() - 1].clone()).unwrap();
+    let (front, signature) = last.split_once("\"signature\":\"").unwrap();
+    let (digits, back) = signature.split_at(128);
+    let upper = digits.to_uppercase();
+    assert_ne!(digits, upper);
+    // The same content each time, in the line that no other line vouches for.
+    for other in [
+        format!("{front}\"signature\":\"{upper}{back}"),
+        format!("{front}\"signature\": \"{signature}"),
+        last.replacen('{', "{ ", 1),
+        last.replacen("\"n\"", "\"\\u006e\"", 1),
+    ] {
+        let mut altered = lines[..lines.len() - 1].concat();
+        altered.extend(other.as_bytes());
+        let result = kept.judge(&altered, kept.anchors());
+        assert!(
+            matches!(
+                result,
+                Err(AuditError::Broken {
+                    fault: Fault::OtherSpelling,
+                    ..
+                })
+            ),
+            "{other}: {result:?}"
+        );
+    }
+    // ECDSA has a second signature that is as good, and that anybody can make. It is not the one that was anchored.
+    let Seen::Checkpoint(checkpoint) = &kept.anchor.seen else {
+        panic!("an anchor of another kind");
+    };
+    let (r, s) = (checkpoint.signature.r, checkpoint.signature.s);
+    let signature = p256::ecdsa::Signature::from_scalars(r, s).unwrap();
+    let twin = p256::ecdsa::Signature::from_scalars(*signature.r(), -*signature.s()).unwrap();
+    let mut altered = lines[..lines.len() - 1].concat();
+    altered.extend(last.replace(digits, &hex::encode(twin.to_bytes())).bytes());
+    let report = kept.judge(&altered, kept.anchors()).unwrap();
+    assert!(!report.is_anchored());
+    assert_eq!(report.anchored_lines, report.lines - 1);
 }
 
 #[test]
@@ -742,6 +786,22 @@ fn trust_rests_on_a_statement() {
     other.order = Digest([1; 32]);
     assert_eq!(rejected(&station, trust(&other)), missing);
 
+    // A statement that answers another nonce, and one that names another authority.
+    let public = station.authority.public_key().to_vec();
+    let foreign = SoftAuthority::new(61).public_key().to_vec();
+    for (nonce, named) in [(Challenge([1; 32]), &public), (ONCE, &foreign)] {
+        let body = Body::Enroll(Enroll {
+            authority: &public,
+            nonce,
+            unwrap: UnwrapAlgorithm::P256,
+        });
+        let order = station.order(header(Kind::Enroll, &statement), &body);
+        let order = order.unwrap();
+        let stated = device.stated(&order, named);
+        let result = station.log.lock().received(&order.digest(), &stated);
+        assert_eq!(rejected(&station, result), Fault::Statement);
+    }
+
     // From another station of the same authority, and of another.
     let elsewhere = Station::new(&folder.path().join("elsewhere.log"));
     let second = Invented::new(4);
@@ -1180,6 +1240,27 @@ fn the_guide_works_as_it_stands() {
         .args(["--token", &scratch.uri_of("line")])
         .envs(scratch.environment());
     done(&mut create);
+    let new = file("new.log");
+    let create = |authority: &'static str, audit_key: &'static str| {
+        let mut command = command(&["create", &new, "--station", "s"]);
+        command.args(["--authority", authority, "--audit-key", audit_key]);
+        command
+    };
+    refused(
+        || create("authority", "loose"),
+        5,
+        "may do more than sign",
+        "key create",
+    );
+    assert!(!Path::new(&new).exists());
+    let last = done(&mut create("authority", "audit"));
+    assert_eq!((&last["station"], &last["lines"]), (&"s".into(), &1.into()));
+    refused(
+        || create("authority", "audit"),
+        2,
+        "exists already",
+        "name a new file",
+    );
     let log = file("line-7.log");
     let checkpoint = |key: &'static str| command(&["checkpoint", &log, "--audit-key", key]);
     let before = std::fs::read(&log).unwrap();

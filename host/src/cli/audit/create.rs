@@ -9,6 +9,7 @@ use crate::audit::{AuditError, AuditLog, LogId, Opened};
 use crate::cli::{Context, Outcome, TokenArgs, fields};
 use crate::device::verify::fingerprint;
 use crate::error::Failure;
+use crate::export::ExportError;
 use crate::hsm::{KeySpec, Token};
 
 #[derive(Debug, Args)]
@@ -65,7 +66,8 @@ pub(super) fn create(context: &Context, arguments: &Create) -> Outcome {
     })
 }
 
-/// Public keys from files, and from a token that is opened when the first label is met.
+/// Public keys from files, and from a token that is opened when the first label is met. A key there must be able to sign and
+/// nothing else.
 struct Keys<'a> {
     context: &'a Context,
     arguments: &'a TokenArgs,
@@ -82,6 +84,10 @@ impl Keys<'_> {
             none @ None => none.insert(self.arguments.open(self.context)?.0),
         };
         let key = token.with_pair(token.key(&KeySpec::label(name))?)?;
+        if let Some(flag) = key.beyond_signing() {
+            let label = key.name();
+            return Err(ExportError::NotSignOnly { label, flag }.into());
+        }
         Ok(key.public_key()?.spki_der().to_vec())
     }
 }
