@@ -1,15 +1,19 @@
 //! The same with the real firmware: what its statement says is what the policies see.
 
+use keyferry::certificate::Serial;
 use keyferry::device::flow;
 use keyferry::device::session::Session;
 use keyferry::device::verify::{Statement, fingerprint};
-use keyferry::station::policy::{Allowlist, Enrolment, PolicyError, Rules, SerialList, Visiting};
+use keyferry::station::policy::{
+    Allowlist, Enrolment, NoRegistry, PolicyError, Rules, SerialList, Visiting,
+};
 use keyferry_protocol::identity::{Challenge, DeviceId};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::desk::{Desk, OnDesk};
 use keyferry_tests::software::SoftAuthority;
+use sha2::{Digest as _, Sha256};
 
-use crate::{Book, now, refused};
+use crate::{Book, Ca, VENDOR_KEY, now, refused};
 
 /// Has the device state itself; it is enrolled if it was blank.
 fn state(device: &OnDesk) -> Statement {
@@ -125,4 +129,31 @@ fn a_copy_of_its_flash_from_before_is_refused() {
         matches!(error, PolicyError::CounterWentBack { .. }),
         "{error}"
     );
+}
+
+#[test]
+fn the_firmwares_own_voucher_is_accepted_and_only_for_its_id() {
+    let vendor = Ca::new(30, "CN=Vendor");
+    // The private half of the key that the certificate is for.
+    let scalar: [u8; 32] = Sha256::digest([b'a', VENDOR_KEY]).into();
+    let rules = lenient(Rules {
+        enrolment: Some(Enrolment::VendorCertificate(vendor.trusted())),
+        ..Rules::closed()
+    });
+    let check = |certified: DeviceId| {
+        let mut desk = Desk::new(1, 32);
+        desk.vendor = Some((scalar, vendor.certify(Serial::from(certified), VENDOR_KEY)));
+        rules.enrolment(&state(&OnDesk::start(desk)), &NoRegistry, now())
+    };
+    let trust = check(DeviceId([1; 16])).unwrap();
+    assert_eq!(trust.policy, "vendor-certificate");
+    let error = refused(check(DeviceId([2; 16])));
+    assert!(
+        matches!(error, PolicyError::VendorCertificate { .. }),
+        "{error}"
+    );
+    // A board without such a key.
+    let bare = state(&OnDesk::start(Desk::new(1, 32)));
+    let error = refused(rules.enrolment(&bare, &NoRegistry, now()));
+    assert!(matches!(error, PolicyError::NoVoucher { .. }), "{error}");
 }
