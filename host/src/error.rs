@@ -6,6 +6,7 @@ use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::Suite;
 
 use crate::audit::AuditError;
+use crate::broker::BrokerError;
 use crate::certificate::CertificateError;
 use crate::device::DeviceError;
 use crate::emulate::EmulateError;
@@ -38,6 +39,19 @@ impl Exit {
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
+    }
+
+    /// The code with this number; what is none of them is a job that failed.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Done,
+            2 => Self::Usage,
+            3 => Self::Hsm,
+            4 => Self::Device,
+            5 => Self::Policy,
+            _ => Self::JobFailed,
+        }
     }
 }
 
@@ -240,10 +254,11 @@ impl Failure {
             Self::Job(JobError::NoCertificate { .. } | JobError::OtherCertificate { .. }) => {
                 Exit::Policy
             }
-            Self::Job(JobError::NotEnrolled { .. } | JobError::Device(_))
-            | Self::Device(_)
-            | Self::Emulate(_)
-            | Self::DeviceEnded(_) => Exit::Device,
+            Self::Job(JobError::Broker(error)) => error.exit(),
+            Self::Job(JobError::Device(error)) | Self::Device(error) => device_exit(error),
+            Self::Job(JobError::NotEnrolled { .. }) | Self::Emulate(_) | Self::DeviceEnded(_) => {
+                Exit::Device
+            }
             Self::Job(JobError::UnwrapKey(_)) => Exit::Policy,
             Self::Job(JobError::LabelTooLong(_) | JobError::ProofTooWeak { .. })
             | Self::BadSlot(_) => Exit::Usage,
@@ -272,7 +287,7 @@ impl Failure {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Hsm(error) => error.hint(),
-            Self::Device(error) => Some(error.hint().to_owned()),
+            Self::Job(JobError::Device(error)) | Self::Device(error) => device_hint(error),
             Self::Job(error) => error.hint(),
             Self::Policy(error) => error.hint(),
             Self::Registry(error) => error.hint(),
@@ -411,6 +426,37 @@ const fn public_key_exit(reason: &PublicKeyError) -> Exit {
         PublicKeyError::WeakModulus { .. }
         | PublicKeyError::Unsound
         | PublicKeyError::SmallExponent { .. } => Exit::Policy,
+    }
+}
+
+/// What kept the authority from signing, where that is known.
+enum Unsigned<'a> {
+    Hsm(&'a HsmError),
+    Broker(&'a BrokerError),
+}
+
+fn unsigned(error: &DeviceError) -> Option<Unsigned<'_>> {
+    let DeviceError::Authority(source) = error else {
+        return None;
+    };
+    let hsm = source.downcast_ref().map(Unsigned::Hsm);
+    hsm.or_else(|| source.downcast_ref().map(Unsigned::Broker))
+}
+
+/// An order that was not signed is no fault of the device.
+fn device_exit(error: &DeviceError) -> Exit {
+    match unsigned(error) {
+        Some(Unsigned::Hsm(error)) => hsm_exit(error),
+        Some(Unsigned::Broker(error)) => error.exit(),
+        None => Exit::Device,
+    }
+}
+
+fn device_hint(error: &DeviceError) -> Option<String> {
+    match unsigned(error) {
+        Some(Unsigned::Hsm(error)) => error.hint(),
+        Some(Unsigned::Broker(error)) => error.hint(),
+        None => Some(error.hint().to_owned()),
     }
 }
 

@@ -3,6 +3,7 @@
 //! No type of this crate can hold a clear key; what it carries are public keys, wrapped blobs and signed statements.
 
 pub mod audit;
+pub mod broker;
 pub mod certificate;
 pub mod cli;
 pub mod device;

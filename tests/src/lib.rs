@@ -3,6 +3,8 @@
 
 pub mod audited;
 pub mod board;
+#[cfg(unix)]
+pub mod broker;
 pub mod command;
 pub mod derivation;
 pub mod desk;

@@ -57,3 +57,16 @@ pub fn signed_bytes(log: &LogId, lines: u64, head: &Digest, time: DateTime) -> V
     bytes.extend(time.to_text().into_bytes());
     bytes
 }
+
+/// Takes apart what [`signed_bytes`] has put together; nothing if it is anything else.
+#[must_use]
+pub fn read_signed_bytes(bytes: &[u8]) -> Option<(LogId, u64, Digest, DateTime)> {
+    let rest = bytes.strip_prefix(&TAG)?.strip_prefix(&[FORMAT])?;
+    let (log, rest) = rest.split_first_chunk::<16>()?;
+    let (lines, rest) = rest.split_first_chunk::<8>()?;
+    let (head, time) = rest.split_first_chunk::<32>()?;
+    let time = std::str::from_utf8(time).ok()?.parse().ok()?;
+    let read = (LogId(*log), u64::from_le_bytes(*lines), Digest(*head), time);
+    // The one form that these values have.
+    (signed_bytes(&read.0, read.1, &read.2, read.3) == bytes).then_some(read)
+}

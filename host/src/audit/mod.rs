@@ -26,7 +26,7 @@ pub use der::DateTime;
 
 pub use anchor::{Anchor, MAXIMUM_ANCHOR, Seen, Witness, WitnessReceipt};
 pub use check::{GivenKeys, Notice, OpenKey, OpenOrder, Stage, Tally};
-pub use checkpoint::{Checkpoint, signed_bytes};
+pub use checkpoint::{Checkpoint, read_signed_bytes, signed_bytes};
 pub use error::{AnchorFault, AuditError, Difference};
 pub use export::{COLUMNS, Row, rows, safe_cell};
 pub use fault::Fault;

@@ -4,6 +4,7 @@
 //! nothing on stderr. Without, people read what happens on stderr, and only what a command is asked for goes to stdout.
 
 mod audit;
+mod broker;
 mod ca;
 mod device;
 mod emulate;
@@ -63,6 +64,8 @@ enum Command {
     /// The factory's CA, and certificates of devices.
     #[command(subcommand)]
     Ca(ca::Command),
+    /// Hold a token's login in a process of its own, and give out what its rules allow.
+    Broker(Box<broker::Broker>),
     /// Emulated devices.
     Emulate(emulate::Emulate),
 }
@@ -86,6 +89,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Registry(command) => registry::run(&context, command),
         Command::Device(command) => device::run(&context, command),
         Command::Ca(command) => ca::run(&context, command),
+        Command::Broker(arguments) => broker::run(&context, &arguments),
         Command::Emulate(arguments) => emulate::run(&context, &arguments),
     };
     context.end(result)

@@ -1,6 +1,8 @@
 //! Which devices a command trusts: the arguments that say so. There is no default, and an argument that the chosen policy does not
 //! look at is an error, so that nobody takes a list for checked that was not.
 
+mod both;
+
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -15,6 +17,8 @@ use crate::station::policy::{
     Allowlist, Enrolment, MAXIMUM_LIST, PolicyError, Rules, SerialList, Trust, Visiting,
 };
 use crate::station::registry::Registry;
+
+pub(super) use both::BothArgs;
 
 /// Which blank devices may be enrolled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,7 +45,7 @@ enum VisitPolicy {
 }
 
 /// What both kinds of policy have beside them.
-#[derive(Debug, Args)]
+#[derive(Clone, Copy, Debug, Args)]
 struct Leave {
     /// Allow devices whose randomness or root key is only a test's, such as emulated ones, and development firmware. Not for real keys.
     #[arg(long)]

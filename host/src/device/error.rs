@@ -92,7 +92,7 @@ pub enum DeviceError {
     #[error("what was to be done cannot be written down")]
     Witness(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The authority did not sign.
-    #[error("the authority did not sign the order")]
+    #[error("the authority did not sign the order: {0}")]
     Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

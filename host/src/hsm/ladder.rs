@@ -249,6 +249,21 @@ pub struct Question {
 }
 
 impl Question {
+    /// A question that was made elsewhere, with what its bytes decrypt to.
+    #[must_use]
+    pub fn made(bytes: Vec<u8>, secret: Option<[u8; DECRYPTED]>) -> Self {
+        Self {
+            bytes,
+            secret: secret.map(Zeroizing::new),
+        }
+    }
+
+    /// What the bytes decrypt to, for whoever is to seal the question.
+    #[must_use]
+    pub fn secret(&self) -> Option<&[u8; DECRYPTED]> {
+        self.secret.as_deref()
+    }
+
     /// What is remembered of the question once the order is made, and so the proof input known.
     #[must_use]
     pub fn sealed(self, proof_input: &[u8]) -> Asked {

@@ -123,6 +123,13 @@ pub trait Hsm {
         keys: &[&KeyCard],
     ) -> Result<WrappedKeys, JobError>;
 
+    /// Tells whoever guards the token that a device has been enrolled. A guard accepts it by rules of its own; a token in this
+    /// process guards nothing.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    fn enrolled(&self, recipient: Recipient<'_>) -> Result<(), JobError>;
+
     /// Issues the certificate of a device's identity key; `None` where no CA was named. `serial` is the product's serial number,
     /// where it has another than the device id.
     ///
@@ -269,6 +276,12 @@ impl LocalHsm {
         }
     }
 
+    /// Whether it has a CA's key.
+    #[must_use]
+    pub const fn certifies(&self) -> bool {
+        self.signers.ca.is_some()
+    }
+
     /// The token with the target keys.
     #[must_use]
     pub fn token(&self) -> &Token {
@@ -290,7 +303,9 @@ impl LocalHsm {
 
     fn look_up(&self, spec: &KeySpec) -> Result<KeyInfo, HsmError> {
         let key = self.token.key(spec)?;
-        self.keys.borrow_mut().push(key.clone());
+        let mut keys = self.keys.borrow_mut();
+        keys.retain(|known| (&known.label, &known.id) != (&key.label, &key.id));
+        keys.push(key.clone());
         Ok(key)
     }
 
@@ -429,6 +444,10 @@ impl Hsm for LocalHsm {
             let infos: Vec<_> = held.iter().map(Held::info).collect();
             Ok(self.token.wrap_for(&recipient, suite, &infos)?)
         })
+    }
+
+    fn enrolled(&self, _recipient: Recipient<'_>) -> Result<(), JobError> {
+        Ok(())
     }
 
     fn certify(

@@ -11,6 +11,7 @@ use super::policy::{PolicyError, Rules};
 use super::registry::RegistryError;
 use super::visit::Visit;
 use crate::audit::AuditError;
+use crate::broker::BrokerError;
 use crate::certificate::CertificateError;
 use crate::device::DeviceError;
 use crate::device::flow::{self, Demand, Parcel, Proofs, Shipment};
@@ -61,6 +62,9 @@ pub enum JobError {
     /// A certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
+    /// The broker that holds the token's login.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     /// The device's unwrap key is not fit to wrap to.
     #[error("the device's unwrap key cannot be used: {0}")]
     UnwrapKey(#[from] PublicKeyError),
@@ -127,6 +131,7 @@ impl JobError {
                 Some("take this device off the line: it shows somebody else's certificate".to_owned())
             }
             Self::Certificate(error) => error.hint(),
+            Self::Broker(error) => error.hint(),
             Self::UnwrapKey(error) => error.hint(),
             Self::NoCommonSuite { .. } => {
                 Some("enrol the device with another kind of unwrap key".to_owned())

@@ -72,6 +72,10 @@ impl Visitor<'_> {
         let trust = self
             .rules
             .enrolment(&statement, &*scribe.records(), SystemTime::now())?;
+        self.hsm.enrolled(Recipient {
+            statement: &statement,
+            certificate: None,
+        })?;
         scribe.trusted(&statement, &trust, first, serial)?;
         Ok(Visit {
             session,
