@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use keyferry::device::port::{self, Port};
 use keyferry::device::session::Session;
 use keyferry::emulate::{Board, Config, Emulator, Entropy};
+use keyferry_firmware::device::Operations;
 use keyferry_protocol::identity::DeviceId;
 use keyferry_protocol::link::Millis;
 use tempfile::TempDir;
@@ -110,13 +111,25 @@ impl Rig {
     /// If it does not start.
     #[must_use]
     pub fn start(image: Image, seed: u8) -> Self {
+        Self::start_with(image, seed, Entropy::Seed([seed; 32]), &[])
+    }
+
+    /// As [`Self::start`], with entropy from elsewhere and more files in the device's folder.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_with(image: Image, seed: u8, entropy: Entropy, files: &[(&str, &[u8])]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let device = folder.path().join("device");
         fs::create_dir(&device).expect("a new folder");
         fs::write(device.join("fuse.bin"), [seed; 32]).expect("a new file");
+        for (name, contents) in files {
+            fs::write(device.join(name), contents).expect("a new file");
+        }
         let id = DeviceId([seed; 16]);
         let mut config = Config::new(Board::Mps2An386, image.elf(), device, id);
-        config.entropy = Entropy::Seed([seed; 32]);
+        config.entropy = entropy;
         config.capture = true;
         let emulator = Emulator::start(&config).expect("the device starts");
         Self {
@@ -191,6 +204,32 @@ impl Rig {
         let ram = fs::read(&path).expect("QEMU wrote it");
         assert_eq!(ram.len(), length as usize);
         ram
+    }
+
+    /// Private-key operations since the device started. The image keeps them in RAM behind a mark, so that no message is needed to
+    /// ask for them; an order that is nobody's must not move [`Operations::for_orders`].
+    ///
+    /// # Panics
+    /// If the mark does not stand in RAM exactly once.
+    #[must_use]
+    pub fn operations(&mut self) -> Operations {
+        const MARK: &[u8] = b"private-key uses";
+        let ram = self.ram();
+        let mut found = ram
+            .windows(MARK.len())
+            .enumerate()
+            .filter_map(|(at, part)| (part == MARK).then_some(at));
+        let at = found.next().expect("the mark is in RAM");
+        assert_eq!(found.next(), None, "the mark is there once");
+        let (counts, _) = ram[at + MARK.len()..].as_chunks::<4>();
+        let count = |index: usize| u32::from_le_bytes(counts[index]);
+        Operations {
+            unwrap: count(0),
+            receipt: count(1),
+            voucher: count(2),
+            proof: count(3),
+            status: count(4),
+        }
     }
 
     /// The files of the device's folder, by name, without its fuses: they stand for silicon.
