@@ -1,7 +1,7 @@
 //! A visit: a device on a port is asked who it is, a policy decides whether it is believed, and both are written down. Nothing is
 //! wrapped for a device before that.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
@@ -68,6 +68,7 @@ impl Visitor<'_> {
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Visit, JobError> {
         let first = session.greeting().identity == Fingerprint::ZERO;
+        self.check_claims(&session)?;
         let (session, scribe, statement) = self.stated(session, unwrap, on_progress)?;
         let trust = self
             .rules
@@ -101,6 +102,7 @@ impl Visitor<'_> {
                 port: session.port_name(),
             });
         }
+        self.check_claims(&session)?;
         let certificate = match &self.rules.visiting {
             Some(Visiting::Certificate(ca)) => Some(self.certified(&mut session, ca)?),
             Some(Visiting::Allowlist(_) | Visiting::Registry | Visiting::Open) | None => None,
@@ -145,6 +147,14 @@ impl Visitor<'_> {
         let reason = certified(ca, device, key.spki_der(), Some(&certificate), now)?;
         (self.on_note)(&format!("device {device} is the one it says: {reason}"));
         Ok(certificate)
+    }
+
+    fn check_claims(&self, session: &Session) -> Result<(), JobError> {
+        let greeting = session.greeting();
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(self
+            .rules
+            .claims(greeting.device, greeting.identity, &*records)?)
     }
 
     fn stated(

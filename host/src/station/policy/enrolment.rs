@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use keyferry_protocol::identity::Fingerprint;
+use keyferry_protocol::identity::{DeviceId, Fingerprint};
 use keyferry_protocol::receipt::voucher_input;
 
 use super::{History, OPEN, PolicyError, SerialList};
@@ -85,18 +85,22 @@ fn vouched(ca: &DeviceCa, statement: &Statement, now: SystemTime) -> Result<Stri
     ))
 }
 
+pub(super) fn expected(list: &SerialList, device: DeviceId) -> Result<(), PolicyError> {
+    if list.contains(device) {
+        return Ok(());
+    }
+    Err(PolicyError::NotExpected {
+        device,
+        list: list.name().to_owned(),
+    })
+}
+
 fn listed(
     list: &SerialList,
     statement: &Statement,
     history: &History,
 ) -> Result<String, PolicyError> {
-    let device = statement.device;
-    if !list.contains(device) {
-        return Err(PolicyError::NotExpected {
-            device,
-            list: list.name().to_owned(),
-        });
-    }
+    expected(list, statement.device)?;
     let again = match history {
         // "Once" cannot be known without a memory.
         History::NoRegistry => {

@@ -63,6 +63,35 @@ impl Rules {
         }
     }
 
+    /// What can be refused on a device's own word, before it is asked to enrol or to state itself: `identity` is the fingerprint that it
+    /// claims, zero while it has no key. Its signed statement decides all the same.
+    ///
+    /// # Errors
+    /// [`PolicyError`], as [`Rules::enrolment`] or [`Rules::visit`] would give it.
+    pub fn claims(
+        &self,
+        device: DeviceId,
+        identity: Fingerprint,
+        known: &dyn Known,
+    ) -> Result<(), PolicyError> {
+        if let History::Enrolled(pin) = known.history(device)?
+            && pin.identity != identity
+        {
+            return Err(PolicyError::OtherIdentity {
+                device,
+                expected: pin.identity,
+                found: identity,
+            });
+        }
+        if let Some(Enrolment::SerialList(list)) = &self.enrolment {
+            enrolment::expected(list, device)?;
+        }
+        if let Some(Visiting::Allowlist(list)) = &self.visiting {
+            visiting::listed(list, device, identity)?;
+        }
+        Ok(())
+    }
+
     /// Whether a device that was blank may be enrolled, or one that is enrolled may state itself anew where devices are enrolled.
     ///
     /// `statement` must come from an order of this very moment: a voucher in it is fresh because the statement is.

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use keyferry_protocol::identity::DeviceId;
+use keyferry_protocol::identity::{DeviceId, Fingerprint};
 
 use super::{Allowlist, History, OPEN, PolicyError};
 use crate::certificate::{DeviceCa, Serial};
@@ -52,7 +52,11 @@ impl Visiting {
                 certificate,
                 now,
             ),
-            Self::Allowlist(list) => listed(list, statement),
+            Self::Allowlist(list) => {
+                let identity = fingerprint(&statement.identity_key);
+                listed(list, statement.device, identity)?;
+                Ok(list.reason(identity))
+            }
             Self::Registry => registered(statement, history),
             Self::Open => Ok(
                 "nothing vouches for the device: whatever is on the port is trusted because the room is"
@@ -87,9 +91,11 @@ pub(in crate::station) fn certified(
     ))
 }
 
-fn listed(list: &Allowlist, statement: &Statement) -> Result<String, PolicyError> {
-    let device = statement.device;
-    let found = fingerprint(&statement.identity_key);
+pub(super) fn listed(
+    list: &Allowlist,
+    device: DeviceId,
+    found: Fingerprint,
+) -> Result<(), PolicyError> {
     match list.identity_of(device) {
         None => Err(PolicyError::NotAllowed {
             device,
@@ -101,7 +107,7 @@ fn listed(list: &Allowlist, statement: &Statement) -> Result<String, PolicyError
             expected,
             found,
         }),
-        Some(_) => Ok(list.reason(found)),
+        Some(_) => Ok(()),
     }
 }
 
