@@ -1,12 +1,16 @@
 //! `device remove`, `lock`, `rotate`, `wipe`: orders of which the receipt says only that they were applied.
 
 use clap::Args;
+use serde_json::{Map, Value};
 
 use super::{Bar, Known};
 use crate::cli::{Context, Outcome, fields};
-use crate::device::flow;
-use crate::device::verify::Standing;
-use crate::station::{JobError, Visit};
+use crate::device::DeviceError;
+use crate::device::flow::{self, Authority};
+use crate::device::session::{OnProgress, Session};
+use crate::device::verify::{Standing, Statement};
+use crate::error::Failure;
+use crate::station::{Hsm, JobError, Visit};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Remove {
@@ -44,88 +48,95 @@ pub(in crate::cli) struct Wipe {
     yes: bool,
 }
 
-fn done(context: &Context, visit: &Visit, standing: &Standing, what: &str) -> Outcome {
+type Order<'a> = dyn Fn(
+        &mut Session,
+        &dyn Authority,
+        &Statement,
+        &mut OnProgress<'_>,
+    ) -> Result<Standing, DeviceError>
+    + 'a;
+
+/// Visits the device and has one order carried out. `what` says what has become of it.
+fn carry_out(
+    context: &Context,
+    known: &Known,
+    hsm: &dyn Hsm,
+    what: &str,
+    order: &Order<'_>,
+) -> Result<(Visit, Map<String, Value>), Failure> {
+    let mut visit = known.visit(context, hsm)?;
+    let progress = Bar::new(context);
+    let standing = order(
+        &mut visit.session,
+        hsm.authority(),
+        &visit.statement,
+        &mut |step| progress.show(step),
+    )
+    .map_err(JobError::from)?;
+    drop(progress);
     let device = visit.statement.device;
     context.note(&format!("device {device}: {what}"));
-    Ok(fields! {
+    let fields = fields! {
         "device" => device.to_string(),
         "policy" => visit.trust.policy,
         "state" => standing.state.name(),
         "counter" => standing.counter,
-    })
+    };
+    Ok((visit, fields))
 }
 
 pub(super) fn remove(context: &Context, arguments: &Remove) -> Outcome {
-    let hsm = arguments.known.desk.hsm.open(context)?;
-    let mut visit = arguments.known.visit(context, &*hsm)?;
-    let progress = Bar::new(context);
-    let standing = flow::remove(
-        &mut visit.session,
-        hsm.authority(),
-        &visit.statement,
-        &arguments.slots,
-        &mut |step| progress.show(step),
-    )
-    .map_err(JobError::from)?;
-    drop(progress);
-    done(context, &visit, &standing, "the slots are empty")
+    let known = &arguments.known;
+    let hsm = known.desk.hsm.open(context)?;
+    let slots = &arguments.slots;
+    let (_, fields) = carry_out(
+        context,
+        known,
+        &*hsm,
+        "the slots are empty",
+        &|session, authority, device, progress| {
+            flow::remove(session, authority, device, slots, progress)
+        },
+    )?;
+    Ok(fields)
 }
 
 pub(super) fn lock(context: &Context, arguments: &Lock) -> Outcome {
     let hsm = arguments.known.desk.hsm.open(context)?;
-    let mut visit = arguments.known.visit(context, &*hsm)?;
-    let progress = Bar::new(context);
-    let standing = flow::lock(
-        &mut visit.session,
-        hsm.authority(),
-        &visit.statement,
-        &mut |step| progress.show(step),
-    )
-    .map_err(JobError::from)?;
-    drop(progress);
-    done(context, &visit, &standing, "locked")
+    let (_, fields) = carry_out(context, &arguments.known, &*hsm, "locked", &flow::lock)?;
+    Ok(fields)
 }
 
 pub(super) fn rotate(context: &Context, arguments: &Rotate) -> Outcome {
-    let desk = &arguments.known.desk;
-    let hsm = desk.hsm.open(context)?;
-    let new = desk.hsm.other_signer(
+    let known = &arguments.known;
+    let hsm = known.desk.hsm.open(context)?;
+    let new = known.desk.hsm.other_signer(
         context,
         arguments.new_token.as_deref(),
         &arguments.new_authority,
     )?;
-    let mut visit = arguments.known.visit(context, &*hsm)?;
-    let progress = Bar::new(context);
-    let standing = flow::rotate(
-        &mut visit.session,
-        hsm.authority(),
-        &new,
-        &visit.statement,
-        &mut |step| progress.show(step),
-    )
-    .map_err(JobError::from)?;
-    drop(progress);
     let what = format!("it obeys {} now", flow::authority_fingerprint(&new));
-    done(context, &visit, &standing, &what)
+    let (_, fields) = carry_out(
+        context,
+        known,
+        &*hsm,
+        &what,
+        &|session, authority, device, progress| {
+            flow::rotate(session, authority, &new, device, progress)
+        },
+    )?;
+    Ok(fields)
 }
 
 pub(super) fn wipe(context: &Context, arguments: &Wipe) -> Outcome {
     let hsm = arguments.known.desk.hsm.open(context)?;
-    let mut visit = arguments.known.visit(context, &*hsm)?;
-    let progress = Bar::new(context);
-    let standing = flow::wipe(
-        &mut visit.session,
-        hsm.authority(),
-        &visit.statement,
-        &mut |step| progress.show(step),
-    )
-    .map_err(JobError::from)?;
-    drop(progress);
-    visit.scribe.wiped(visit.statement.device)?;
-    done(
+    let (visit, fields) = carry_out(
         context,
-        &visit,
-        &standing,
+        &arguments.known,
+        &*hsm,
         "all its keys are destroyed; it is blank",
-    )
+        &flow::wipe,
+    )?;
+    visit.scribe.wiped(visit.statement.device)?;
+    Ok(fields)
 }
