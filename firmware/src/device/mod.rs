@@ -88,6 +88,8 @@ pub struct Device<P: Platform> {
     receipt: [u8; MAX_RECEIPT],
     blob: [u8; MAX_BLOB],
     blob_length: usize,
+    /// The order under way was refused before all its blobs had come: those that the station has sent meanwhile are dropped.
+    drops_blobs: bool,
     kek: Kek,
     /// When the last message came.
     heard: Millis,
@@ -138,6 +140,7 @@ impl<P: Platform> Device<P> {
             receipt: [0; MAX_RECEIPT],
             blob: [0; MAX_BLOB],
             blob_length: 0,
+            drops_blobs: false,
             kek: Kek::none(),
             heard: 0,
             operations: Operations::default(),
@@ -177,6 +180,7 @@ impl<P: Platform> Device<P> {
                 None => {}
                 Some(Event::Opened) => {
                     self.drop_job();
+                    self.drops_blobs = false;
                     self.outgoing_length = 0;
                     self.greeted = false;
                     self.handle();
@@ -293,7 +297,9 @@ impl<P: Platform> Device<P> {
         let received = self.link.message();
         let length = received.len().min(MAX_MESSAGE);
         message[..length].copy_from_slice(&received[..length]);
-        match Request::decode(&message[..length]) {
+        let request = Request::decode(&message[..length]);
+        self.drops_blobs &= matches!(request, Ok(Request::Blob { .. }));
+        match request {
             Err(_) => self.refuse(Refusal::Malformed),
             Ok(Request::Hello { min, max }) => self.greet(min, max),
             Ok(_) if !self.greeted => self.refuse(Refusal::Sequence),
@@ -305,6 +311,8 @@ impl<P: Platform> Device<P> {
                 self.take_order(order, &signature, second.as_ref());
                 scrub_stack::<SCRUBBED_STACK>();
             }
+            // The refusal is their answer. One more would stand in its place, or be taken for the next question's.
+            Ok(Request::Blob { .. }) if self.drops_blobs => {}
             Ok(Request::Blob { bytes }) => {
                 self.take_blob(bytes);
                 scrub_stack::<SCRUBBED_STACK>();
