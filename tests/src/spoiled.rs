@@ -6,7 +6,8 @@ use heapless::String as Fixed;
 use keyferry::device::flow::{Parcel, Shipment};
 use keyferry::device::verify::Statement;
 use keyferry_protocol::proof::Proof;
-use keyferry_protocol::suite::Suite;
+use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
+use p256::elliptic_curve::sec1::ToSec1Point;
 use rsa::pkcs8::DecodePublicKey;
 use rsa::traits::PublicKeyParts;
 use rsa::{BoxedUint, RsaPublicKey};
@@ -42,6 +43,10 @@ pub enum Fault {
     ShortKek,
     /// Right padding, but a KEK of 33 bytes.
     LongKek,
+    /// The KEK's blob is a point that belongs to another KEK.
+    OtherPoint,
+    /// The KEK's blob is no point of the curve.
+    OffCurve,
     /// The right KEK; the key's blob is random.
     RandomKey,
     /// The right KEK; one bit of the key's integrity check value is wrong.
@@ -59,8 +64,8 @@ pub enum Fault {
 /// What a fault is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// The padding of the KEK's blob.
-    BadPadding,
+    /// The blob of the KEK; for RSA, its padding.
+    BadKek,
     /// The wrapping of the key, under a KEK that opens.
     BadWrapping,
     /// A length inside what opens.
@@ -69,13 +74,13 @@ pub enum Group {
 
 impl Group {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::BadPadding, Self::BadWrapping, Self::WrongLength];
+    pub const ALL: [Self; 3] = [Self::BadKek, Self::BadWrapping, Self::WrongLength];
 
     /// Its name in output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::BadPadding => "bad-padding",
+            Self::BadKek => "bad-kek",
             Self::BadWrapping => "bad-wrapping",
             Self::WrongLength => "wrong-length",
         }
@@ -83,8 +88,8 @@ impl Group {
 }
 
 impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
+    /// Those of a KEK under RSA.
+    const RSA: [Self; 8] = [
         Self::FirstByte,
         Self::Label,
         Self::Filler,
@@ -93,6 +98,13 @@ impl Fault {
         Self::AboveModulus,
         Self::ShortKek,
         Self::LongKek,
+    ];
+
+    /// Those of a KEK by ECDH.
+    const P256: [Self; 2] = [Self::OtherPoint, Self::OffCurve];
+
+    /// Those of a key under a KEK that opens.
+    const KEY: [Self; 6] = [
         Self::RandomKey,
         Self::CheckValue,
         Self::LengthField,
@@ -100,6 +112,24 @@ impl Fault {
         Self::ShortKey,
         Self::ShortestKey,
     ];
+
+    /// All that can be wrong toward an unwrap key of this kind.
+    #[must_use]
+    pub fn toward(algorithm: UnwrapAlgorithm) -> Vec<Self> {
+        let kek: &[Self] = match algorithm {
+            UnwrapAlgorithm::P256 => &Self::P256,
+            UnwrapAlgorithm::Rsa2048 | UnwrapAlgorithm::Rsa3072 | UnwrapAlgorithm::Rsa4096 => {
+                &Self::RSA
+            }
+        };
+        [kek, &Self::KEY].concat()
+    }
+
+    /// Whether anyone who sees the blob sees the fault: then it may cost what it costs.
+    #[must_use]
+    pub fn shows(self) -> bool {
+        self == Self::OffCurve
+    }
 
     /// Its name in output.
     #[must_use]
@@ -113,6 +143,8 @@ impl Fault {
             Self::AboveModulus => "oaep-above-modulus",
             Self::ShortKek => "oaep-16-bytes",
             Self::LongKek => "oaep-33-bytes",
+            Self::OtherPoint => "ecdh-other-point",
+            Self::OffCurve => "ecdh-off-curve",
             Self::RandomKey => "kwp-random",
             Self::CheckValue => "kwp-check-value",
             Self::LengthField => "kwp-length-field",
@@ -131,7 +163,9 @@ impl Fault {
             | Self::Filler
             | Self::Separator
             | Self::RandomNumber
-            | Self::AboveModulus => Group::BadPadding,
+            | Self::AboveModulus
+            | Self::OtherPoint
+            | Self::OffCurve => Group::BadKek,
             Self::RandomKey | Self::CheckValue | Self::KeyFiller => Group::BadWrapping,
             Self::ShortKek
             | Self::LongKek
@@ -221,19 +255,52 @@ impl Fault {
         wrap_raw(kek, front, &key)
     }
 
-    /// A shipment of one AES-256 key with this fault toward an RSA unwrap key. Each number has its own KEK, key and padding.
+    /// The KEK's blob toward a P-256 key, an uncompressed point, and the KEK: the shared x coordinate.
+    fn p256_blob(self, recipient: &p256::PublicKey, number: u64) -> (Vec<u8>, [u8; KEK]) {
+        let ephemeral = |what: &[u8]| {
+            let scalar = hash(what, number);
+            p256::SecretKey::from_bytes(&scalar.into()).expect("a scalar in range")
+        };
+        let right = ephemeral(b"kek");
+        let shared = p256::ecdh::diffie_hellman(right.to_nonzero_scalar(), recipient.as_affine());
+        let sent = if self == Self::OtherPoint {
+            ephemeral(b"other kek")
+        } else {
+            right
+        };
+        let mut point = sent.public_key().to_sec1_point(false).as_bytes().to_vec();
+        if self == Self::OffCurve {
+            // No other y but −y goes with this x.
+            point[64] ^= 1;
+        }
+        (point, (*shared.raw_secret_bytes()).into())
+    }
+
+    /// The suite, the KEK's blob and the KEK toward this unwrap key.
+    fn kek(self, unwrap_key: &[u8], number: u64) -> (Suite, Vec<u8>, [u8; KEK]) {
+        if let Ok(recipient) = p256::PublicKey::from_public_key_der(unwrap_key) {
+            let (point, kek) = self.p256_blob(&recipient, number);
+            return (Suite::EcdhP256Null, point, kek);
+        }
+        let recipient = RsaPublicKey::from_public_key_der(unwrap_key).expect("an RSA key");
+        let kek = hash(b"kek", number);
+        let blob = self.rsa_blob(&recipient, &kek, number);
+        (Suite::RsaOaepSha256, blob, kek)
+    }
+
+    /// A shipment of one AES-256 key with this fault, which must be one [toward](Self::toward) the device's unwrap key. Each
+    /// number has its own KEK, key and padding.
     ///
     /// # Panics
-    /// If the device's unwrap key is not an RSA key.
+    /// If the device's unwrap key is neither on P-256 nor an RSA key.
     #[must_use]
     pub fn shipment(self, device: &Statement, number: u64) -> Shipment {
-        let recipient = RsaPublicKey::from_public_key_der(&device.unwrap_key).expect("an RSA key");
-        let kek = hash(b"kek", number);
+        let (suite, wrapped, kek) = self.kek(&device.unwrap_key, number);
         let SoftKey { attributes, .. } = aes_key(KEY as u16, 0);
         Shipment {
             certificate: None,
-            suite: Suite::RsaOaepSha256,
-            kek: self.rsa_blob(&recipient, &kek, number),
+            suite,
+            kek: wrapped,
             parcels: vec![Parcel {
                 slot: 0,
                 version: 1,

@@ -52,15 +52,14 @@ impl Enrolled {
     ///
     /// # Errors
     /// If it does not do as it should.
-    pub(crate) fn new(image: &Path) -> Result<Self> {
+    pub(crate) fn new(image: &Path, algorithm: UnwrapAlgorithm) -> Result<Self> {
         let authority = SoftAuthority::new(0);
         let folder = tempfile::tempdir()?;
         // Nothing is measured here, and making an RSA key takes long enough.
         let emulator = Emulator::start(&config(image, folder.path(), None)?)?;
         let mut session = Session::open(port::open(emulator.port())?)?;
         let nonce = Challenge([9; 32]);
-        let rsa = UnwrapAlgorithm::Rsa2048;
-        let statement = flow::enroll(&mut session, &authority, rsa, nonce, &mut |_| {})?;
+        let statement = flow::enroll(&mut session, &authority, algorithm, nonce, &mut |_| {})?;
         drop(session);
         let flash = emulator.flash_path();
         emulator.kill();
