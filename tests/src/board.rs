@@ -232,6 +232,15 @@ impl Rig {
         }
     }
 
+    /// The bytes of the device's flash now.
+    ///
+    /// # Panics
+    /// If they cannot be read.
+    #[must_use]
+    pub fn flash(&self) -> Vec<u8> {
+        fs::read(self.emulator.flash_path()).expect("the device has a flash file")
+    }
+
     /// The files of the device's folder, by name, without its fuses: they stand for silicon.
     ///
     /// # Panics

@@ -10,10 +10,13 @@ use keyferry_firmware::device::{Device, Operations, Work};
 use keyferry_firmware::platform::{Description, RootKey, SourceFailed};
 use keyferry_firmware::rng::Drbg;
 use keyferry_firmware::store::nor_fake::NorFake;
+use keyferry_firmware::store::{ItemId, Store};
 use keyferry_protocol::MAX_VENDOR_CERTIFICATE;
 use keyferry_protocol::identity::{DeviceId, Fingerprint, Signature};
 use keyferry_protocol::link::Millis;
 use keyferry_protocol::receipt::{SourceClass, VOUCHER_LENGTH};
+
+use crate::software::SoftAuthority;
 
 /// The flash of the desk's device: words of 4 bytes, pages of 2 KiB.
 pub type Flash = NorFake<4, 2048>;
@@ -25,6 +28,11 @@ pub enum Entropy {
     Stuck,
     /// It reports a failure.
     Fails,
+}
+
+/// The fuses of the board with this number.
+const fn fuses(number: u8) -> [u8; 32] {
+    [number ^ 0x5a; 32]
 }
 
 /// A board in memory.
@@ -56,7 +64,7 @@ impl Desk {
         Self {
             id: DeviceId([number; 16]),
             flash: Some(flash),
-            root: Some([number ^ 0x5a; 32]),
+            root: Some(fuses(number)),
             entropy: Entropy::Stuck,
             pinned: None,
             development: true,
@@ -198,6 +206,23 @@ impl OnDesk {
                 return Some((work, sent));
             }
         }
+    }
+
+    /// The device's identity key, as somebody gets it who has opened its case and read flash and fuses: `None` while it has none.
+    ///
+    /// # Panics
+    /// If the store does not open.
+    #[must_use]
+    pub fn stolen_identity(&self, number: u8) -> Option<SoftAuthority> {
+        let flash = self.lock().as_ref()?.flash().clone();
+        let mut root = RootKey::zeroed();
+        *root.expose_mut() = fuses(number);
+        let mut secret = [0; 32];
+        let stolen = Store::open(flash, root)
+            .secret(ItemId::IDENTITY, &mut secret)
+            .expect("the store opens")
+            .is_some();
+        stolen.then(|| SoftAuthority::with_scalar(secret))
     }
 
     /// The bytes of the flash now.

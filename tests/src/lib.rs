@@ -11,6 +11,7 @@ pub mod desk;
 pub mod faults;
 pub mod guide;
 pub mod long_log;
+pub mod mitm;
 pub mod openssl;
 pub mod orders;
 pub mod pyca;

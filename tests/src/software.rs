@@ -25,7 +25,15 @@ impl SoftAuthority {
     /// The authority with this number; each has its own key.
     #[must_use]
     pub fn new(number: u8) -> Self {
-        let scalar: [u8; 32] = sha2::Sha256::digest([b'a', number]).into();
+        Self::with_scalar(sha2::Sha256::digest([b'a', number]).into())
+    }
+
+    /// The authority with this private key.
+    ///
+    /// # Panics
+    /// If the scalar is out of range.
+    #[must_use]
+    pub fn with_scalar(scalar: [u8; 32]) -> Self {
         let key = p256::ecdsa::SigningKey::from_bytes(&scalar.into()).expect("a scalar in range");
         let public = key
             .verifying_key()
@@ -134,7 +142,21 @@ pub fn wrap(device: &Statement, keys: &[SoftKey], version: u32) -> Shipment {
 /// As [`wrap`].
 #[must_use]
 pub fn wrap_and_tell(device: &Statement, keys: &[SoftKey], version: u32) -> (Shipment, [u8; 32]) {
-    let (suite, wrapped, clear) = kek(&device.unwrap_key);
+    wrap_under(device, keys, version, 0)
+}
+
+/// As [`wrap_and_tell`], under the key-encryption key with this number: another one for each.
+///
+/// # Panics
+/// As [`wrap`].
+#[must_use]
+pub fn wrap_under(
+    device: &Statement,
+    keys: &[SoftKey],
+    version: u32,
+    number: u8,
+) -> (Shipment, [u8; 32]) {
+    let (suite, wrapped, clear) = kek(&device.unwrap_key, number);
     let kek = aes_kw::KwpAes256::new(&clear.into());
     let parcels = keys
         .iter()
@@ -162,9 +184,12 @@ pub fn wrap_and_tell(device: &Statement, keys: &[SoftKey], version: u32) -> (Shi
     (shipment, clear)
 }
 
-/// A key-encryption key toward this unwrap key: the suite, its blob, its bytes.
-fn kek(unwrap_key: &[u8]) -> (Suite, Vec<u8>, [u8; 32]) {
-    let secret: [u8; 32] = sha2::Sha256::digest(b"ephemeral").into();
+/// The key-encryption key with this number toward this unwrap key: the suite, its blob, its bytes.
+fn kek(unwrap_key: &[u8], number: u8) -> (Suite, Vec<u8>, [u8; 32]) {
+    let secret: [u8; 32] = sha2::Sha256::new_with_prefix(b"ephemeral")
+        .chain_update([number])
+        .finalize()
+        .into();
     if let Ok(recipient) = p256::PublicKey::from_public_key_der(unwrap_key) {
         let ephemeral = p256::SecretKey::from_bytes(&secret.into()).expect("a scalar in range");
         let scalar = ephemeral.to_nonzero_scalar();
