@@ -14,6 +14,7 @@ use crate::export::ExportError;
 use crate::hsm::{HsmError, KeyType, PinError, PublicKeyError, SpecError};
 use crate::migration::MigrationError;
 use crate::station::JobError;
+use crate::station::offline::OfflineError;
 use crate::station::policy::PolicyError;
 use crate::station::registry::RegistryError;
 
@@ -158,6 +159,25 @@ pub enum Failure {
     /// An audit log.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// A list of devices has a mistake.
+    #[error("{}, line {line}: {reason}", path.display())]
+    DeviceList {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An argument that is for another kind of order.
+    #[error("{argument} is not for this kind of order")]
+    NotForKind {
+        /// The argument.
+        argument: &'static str,
+    },
+    /// A detached order, or its receipt.
+    #[error(transparent)]
+    Offline(OfflineError),
     /// There is no PIN.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -238,6 +258,8 @@ impl Failure {
             Self::Hsm(error) | Self::Job(JobError::Hsm(error)) => hsm_exit(error),
             Self::PublicKeyFile { reason, .. } => public_key_exit(reason),
             Self::Export(error) => export_exit(error),
+            Self::Offline(error) => offline_exit(error),
+            Self::DeviceList { .. } | Self::NotForKind { .. } => Exit::Usage,
             Self::Certificate(error) | Self::CertificateFile { reason: error, .. } => {
                 certificate_exit(error)
             }
@@ -318,6 +340,11 @@ impl Failure {
             ),
             Self::Export(error) => error.hint(),
             Self::Audit(error) => error.hint(),
+            Self::Offline(error) => error.hint(),
+            Self::DeviceList { .. } => {
+                Some("nothing was made; see `keyferry registry list` for the devices".into())
+            }
+            Self::NotForKind { .. } => Some("leave it out, or choose another --kind".into()),
             Self::Pin(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::PublicKeyFile { reason, .. } => reason.hint(),
@@ -417,6 +444,47 @@ const fn export_exit(error: &ExportError) -> Exit {
     }
 }
 
+/// What is not peculiar to detached orders fails as it does elsewhere.
+impl From<OfflineError> for Failure {
+    fn from(error: OfflineError) -> Self {
+        match error {
+            OfflineError::Document(error) => error.into(),
+            OfflineError::Device(error) => error.into(),
+            OfflineError::Job(error) => error.into(),
+            error => Self::Offline(error),
+        }
+    }
+}
+
+fn offline_exit(error: &OfflineError) -> Exit {
+    match error {
+        OfflineError::Document(error) => export_exit(error),
+        OfflineError::Device(_)
+        | OfflineError::UnknownDevice { .. }
+        | OfflineError::MovedOn { .. } => Exit::Device,
+        OfflineError::Job(_) => Exit::Hsm,
+        OfflineError::TooFar { .. } | OfflineError::Clock | OfflineError::Wrong { .. } => {
+            Exit::JobFailed
+        }
+        OfflineError::KeepUnder
+        | OfflineError::NoRegistry
+        | OfflineError::NoDevices
+        | OfflineError::NeedsLog { .. }
+        | OfflineError::NotInLog { .. }
+        | OfflineError::NotKept { .. }
+        | OfflineError::TooMany(_) => Exit::Usage,
+        OfflineError::OtherFile { .. }
+        | OfflineError::BadOrder { .. }
+        | OfflineError::NotSigned { .. }
+        | OfflineError::BadStatement { .. }
+        | OfflineError::BadReceipt { .. }
+        | OfflineError::OtherAuthority { .. }
+        | OfflineError::OtherKeys { .. }
+        | OfflineError::AlreadyDelivered { .. } => Exit::Policy,
+        OfflineError::Several { first, .. } => offline_exit(first),
+    }
+}
+
 const fn public_key_exit(reason: &PublicKeyError) -> Exit {
     match reason {
         PublicKeyError::Malformed
@@ -467,6 +535,7 @@ const fn hsm_exit(error: &HsmError) -> Exit {
         | HsmError::Registry { .. }
         | HsmError::ModuleInitialized { .. }
         | HsmError::RecipientOnly { .. }
+        | HsmError::KeeperOnly { .. }
         | HsmError::OnlyPairsAsk { .. }
         | HsmError::SuiteMismatch { .. } => Exit::Usage,
         HsmError::LastTry { .. } => Exit::Policy,

@@ -11,6 +11,7 @@ mod emulate;
 mod files;
 mod hsm;
 mod key;
+mod order;
 mod output;
 mod policy;
 mod records;
@@ -66,6 +67,9 @@ enum Command {
     Ca(ca::Command),
     /// Hold a token's login in a process of its own, and give out what its rules allow.
     Broker(Box<broker::Broker>),
+    /// Orders as files, for lines without an HSM.
+    #[command(subcommand)]
+    Order(order::Command),
     /// Emulated devices.
     Emulate(emulate::Emulate),
 }
@@ -90,6 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Device(command) => device::run(&context, command),
         Command::Ca(command) => ca::run(&context, command),
         Command::Broker(arguments) => broker::run(&context, &arguments),
+        Command::Order(command) => order::run(&context, command),
         Command::Emulate(arguments) => emulate::run(&context, &arguments),
     };
     context.end(result)

@@ -74,8 +74,21 @@ impl Folder {
     /// # Errors
     /// [`ExportError::Write`], also if there is something of this name by now.
     pub fn finish(self, manifest: &[u8], signature: &[u8]) -> Result<(), ExportError> {
-        self.add(MANIFEST, manifest)?;
-        let of_signature = signature_path(Path::new(MANIFEST));
+        self.finish_as(MANIFEST, manifest, signature)
+    }
+
+    /// As [`Folder::finish`], with another name for the manifest.
+    ///
+    /// # Errors
+    /// As [`Folder::finish`].
+    pub fn finish_as(
+        self,
+        name: &str,
+        manifest: &[u8],
+        signature: &[u8],
+    ) -> Result<(), ExportError> {
+        self.add(name, manifest)?;
+        let of_signature = signature_path(Path::new(name));
         self.add(&of_signature.to_string_lossy(), signature)?;
         sync(self.temporary.path())
             .and_then(|()| std::fs::rename(self.temporary.path(), &self.target))
@@ -101,13 +114,13 @@ fn parent(path: &Path) -> &Path {
 
 /// Makes a folder's names durable.
 #[cfg(unix)]
-fn sync(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn sync(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
 /// Makes a folder's names durable: elsewhere the system sees to that.
 #[cfg(not(unix))]
-fn sync(_folder: &Path) -> std::io::Result<()> {
+pub(crate) fn sync(_folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
@@ -147,7 +160,7 @@ pub fn read_folder(folder: &Path, trust: Trust<'_>) -> Result<Manifest, ExportEr
 }
 
 /// A file's content, or nothing if there is no such file. Of one that is too long, one byte more than `limit`.
-fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, ExportError> {
+pub(crate) fn read_file(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, ExportError> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));

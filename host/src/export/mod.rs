@@ -16,7 +16,7 @@ mod folder;
 mod narrow;
 mod sidecar;
 mod signature;
-mod wire;
+pub(crate) mod wire;
 
 pub use backend::{
     DeviceAttributes, DeviceBlob, DeviceKey, MAXIMUM_KEYS, MAXIMUM_MANIFEST, Made, Manifest,
@@ -25,9 +25,11 @@ pub use backend::{
 pub use batch::{Batch, BatchKey, BatchOf, Source, check_backend};
 pub use error::ExportError;
 pub use folder::{Folder, MANIFEST, read_folder};
+pub(crate) use folder::{read_file, sync as sync_folder};
 pub use narrow::{Wanted, narrow};
 pub use sidecar::{
     BlobInfo, CopyProof, KeyDescription, MAXIMUM_DOCUMENT, RecipientInfo, Sidecar, Tail,
     sidecar_path, signature_path,
 };
+pub(crate) use sidecar::{read as read_document, to_json as write_document};
 pub use signature::{MAXIMUM_SIGNATURE, Signer, Trust, sign};

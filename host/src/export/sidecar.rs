@@ -474,7 +474,7 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Writes a document as JSON.
-pub(super) fn to_json(document: &impl Serialize, limit: usize) -> Result<Vec<u8>, ExportError> {
+pub(crate) fn to_json(document: &impl Serialize, limit: usize) -> Result<Vec<u8>, ExportError> {
     let mut bytes = serde_json::to_vec_pretty(document)
         .map_err(|_| ExportError::Inconsistent("it cannot be written as JSON"))?;
     bytes.push(b'\n');
@@ -485,7 +485,7 @@ pub(super) fn to_json(document: &impl Serialize, limit: usize) -> Result<Vec<u8>
 }
 
 /// Reads a document of this format, once it is believed.
-pub(super) fn read<T: serde::de::DeserializeOwned>(
+pub(crate) fn read<T: serde::de::DeserializeOwned>(
     document: &[u8],
     signature: Option<&[u8]>,
     trust: Trust<'_>,

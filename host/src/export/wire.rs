@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use keyferry_protocol::identity::{DeviceId, Fingerprint};
+use der::DateTime;
+use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint, Signature};
+use keyferry_protocol::order::Kind;
+use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::Suite;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::ser::SerializeMap;
@@ -11,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 use crate::hsm::{CheckAlgorithm, Flag, Flags, KeyClass, KeyType, PublicKey};
 
 /// A value that stands as a string in JSON, in exactly one way.
-pub(super) trait Named: Sized {
+pub(crate) trait Named: Sized {
     /// What a wrong string is not.
     const WHAT: &'static str;
 
@@ -137,6 +140,90 @@ impl Named for [u8; 32] {
     }
 }
 
+/// 16 bytes, such as a random name.
+impl Named for [u8; 16] {
+    const WHAT: &'static str = "32 lower-case hexadecimal digits";
+
+    fn to_name(&self) -> String {
+        hex::encode(self)
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Vec::from_name(name)?.try_into().ok()
+    }
+}
+
+impl Named for Digest {
+    const WHAT: &'static str = "a SHA-256 (64 lower-case hexadecimal digits)";
+
+    fn to_name(&self) -> String {
+        hex::encode(self.0)
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        <[u8; 32]>::from_name(name).map(Self)
+    }
+}
+
+impl Named for Signature {
+    const WHAT: &'static str = "a signature (128 lower-case hexadecimal digits)";
+
+    fn to_name(&self) -> String {
+        hex::encode(self.to_bytes())
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        let bytes: [u8; Self::LENGTH] = Vec::from_name(name)?.try_into().ok()?;
+        Some(Self::from_bytes(&bytes))
+    }
+}
+
+impl Named for Proof {
+    const WHAT: &'static str = "a kind of proof";
+
+    fn to_name(&self) -> String {
+        self.name().into()
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|proof| proof.name() == name)
+    }
+}
+
+impl Named for Kind {
+    const WHAT: &'static str = "a kind of order";
+
+    fn to_name(&self) -> String {
+        self.name().into()
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        let all = [
+            Self::Enroll,
+            Self::Inject,
+            Self::Prove,
+            Self::Remove,
+            Self::Rotate,
+            Self::Lock,
+            Self::Wipe,
+        ];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl Named for DateTime {
+    const WHAT: &'static str = "a time in UTC (RFC 3339), to the second";
+
+    fn to_name(&self) -> String {
+        self.to_string()
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        let time: Self = name.parse().ok()?;
+        Some(time).filter(|time| time.to_string() == name)
+    }
+}
+
 /// Bytes of any length.
 impl Named for Vec<u8> {
     const WHAT: &'static str = "lower-case hexadecimal digits";
@@ -168,7 +255,7 @@ impl Named for PublicKey {
 }
 
 /// For `#[serde(with = "named")]`.
-pub(super) mod named {
+pub(crate) mod named {
     use super::{Deserialize, Deserializer, Error, Named, Serializer};
 
     pub(crate) fn serialize<T: Named, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
@@ -182,7 +269,7 @@ pub(super) mod named {
 }
 
 /// For `#[serde(with = "named_option")]`, together with `default` and `skip_serializing_if`.
-pub(super) mod named_option {
+pub(crate) mod named_option {
     use super::{Deserializer, Named, Serializer, named};
 
     pub(crate) fn serialize<T: Named, S: Serializer>(

@@ -225,6 +225,12 @@ pub enum HsmError {
         /// The key's label.
         label: String,
     },
+    /// A key that others are to be kept under is to do something else as well, or is of a type that cannot.
+    #[error("key '{label}' cannot be one that others are kept under")]
+    KeeperOnly {
+        /// The key's label.
+        label: String,
+    },
     /// The operation is for another type of key.
     #[error("key '{label}' is of type {found}; {wanted} is needed here")]
     WrongKeyType {
@@ -430,10 +436,13 @@ impl HsmError {
                 "create a master for this: key create --type aes-256 --usage derive".into()
             }
             Self::NotAKeeper { .. } => {
-                "create a key for this: key create --type aes-256 --usage wrap,unwrap".into()
+                "create a key for this: key create --type aes-256 --usage keep".into()
             }
             Self::CannotDerive { .. } => {
                 "`keyferry hsm probe` shows what the token derives; --fresh takes random keys".into()
+            }
+            Self::KeeperOnly { .. } => {
+                "it must be an aes key, not extractable, with --usage keep alone".into()
             }
             Self::RecipientOnly { .. } => {
                 "it must be an rsa or p-256 pair, not extractable, with --usage unwrap alone".into()

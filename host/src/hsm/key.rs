@@ -497,17 +497,20 @@ pub enum KeyUsage {
     Derive,
     /// Receive wrapped keys: an RSA or P-256 pair that does nothing else.
     Unwrap,
+    /// Wrap and unwrap what is kept outside the token for a while: an AES key that does nothing else.
+    Keep,
 }
 
 impl KeyUsage {
     /// All usages.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Encrypt,
         Self::Decrypt,
         Self::Sign,
         Self::Verify,
         Self::Derive,
         Self::Unwrap,
+        Self::Keep,
     ];
 
     /// The name used on command lines.
@@ -520,6 +523,7 @@ impl KeyUsage {
             Self::Sign => "sign",
             Self::Verify => "verify",
             Self::Derive => "derive",
+            Self::Keep => "keep",
         }
     }
 
@@ -541,6 +545,8 @@ impl KeyUsage {
                 (KeyType::Rsa { .. }, KeyClass::Public) => Some(Flag::Wrap),
                 _ => None,
             },
+            // Two attributes, see `NewKey::flags`.
+            (Self::Keep, _) => None,
         }
     }
 }
@@ -599,7 +605,7 @@ impl NewKey {
     /// Checks that a key that is to receive others is a pair that can, and is to do nothing else.
     ///
     /// # Errors
-    /// [`HsmError::RecipientOnly`], [`HsmError::OnlyPairsAsk`].
+    /// [`HsmError::RecipientOnly`], [`HsmError::KeeperOnly`], [`HsmError::OnlyPairsAsk`].
     pub(super) fn check_usage(&self) -> Result<(), HsmError> {
         if self.always_authenticate && !self.key_type.is_pair() {
             return Err(HsmError::OnlyPairsAsk {
@@ -613,7 +619,18 @@ impl NewKey {
                 label: self.label.clone(),
             });
         }
+        let aes = matches!(self.key_type, KeyType::Aes { .. });
+        if self.keeps() && (self.usage.len() > 1 || !aes || self.extractable) {
+            return Err(HsmError::KeeperOnly {
+                label: self.label.clone(),
+            });
+        }
         Ok(())
+    }
+
+    /// Whether others are to be kept under the key.
+    fn keeps(&self) -> bool {
+        self.usage.contains(&KeyUsage::Keep)
     }
 
     /// The attributes of the object of this class that is part of the key.
@@ -637,6 +654,9 @@ impl NewKey {
                 .iter()
                 .filter_map(|usage| usage.flag(class, self.key_type)),
         );
+        if self.keeps() {
+            set.extend([Flag::Wrap, Flag::Unwrap]);
+        }
         Flags::of(class, &set)
     }
 }

@@ -6,6 +6,7 @@
 
 mod hsm;
 mod job;
+pub mod offline;
 pub mod policy;
 mod records;
 pub mod registry;

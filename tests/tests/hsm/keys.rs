@@ -100,6 +100,13 @@ fn every_attribute_is_as_asked() {
                 KeyUsage::Derive => (Some(Flag::Derive), &[Flag::Derive], &[]),
                 // An elliptic-curve pair receives keys by deriving; a secret key cannot receive.
                 KeyUsage::Unwrap => (None, &[Flag::Derive], &[]),
+                // A secret key only.
+                KeyUsage::Keep => {
+                    let keeper = create(KeyType::Aes { bits: 256 });
+                    let uses = [Flag::Wrap, Flag::Unwrap];
+                    expect(&keeper, KeyClass::Secret, &[&guarded, &uses]);
+                    continue;
+                }
             };
             if let Some(flag) = secret {
                 let secret = create(KeyType::Aes { bits: 256 });

@@ -214,6 +214,31 @@ impl AuditLog {
         self.checker.open_orders()
     }
 
+    /// Whether an order was written down, whatever has become of it. This reads the whole file.
+    ///
+    /// # Errors
+    /// [`AuditError::Read`].
+    pub fn holds_order(&self, order: &Digest) -> Result<bool, AuditError> {
+        let failed = |source| AuditError::Read {
+            path: self.path.clone(),
+            source,
+        };
+        let mut file = self.file.try_clone().map_err(failed)?;
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let mut lines = Lines::of_file(file);
+        while let Some(line) = lines.next().map_err(failed)? {
+            let Line::Whole(bytes) = line else {
+                return Ok(false);
+            };
+            if let Ok(Event::Ordered(ordered)) = Record::read(bytes).map(|record| record.event)
+                && ordered.digest == *order
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Writes an event. When this comes back, it is on the disk.
     ///
     /// # Errors

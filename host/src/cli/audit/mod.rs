@@ -3,6 +3,7 @@
 mod checkpoint;
 mod create;
 mod export;
+mod import;
 mod show;
 mod verify;
 
@@ -28,6 +29,8 @@ pub(super) enum Command {
     Show(show::Show),
     /// Write a log as a table.
     Export(export::Export),
+    /// Bring receipts of detached orders back, and have the HSM verify their proofs.
+    Import(import::Import),
 }
 
 pub(super) fn run(context: &Context, command: Command) -> Outcome {
@@ -37,6 +40,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
         Command::Verify(arguments) => verify::verify(context, &arguments),
         Command::Show(arguments) => show::show(context, &arguments),
         Command::Export(arguments) => export::export(context, &arguments),
+        Command::Import(arguments) => import::import(context, &arguments),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::error::Failure;
 use crate::station::{Hsm, Records, Visit, Visitor};
 
 use bar::Bar;
+pub(super) use keys::{announce, targets};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -21,7 +21,8 @@ pub(in crate::cli) struct Create {
     #[arg(long)]
     extractable: bool,
     /// What the key may do on the token: encrypt, decrypt, sign, verify, derive; or unwrap, for a pair
-    /// that receives wrapped keys. An authority key signs only.
+    /// that receives wrapped keys; or keep, for an AES key that random keys of devices are kept under until they are proved. An
+    /// authority key signs only.
     #[arg(
         long,
         value_name = "USAGE",

@@ -136,6 +136,16 @@ pub enum RegistryError {
         /// Its digest.
         order: Digest,
     },
+    /// A random key of an order cannot be kept, or was not.
+    #[error("the key for slot {slot} of order {order} cannot be kept: {reason}")]
+    NotKept {
+        /// The order.
+        order: Digest,
+        /// The slot.
+        slot: u16,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// Another detached order with this counter may still be applied.
     #[error("another order with counter {counter} is on its way to device {device}")]
     CounterTaken {
@@ -186,6 +196,7 @@ impl RegistryError {
             | Self::Database { .. }
             | Self::CounterTaken { .. }
             | Self::SlotHeld { .. }
+            | Self::NotKept { .. }
             | Self::Clock => Exit::JobFailed,
             Self::Inconsistent { .. }
             | Self::Released { .. }
@@ -227,6 +238,7 @@ impl RegistryError {
                 "take the device off the line: it is not what it claims to be"
             }
             Self::SerialTaken { .. } => "check the serial number on the label",
+            Self::NotKept { .. } => "make a new order for the device",
             Self::NotItsOrder { .. } => "make a new order for the device",
             Self::UnknownOrder { .. } => "name the registry that the order was made with",
             Self::CounterTaken { .. } => "run the command again",

@@ -10,6 +10,7 @@
 
 mod device;
 mod error;
+mod kept;
 mod names;
 mod orders;
 mod record;

@@ -10,7 +10,7 @@ pub(super) const APPLICATION: i64 = 0x4b46_5247;
 
 /// The migrations in their order: the first makes the tables of version 1 in an empty file, and so on. Append, never change: files
 /// of every version are out there.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 CREATE TABLE devices (
@@ -97,6 +97,17 @@ CREATE TABLE slots (
 ) STRICT;
 CREATE INDEX slots_by_device ON slots (device);
 CREATE INDEX slots_by_order ON slots (order_digest);
+";
+
+/// Random keys of devices, kept under a key of the token until they are proved.
+const VERSION_2: &str = "
+CREATE TABLE kept_keys (
+    order_digest      TEXT    NOT NULL REFERENCES orders (digest),
+    slot              INTEGER NOT NULL CHECK (slot >= 0),
+    card              TEXT    NOT NULL,
+    kept_at           TEXT    NOT NULL,
+    PRIMARY KEY (order_digest, slot)
+) STRICT;
 ";
 
 /// The version that this program writes.

@@ -1,0 +1,107 @@
+//! Random keys of single devices whose proofs have not come yet: what the token needs to have them again, which is nothing to anybody
+//! else. A row goes when the proof is in.
+
+use keyferry_protocol::identity::Digest;
+use rusqlite::{OptionalExtension, named_params};
+
+use super::{Registry, RegistryError, now};
+use crate::station::KeyCard;
+
+impl Registry {
+    /// Keeps a random key of an order, before the order leaves. `card` holds it wrapped under a key of the token.
+    ///
+    /// # Errors
+    /// [`RegistryError::UnknownOrder`], [`RegistryError::NotKept`], and those of the database.
+    pub fn keep_key(&self, order: &Digest, slot: u16, card: &KeyCard) -> Result<(), RegistryError> {
+        let not_kept = |reason| RegistryError::NotKept {
+            order: *order,
+            slot,
+            reason,
+        };
+        let card = serde_json::to_string(card).map_err(|_| not_kept("it cannot be written"))?;
+        self.change(|transaction| {
+            if self.order(order)?.is_none() {
+                return Err(RegistryError::UnknownOrder { order: *order });
+            }
+            let inserted = transaction.execute(
+                "INSERT INTO kept_keys (order_digest, slot, card, kept_at) VALUES (:order, :slot, :card, :now)
+                 ON CONFLICT (order_digest, slot) DO NOTHING",
+                named_params! {
+                    ":order": order.to_string(),
+                    ":slot": slot,
+                    ":card": card,
+                    ":now": now()?,
+                },
+            );
+            match self.done(inserted)? {
+                0 => Err(not_kept("another key is kept for it")),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// A random key of an order, if it is still kept.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotKept`] if what is there is no key; those of the database.
+    pub fn kept_key(&self, order: &Digest, slot: u16) -> Result<Option<KeyCard>, RegistryError> {
+        let found = self
+            .connection
+            .query_row(
+                "SELECT card FROM kept_keys WHERE order_digest = ?1 AND slot = ?2",
+                (order.to_string(), slot),
+                |row| row.get::<_, String>(0),
+            )
+            .optional();
+        let card = self.done(found)?;
+        card.map(|card| {
+            serde_json::from_str(&card).map_err(|_| RegistryError::NotKept {
+                order: *order,
+                slot,
+                reason: "what the registry holds is no key",
+            })
+        })
+        .transpose()
+    }
+
+    /// How many random keys are kept.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn kept_keys(&self) -> Result<u64, RegistryError> {
+        let count = self
+            .connection
+            .query_row("SELECT count(*) FROM kept_keys", [], |row| {
+                row.get::<_, i64>(0)
+            });
+        Ok(u64::try_from(self.done(count)?).unwrap_or_default())
+    }
+
+    /// Lets go of a random key, once its proof was verified.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn release_key(&self, order: &Digest, slot: u16) -> Result<(), RegistryError> {
+        self.change(|transaction| {
+            let removed = transaction.execute(
+                "DELETE FROM kept_keys WHERE order_digest = ?1 AND slot = ?2",
+                (order.to_string(), slot),
+            );
+            self.done(removed).map(|_| ())
+        })
+    }
+
+    /// Lets go of all random keys of an order that was given up.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn release_keys(&self, order: &Digest) -> Result<(), RegistryError> {
+        self.change(|transaction| {
+            let removed = transaction.execute(
+                "DELETE FROM kept_keys WHERE order_digest = ?1",
+                [order.to_string()],
+            );
+            self.done(removed).map(|_| ())
+        })
+    }
+}
