@@ -1,12 +1,14 @@
 //! A station that keeps an audit log: orders are signed in software, devices are real ones on the desk, or invented.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use keyferry::audit::{AuditError, AuditLog, JobId, LogId, Opened, SharedLog, WrappedKey};
+use keyferry::audit::{AuditError, AuditLog, JobId, LogId, Opened, WrappedKey};
 use keyferry::device::flow::{self, Authority, Demand, Proofs, Shipment, SignedOrder};
 use keyferry::device::session::Session;
 use keyferry::device::verify::{self, SignedReceipt, Statement, fingerprint};
-use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint, Signature};
+use keyferry::device::{DeviceError, MakeOrder, Witness};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
 use keyferry_protocol::order::{Address, Body, Enroll, Freshness, Header, Kind};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{self, Flavour, Outcome, SourceClass, State};
@@ -19,6 +21,43 @@ fn quiet(_: keyferry_protocol::message::Progress) {}
 
 /// The nonces and challenges of this station.
 pub const ONCE: Challenge = Challenge([9; 32]);
+
+/// A handle to a log. As a session's witness it writes every order and every answer down.
+#[derive(Clone)]
+pub struct SharedLog(Arc<Mutex<AuditLog>>);
+
+impl SharedLog {
+    /// Shares a log.
+    #[must_use]
+    pub fn new(log: AuditLog) -> Self {
+        Self(Arc::new(Mutex::new(log)))
+    }
+
+    /// The log, for as long as nobody else has to write to it.
+    pub fn lock(&self) -> MutexGuard<'_, AuditLog> {
+        // A thread that died while it wrote has left the log unusable, and the log says so itself.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn failed(error: AuditError) -> DeviceError {
+    DeviceError::Witness(Box::new(error))
+}
+
+impl Witness for SharedLog {
+    /// The log is held while the order is made, so that its head is the order's.
+    fn order(&mut self, make: &mut MakeOrder<'_>) -> Result<SignedOrder, DeviceError> {
+        let mut log = self.lock();
+        let order = make(log.head().digest)?;
+        log.ordered(&order).map_err(failed)?;
+        Ok(order)
+    }
+
+    fn receipt(&mut self, order: &Digest, receipt: &SignedReceipt) -> Result<(), DeviceError> {
+        self.lock().answered(order, receipt).map_err(failed)?;
+        Ok(())
+    }
+}
 
 /// The station.
 pub struct Station {

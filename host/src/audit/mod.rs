@@ -17,7 +17,6 @@ mod fault;
 mod lines;
 mod log;
 mod record;
-mod shared;
 mod text;
 mod verify;
 mod words;
@@ -36,6 +35,5 @@ pub use record::{
     Note, Opened, Ordered, Proved, ProvedSlot, Received, Record, Statement, Torn, Trust, Work,
     Wrapped, WrappedKey, head_after,
 };
-pub use shared::SharedLog;
 pub use verify::{MAXIMUM_NOTICES, Report, verify};
 pub use words::{describe, printable};

@@ -142,16 +142,21 @@ impl Scribe {
         slots: &[(u16, u32, Proof)],
     ) -> Result<(), JobError> {
         *lock(&self.job) = None;
-        let proved = slots
+        // Of a key without a demanded proof, the receipt alone says that it arrived.
+        let proved: Vec<_> = slots
             .iter()
-            .map(|&(slot, _, proof)| ProvedSlot { slot, proof });
-        self.write(|| {
-            Event::Proved(audit::Proved {
-                device,
-                order,
-                slots: proved.collect(),
-            })
-        })?;
+            .filter(|(_, _, proof)| *proof != Proof::None)
+            .map(|&(slot, _, proof)| ProvedSlot { slot, proof })
+            .collect();
+        if !proved.is_empty() {
+            self.write(|| {
+                Event::Proved(audit::Proved {
+                    device,
+                    order,
+                    slots: proved,
+                })
+            })?;
+        }
         if let Some(registry) = &self.records().registry {
             let slots: Vec<_> = slots
                 .iter()

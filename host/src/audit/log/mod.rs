@@ -287,7 +287,7 @@ impl AuditLog {
         })
     }
 
-    pub(in crate::audit) fn usable(&self) -> Result<(), AuditError> {
+    fn usable(&self) -> Result<(), AuditError> {
         if self.unusable {
             return Err(AuditError::Unusable(self.path.clone()));
         }
