@@ -1,9 +1,12 @@
 //! What a log may say, and what it refuses to.
 
-use keyferry::audit::{AuditError, Event, Fault, Stage, Work, verify};
+use std::sync::{Arc, Mutex};
+
+use keyferry::audit::{AuditError, AuditLog, Event, Fault, Stage, Work, verify};
 use keyferry::device::Witness as _;
 use keyferry::device::flow::{self, Authority, Demand, Shipment};
 use keyferry::device::verify::{SignedReceipt, Statement};
+use keyferry::station::{JobError, Records, Scribe};
 use keyferry_protocol::identity::{Challenge, Digest};
 use keyferry_protocol::order::{Body, Enroll, Kind};
 use keyferry_protocol::proof::Proof;
@@ -193,6 +196,33 @@ fn a_key_of_which_no_proof_was_demanded_is_counted_apart() {
     let report = whole(&station);
     assert_eq!((report.tally.proved, report.tally.unproved), (0, 1));
     assert!(report.reconciles() && report.open.is_empty());
+}
+
+/// An injection with the least demands failed once its keys had arrived: the log does not take `none` for a proof.
+#[test]
+fn a_station_says_nothing_of_proofs_that_were_not_demanded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (station, device, _) = with_device(&folder);
+    let path = station.log.lock().path().to_owned();
+    drop(station);
+    let log = AuditLog::open(&path).unwrap();
+    let before = log.head();
+    let records = Records {
+        audit: Some(log),
+        registry: None,
+    };
+    let scribe = Scribe::new(Arc::new(Mutex::new(records)));
+    let order = Digest([1; 32]);
+    scribe
+        .proved(device.id, order, &[(0, 1, Proof::None)])
+        .unwrap();
+    let head = scribe.records().audit.as_ref().map(AuditLog::head);
+    assert_eq!(head, Some(before));
+    let claimed = scribe.proved(device.id, order, &[(0, 1, Proof::Cmac)]);
+    assert!(matches!(
+        claimed,
+        Err(JobError::Audit(AuditError::Rejected(Fault::NoSuchOrder)))
+    ));
 }
 
 #[test]
