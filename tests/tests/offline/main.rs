@@ -2,7 +2,9 @@
 #![cfg(unix)]
 
 mod batch;
+mod books;
 mod deliver;
 mod files;
+mod guide;
 mod line;
 mod plant;

@@ -155,11 +155,16 @@ pub(super) fn imported(
         }
     }
     if let Some(registry) = &records.registry {
+        // Receipts come back in any order: that of a removal, or of a newer key, may have been here before.
+        let slots = registry.slots(device)?;
+        let gone = |place: &(u16, u32)| {
+            slots
+                .iter()
+                .any(|slot| (slot.slot, slot.version) == *place && slot.state == SlotState::Removed)
+        };
         let places = |reports: &[&SlotReport]| -> Vec<_> {
-            let reports = reports.iter();
-            reports
-                .map(|report| (report.slot, report.version))
-                .collect()
+            let places = reports.iter().map(|report| (report.slot, report.version));
+            places.filter(|place| !gone(place)).collect()
         };
         registry.slots_proved(device, &places(right))?;
         registry.slots_failed(device, &places(wrong))?;
