@@ -15,6 +15,8 @@ pub mod mitm;
 pub mod openssl;
 pub mod orders;
 pub mod pyca;
+#[cfg(unix)]
+pub mod relay;
 pub mod software;
 pub mod spoiled;
 pub mod strict;

@@ -1,9 +1,19 @@
 //! Attackers, each with a file of its own: against the real firmware, in QEMU and in this process, and against the real station.
 //! Each test is named after the promise it shows, and checks besides the refusal that nothing else has changed.
 
+#[cfg(unix)]
+mod audit;
 mod bits;
 mod cable;
 mod downgrade;
+#[cfg(unix)]
+mod fake_device;
+#[cfg(unix)]
+mod forged_proofs;
+#[cfg(unix)]
+mod line;
+#[cfg(unix)]
+mod lock;
 mod replay;
 mod transplant;
 
