@@ -5,7 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
+use keyferry::device::DeviceError;
 use keyferry::device::port::{self, Port};
 use keyferry::device::session::Session;
 use keyferry::emulate::{Board, Config, Emulator, Entropy};
@@ -87,6 +90,22 @@ impl Image {
     }
 }
 
+/// Opens a port that this process has just closed. While another thread starts a process, the child holds the port, and its lock,
+/// until it becomes that other program.
+///
+/// # Panics
+/// If it does not open for two seconds.
+#[must_use]
+pub fn open_again(path: &str) -> Box<dyn Port> {
+    for _ in 0..100 {
+        match port::open(path) {
+            Err(DeviceError::PortBusy { .. }) => thread::sleep(Duration::from_millis(20)),
+            result => return result.expect("the port opens"),
+        }
+    }
+    panic!("{path} stays in use");
+}
+
 /// What went over the serial line so far.
 #[derive(Clone, Default)]
 pub struct Wire {
@@ -158,7 +177,7 @@ impl Rig {
     /// If the device does not answer.
     #[must_use]
     pub fn session(&self) -> Session {
-        let port = port::open(self.emulator.port()).expect("the port opens");
+        let port = open_again(self.emulator.port());
         let tap = Tap {
             port,
             wire: self.wire.clone(),

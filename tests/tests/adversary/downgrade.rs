@@ -14,8 +14,12 @@ use crate::{NONCE, Victim, injecting, provisioned, rewritten, two_keys, with_blo
 /// SPEC: M-12, M-19
 #[test]
 fn a_suite_cannot_be_changed_on_the_way_nor_forced_on_the_device() {
-    for mut victim in Victim::both(60) {
-        let authority = SoftAuthority::new(0);
+    let authority = SoftAuthority::new(0);
+    // The third has an RSA key, and so two suites of different strength.
+    let rsa = Victim::desk(63);
+    let (session, unwrap) = (&mut rsa.session(), UnwrapAlgorithm::Rsa2048);
+    flow::enroll(session, &authority, unwrap, NONCE, &mut crate::quiet).unwrap();
+    for mut victim in Victim::both(60).into_iter().chain([rsa]) {
         let statement = victim.enroll(&authority).unwrap();
         let shipment = wrap(&statement, &two_keys(), 1);
         let order = injecting(&authority, flow::terms(&statement, Digest::ZERO), &shipment);

@@ -14,12 +14,14 @@ mod forged_proofs;
 mod line;
 #[cfg(unix)]
 mod lock;
+#[cfg(unix)]
+mod middle;
 mod replay;
 mod transplant;
 
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Shipment, SignedOrder, Terms};
-use keyferry::device::port::{self, Port};
+use keyferry::device::port::Port;
 use keyferry::device::session::Session;
 use keyferry::device::verify::Statement;
 use keyferry_firmware::device::Operations;
@@ -29,7 +31,7 @@ use keyferry_protocol::message::{Progress, SlotInfo};
 use keyferry_protocol::order::{self, Body, Header};
 use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Image, Rig, open_again};
 use keyferry_tests::desk::{Desk, OnDesk};
 use keyferry_tests::orders::{Answer, Order};
 use keyferry_tests::software::{SoftAuthority, SoftKey, aes_key, hmac_key, wrap};
@@ -63,7 +65,7 @@ impl Victim {
     fn port(&self) -> Box<dyn Port> {
         match self {
             Self::Desk(device, _) => device.port(),
-            Self::Board(rig) => port::open(rig.as_ref().unwrap().port()).unwrap(),
+            Self::Board(rig) => open_again(rig.as_ref().unwrap().port()),
         }
     }
 

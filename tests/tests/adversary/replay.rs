@@ -275,3 +275,57 @@ fn the_twin_of_a_signature_makes_no_second_order() {
     assert!(victim.send(&twin).refusal().is_some());
     assert_eq!(victim.scene(), before);
 }
+
+/// An `Enroll` that was prepared for a blank device, and recorded: the counter outlives the wipe, so it does not pass again.
+///
+/// SPEC: M-16, M-29
+#[test]
+fn a_detached_enroll_of_a_blank_device_does_not_pass_again_after_a_wipe() {
+    for mut victim in Victim::both(47) {
+        let authority = SoftAuthority::new(0);
+        let blank = fresh(&victim.session(), Kind::Enroll);
+        let header = keyferry_protocol::order::Header {
+            freshness: Freshness::Detached {
+                below: blank.counter,
+            },
+            ..blank
+        };
+        let enroll = Order::new(&authority, header, &enroll_body(&authority));
+        victim.obeys(&enroll);
+        let terms = victim.terms(&authority);
+        let wipe = with_blobs(flow::wipe_order(&authority, terms).unwrap(), None);
+        victim.obeys(&wipe);
+        assert_eq!(victim.scene().state, State::Blank);
+        for _ in 0..2 {
+            victim.refuses(&enroll, Refusal::Stale, false);
+            victim.restart();
+        }
+    }
+}
+
+/// Handed over and back: what the first authority signed before does not count again.
+///
+/// SPEC: M-15, M-16, M-30
+#[test]
+fn orders_from_before_a_handover_do_not_come_back_with_the_authority() {
+    for victim in Victim::both(48) {
+        let (first, second) = (SoftAuthority::new(0), SoftAuthority::new(1));
+        let (victim, _) = provisioned(victim, &first);
+        let prepared = flow::lock_order(&first, victim.terms(&first)).unwrap();
+        let prepared = with_blobs(prepared, None);
+        let away = flow::rotate_order(&first, &second, victim.terms(&first)).unwrap();
+        let away = with_blobs(away, None);
+        victim.obeys(&away);
+        victim.refuses(&prepared, Refusal::BadSignature, false);
+        let back = flow::rotate_order(&second, &first, victim.terms(&second)).unwrap();
+        let back = with_blobs(back, None);
+        victim.obeys(&back);
+        for order in [&prepared, &away] {
+            victim.refuses(order, Refusal::Stale, true);
+        }
+        // The last order is answered from the store.
+        let before = victim.scene();
+        victim.obeys(&back);
+        assert_eq!(victim.scene(), before);
+    }
+}
