@@ -14,9 +14,12 @@ pub mod long_log;
 pub mod mitm;
 pub mod openssl;
 pub mod orders;
+#[cfg(target_os = "linux")]
+pub mod process;
 pub mod pyca;
 #[cfg(unix)]
 pub mod relay;
+pub mod search;
 pub mod software;
 pub mod spoiled;
 pub mod strict;

@@ -3,8 +3,6 @@
 //! Every eight bytes in a row of every secret are searched, as they are, reversed, and with the bytes of each word and
 //! the words of the whole turned around: the forms that big integers, hardware and cipher code give a key.
 
-use std::collections::HashMap;
-
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Demand, Shipment};
 use keyferry::device::session::Session;
@@ -15,96 +13,27 @@ use keyferry_protocol::message::{Progress, Reply, Request};
 use keyferry_protocol::receipt::Refusal;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::search::{Finding, Search, secrets_of};
 use keyferry_tests::software::{
     SoftAuthority, SoftKey, aes_key, hmac_key, p256_key, rsa_key, wrap_and_tell,
 };
-use p256::pkcs8::DecodePrivateKey;
-use rsa::traits::{PrivateKeyParts as _, PublicKeyParts as _};
 
-/// Bytes in a window. Eight random ones do not come about by chance in any amount of memory searched here.
-const WINDOW: usize = 8;
-/// Bytes in a word of the device.
-const WORD: usize = 4;
-
-/// A window that was found, in words: which secret, in which form, where.
-type Finding = String;
-
-/// Looks for secrets.
-#[derive(Default)]
-struct Search {
-    windows: HashMap<[u8; WINDOW], String>,
-    /// For each possible first two bytes, whether a window begins with them.
-    begins: Vec<bool>,
-    /// Bytes looked at.
-    searched: usize,
-}
-
-impl Search {
-    /// Adds every window of a secret, in every form.
-    fn add(&mut self, name: &str, secret: &[u8]) {
-        assert!(secret.len() >= WINDOW, "{name} is too short");
-        self.begins.resize(1 << 16, false);
-        // Numbers may have lost leading zeros; words count from their end.
-        let mut forward = vec![0; secret.len().next_multiple_of(WORD) - secret.len()];
-        forward.extend_from_slice(secret);
-        let backward = reversed(&forward);
-        let swapped: Vec<u8> = forward.chunks(WORD).flat_map(reversed).collect();
-        let words_backward = reversed(&swapped);
-        for (form, bytes) in [
-            ("as it is", forward),
-            ("backward", backward),
-            ("bytes of words swapped", swapped),
-            ("words backward", words_backward),
-        ] {
-            for (offset, window) in bytes.array_windows::<WINDOW>().enumerate() {
-                if window.iter().any(|byte| *byte != window[0]) {
-                    let name = format!("{name} {form} at {offset}");
-                    self.windows.insert(*window, name);
-                    self.begins[first_two(window)] = true;
-                }
-            }
-        }
+/// What is found in everything that a device shows or leaves at this moment.
+fn look_everywhere(search: &mut Search, rig: &mut Rig, when: &str) -> Vec<Finding> {
+    let ram = rig.ram();
+    let mut found = search.look(&format!("{when}: RAM"), &ram);
+    let wire = rig.wire();
+    assert!(!wire.down.is_empty() && !wire.up.is_empty());
+    found.extend(search.look(&format!("{when}: line down"), &wire.down));
+    found.extend(search.look(&format!("{when}: line up"), &wire.up));
+    let files = rig.files();
+    for wanted in ["flash.bin", "defmt.bin", "qemu.log", "uart.bin"] {
+        assert!(files.iter().any(|(name, _)| name == wanted), "{wanted}");
     }
-
-    /// What is found in `bytes`, which are `place`.
-    fn look(&mut self, place: &str, bytes: &[u8]) -> Vec<Finding> {
-        self.searched += bytes.len();
-        bytes
-            .array_windows::<WINDOW>()
-            .enumerate()
-            .filter(|(_, window)| self.begins[first_two(window)])
-            .filter_map(|(offset, window)| {
-                let name = self.windows.get(window)?;
-                Some(format!("{place} at {offset:#x}: {name}"))
-            })
-            .collect()
+    for (name, bytes) in files {
+        found.extend(search.look(&format!("{when}: {name}"), &bytes));
     }
-
-    /// What is found in everything that a device shows or leaves at this moment.
-    fn look_everywhere(&mut self, rig: &mut Rig, when: &str) -> Vec<Finding> {
-        let ram = rig.ram();
-        let mut found = self.look(&format!("{when}: RAM"), &ram);
-        let wire = rig.wire();
-        assert!(!wire.down.is_empty() && !wire.up.is_empty());
-        found.extend(self.look(&format!("{when}: line down"), &wire.down));
-        found.extend(self.look(&format!("{when}: line up"), &wire.up));
-        let files = rig.files();
-        for wanted in ["flash.bin", "defmt.bin", "qemu.log", "uart.bin"] {
-            assert!(files.iter().any(|(name, _)| name == wanted), "{wanted}");
-        }
-        for (name, bytes) in files {
-            found.extend(self.look(&format!("{when}: {name}"), &bytes));
-        }
-        found
-    }
-}
-
-fn reversed(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().rev().copied().collect()
-}
-
-fn first_two(window: &[u8; WINDOW]) -> usize {
-    usize::from(u16::from_le_bytes([window[0], window[1]]))
+    found
 }
 
 /// One key of each kind.
@@ -120,24 +49,8 @@ fn keys() -> Vec<SoftKey> {
 
 /// Adds the secrets inside each of [`keys`].
 fn add_keys(search: &mut Search, keys: &[SoftKey]) {
-    for (name, key) in ["AES-128", "AES-256", "HMAC"].iter().zip(keys) {
-        search.add(name, &key.clear);
-    }
-    let p256 = p256::SecretKey::from_pkcs8_der(&keys[3].clear).unwrap();
-    search.add("P-256 scalar", &p256.to_bytes());
-    let rsa = rsa::RsaPrivateKey::from_pkcs8_der(&keys[4].clear).unwrap();
-    assert_eq!(rsa.n().bits(), 2048);
-    let (p, q) = (&rsa.primes()[0], &rsa.primes()[1]);
-    let parts = [
-        ("d", rsa.d().to_be_bytes()),
-        ("p", p.to_be_bytes()),
-        ("q", q.to_be_bytes()),
-        ("dP", rsa.dp().unwrap().to_be_bytes()),
-        ("dQ", rsa.dq().unwrap().to_be_bytes()),
-        ("qInv", rsa.crt_coefficient().unwrap().to_be_bytes()),
-    ];
-    for (name, bytes) in parts {
-        search.add(&format!("RSA {name}"), &bytes);
+    for (name, secret) in secrets_of(keys) {
+        search.add(&name, &secret);
     }
 }
 
@@ -265,46 +178,58 @@ fn searches(visit: &Visit) -> (Search, Search) {
 fn nothing_is_found(unwrap: UnwrapAlgorithm, seed: u8) {
     let mut visit = Visit::new(Image::Default, unwrap, seed);
     let (mut only_keys, mut all) = searches(&visit);
-    let mut found = all.look_everywhere(&mut visit.rig, "enrolled");
+    let mut found = look_everywhere(&mut all, &mut visit.rig, "enrolled");
 
     // Altered before signing, so that the digests fit and the unwrapping itself must see it.
     for altered in 0..keys().len() {
         let result = visit.inject(|shipment| shipment.parcels[altered].blob[9] ^= 1);
         refused(result, Refusal::Unwrap);
         let when = format!("blob {altered} altered");
-        found.extend(all.look_everywhere(&mut visit.rig, &when));
+        found.extend(look_everywhere(&mut all, &mut visit.rig, &when));
     }
     let result = visit.inject(|shipment| shipment.kek[9] ^= 1);
     refused(result, Refusal::Unwrap);
-    found.extend(all.look_everywhere(&mut visit.rig, "KEK altered"));
+    found.extend(look_everywhere(&mut all, &mut visit.rig, "KEK altered"));
 
     let mut session = visit.begin_transfer();
     // A device in mid-transfer must have the KEK; keys it has not.
-    found.extend(only_keys.look_everywhere(&mut visit.rig, "in mid-transfer"));
+    found.extend(look_everywhere(
+        &mut only_keys,
+        &mut visit.rig,
+        "in mid-transfer",
+    ));
     let message = session.exchange(&Request::Cancel, &mut quiet).unwrap();
     assert!(matches!(Reply::decode(&message), Ok(Reply::Cancelled)));
     drop(session);
-    found.extend(all.look_everywhere(&mut visit.rig, "cancelled"));
+    found.extend(look_everywhere(&mut all, &mut visit.rig, "cancelled"));
 
     drop(visit.begin_transfer());
     drop(visit.rig.session());
-    found.extend(all.look_everywhere(&mut visit.rig, "left, and greeted again"));
+    found.extend(look_everywhere(
+        &mut all,
+        &mut visit.rig,
+        "left, and greeted again",
+    ));
 
     visit.inject(|_| {}).unwrap();
-    found.extend(all.look_everywhere(&mut visit.rig, "injected"));
+    found.extend(look_everywhere(&mut all, &mut visit.rig, "injected"));
     refused(visit.inject(|_| {}), Refusal::SlotTaken);
-    found.extend(all.look_everywhere(&mut visit.rig, "slot taken"));
+    found.extend(look_everywhere(&mut all, &mut visit.rig, "slot taken"));
     visit.prove();
-    found.extend(all.look_everywhere(&mut visit.rig, "proved"));
+    found.extend(look_everywhere(&mut all, &mut visit.rig, "proved"));
 
     visit.rig = visit.rig.restart();
     visit.prove();
-    found.extend(all.look_everywhere(&mut visit.rig, "proved after a restart"));
+    found.extend(look_everywhere(
+        &mut all,
+        &mut visit.rig,
+        "proved after a restart",
+    ));
 
     println!(
         "{unwrap:?}: {} windows in {} bytes",
-        all.windows.len(),
-        all.searched + only_keys.searched
+        all.windows(),
+        all.searched() + only_keys.searched()
     );
     assert!(
         found.is_empty(),
@@ -329,7 +254,7 @@ fn found_with(image: Image) -> Vec<Finding> {
     let mut visit = Visit::new(image, UnwrapAlgorithm::P256, 3);
     let (_, mut all) = searches(&visit);
     visit.inject(|_| {}).unwrap();
-    all.look_everywhere(&mut visit.rig, "injected")
+    look_everywhere(&mut all, &mut visit.rig, "injected")
 }
 
 #[test]
@@ -353,29 +278,4 @@ fn keys_that_are_not_wiped_are_found_in_ram() {
     let found = found_with(Image::NoWipe);
     println!("{} found, at first {:?}", found.len(), found.first());
     assert!(found.iter().any(|found| found.contains("RAM")));
-}
-
-/// What a search that finds nothing is worth: it finds each secret in each form wherever it stands.
-#[test]
-fn the_search_finds_what_is_planted() {
-    let secret: Vec<u8> = (100..132).collect();
-    let mut search = Search::default();
-    search.add("canary", &secret);
-    let part = &secret[11..19];
-    let swapped: Vec<u8> = secret.chunks(WORD).flat_map(reversed).collect();
-    for planted in [
-        part.to_vec(),
-        reversed(part),
-        swapped[5..13].to_vec(),
-        reversed(&swapped)[3..11].to_vec(),
-    ] {
-        for offset in [0, 1, 1019, 4096 - WINDOW] {
-            let mut memory = vec![0; 4096];
-            assert!(search.look("memory", &memory).is_empty());
-            memory[offset..][..WINDOW].copy_from_slice(&planted);
-            assert_eq!(search.look("memory", &memory).len(), 1);
-            memory[offset] ^= 1;
-            assert!(search.look("memory", &memory).is_empty());
-        }
-    }
 }

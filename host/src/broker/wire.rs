@@ -388,10 +388,13 @@ pub fn read_frame(from: &mut impl Read) -> Result<Option<Vec<u8>>, FrameError> {
     let mut length = [0; 4];
     let mut filled = 0;
     while filled < length.len() {
-        match from.read(&mut length[filled..])? {
-            0 if filled == 0 => return Ok(None),
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            count => filled += count,
+        match from.read(&mut length[filled..]) {
+            Ok(0) if filled == 0 => return Ok(None),
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(count) => filled += count,
+            // A process that was stopped and goes on: reads with a timeout are not taken up again (signal(7)).
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
         }
     }
     let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
