@@ -389,6 +389,10 @@ fn a_station_whose_token_is_behind_a_broker_never_holds_a_clear_key() {
         assert!(carried.len() > 2000);
     }
     assert!(total >= 20);
+    // The audit key is behind the broker too.
+    let mut checkpoint = broker.station();
+    done(checkpoint.args(["audit", "checkpoint"]).arg(&audit));
+    assert_eq!(broker.counts()["checkpoints"], 1);
     for file in ["registry.db", "registry.db-wal", "audit.log", "broker.log"] {
         let bytes = fs::read(scratch.path(file)).unwrap_or_default();
         assert!(!bytes.is_empty() || file.ends_with("wal"), "{file}");
@@ -509,7 +513,7 @@ fn a_broker_with_a_software_token_has_the_pin_and_while_it_wraps_the_keys() {
     let hsm = broker.client();
     let cards: Vec<_> = keys()
         .iter()
-        .map(|(name, _)| hsm.key(&KeySpec::label(*name), None).unwrap())
+        .map(|(name, _)| hsm.key(&KeySpec::label(name), None).unwrap())
         .collect();
     let cards: Vec<_> = cards.iter().collect();
     let statement = stated(&hsm);

@@ -82,14 +82,22 @@ impl HsmArgs {
     }
 }
 
+/// The broker on this socket.
+///
+/// # Errors
+/// [`Failure`].
 #[cfg(unix)]
-fn connect(socket: &Path) -> Result<Box<dyn Hsm>, Failure> {
+pub(super) fn connect(socket: &Path) -> Result<Box<dyn Hsm>, Failure> {
     let client = BrokerClient::connect(socket).map_err(JobError::from)?;
     Ok(Box::new(client))
 }
 
+/// There is none on this system.
+///
+/// # Errors
+/// [`Failure`].
 #[cfg(not(unix))]
-fn connect(_socket: &Path) -> Result<Box<dyn Hsm>, Failure> {
+pub(super) fn connect(_socket: &Path) -> Result<Box<dyn Hsm>, Failure> {
     Err(JobError::from(BrokerError::Elsewhere).into())
 }
 

@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+mod guide;
 mod job;
 mod orders;
 mod recipients;

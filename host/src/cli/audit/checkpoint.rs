@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::audit::{AuditError, AuditLog, Seen};
+use crate::broker::GuardError;
 use crate::cli::files::{check_new, write_new};
+use crate::cli::station::connect;
 use crate::cli::{Context, Outcome, TokenArgs, fields};
+use crate::error::Failure;
 use crate::export::ExportError;
 use crate::hsm::KeySpec;
 use crate::station::TokenSigner;
@@ -19,8 +22,16 @@ pub(in crate::cli) struct Checkpoint {
     #[command(flatten)]
     token: TokenArgs,
     /// Label of the audit key on the token. It must be able to sign and nothing else.
-    #[arg(long, value_name = "LABEL")]
-    audit_key: String,
+    #[arg(long, value_name = "LABEL", required_unless_present = "broker")]
+    audit_key: Option<String>,
+    /// Socket of a broker that holds the token's login and has the audit key, instead of a token.
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "KEYFERRY_BROKER",
+        conflicts_with = "audit_key"
+    )]
+    broker: Option<PathBuf>,
     /// Write the checkpoint to this file as well, to be kept elsewhere.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -29,20 +40,36 @@ pub(in crate::cli) struct Checkpoint {
     force: bool,
 }
 
+/// The audit key on a token.
+fn on_token(context: &Context, token: &TokenArgs, label: &str) -> Result<TokenSigner, Failure> {
+    let (token, _) = token.open(context)?;
+    let key = token.with_pair(token.key(&KeySpec::label(label))?)?;
+    if let Some(flag) = key.beyond_signing() {
+        let label = key.name();
+        return Err(ExportError::NotSignOnly { label, flag }.into());
+    }
+    Ok(TokenSigner::new(token, key)?)
+}
+
 pub(super) fn checkpoint(context: &Context, arguments: &Checkpoint) -> Outcome {
     if let Some(out) = &arguments.out {
         check_new(out, arguments.force)?;
     }
     // First, so that nobody is asked for a PIN for a log that cannot be written.
     let mut log = AuditLog::open(&arguments.log)?;
-    let (token, _) = arguments.token.open(context)?;
-    let key = token.with_pair(token.key(&KeySpec::label(&arguments.audit_key))?)?;
-    if let Some(flag) = key.beyond_signing() {
-        let label = key.name();
-        return Err(ExportError::NotSignOnly { label, flag }.into());
-    }
-    let signer = TokenSigner::new(token, key)?;
-    let checkpoint = log.checkpoint(&signer)?;
+    let checkpoint = match (&arguments.audit_key, &arguments.broker) {
+        (Some(label), _) => log.checkpoint(&on_token(context, &arguments.token, label)?)?,
+        (None, Some(socket)) => {
+            let hsm = connect(socket)?;
+            log.checkpoint(hsm.auditor().ok_or(GuardError::NoAuditor)?)?
+        }
+        (None, None) => {
+            return Err(Failure::Missing {
+                name: "--audit-key",
+                because: "it names the key that signs",
+            });
+        }
+    };
     let (lines, head) = (checkpoint.lines, checkpoint.head);
     let outcome = fields! {
         "log" => checkpoint.log.to_string(),
