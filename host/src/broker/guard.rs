@@ -5,15 +5,17 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
-use keyferry_protocol::order::{self, Address, Body, Entry, Header, Inject, Kind};
+use keyferry_protocol::order::{self, Address, Body, Entry, Freshness, Header, Inject, Kind};
 use keyferry_protocol::suite::Suite;
 
 use super::error::GuardError;
 use super::wire::Counts;
 use crate::device::flow::address;
 use crate::device::verify::{Statement, digest};
+use crate::export::Trust;
 use crate::hsm::{DeviceUse, WrappedKeys};
 use crate::station::KeyCard;
+use crate::station::offline::Batch;
 
 /// How long a statement counts as fresh after its order was signed. A device that makes an RSA-4096 key needs minutes; a visit is
 /// over long before.
@@ -114,6 +116,8 @@ pub struct Guard {
     /// Random keys of single devices that were made here.
     made: VecDeque<KeyCard>,
     certificates: VecDeque<(Address, Digest)>,
+    /// Detached orders that were signed here.
+    detached: VecDeque<Digest>,
     logs: HashMap<[u8; 16], (u64, Digest)>,
     devices: HashSet<Fingerprint>,
     /// What was done.
@@ -138,6 +142,7 @@ impl Guard {
             packed: VecDeque::new(),
             made: VecDeque::new(),
             certificates: VecDeque::new(),
+            detached: VecDeque::new(),
             logs: HashMap::new(),
             devices: HashSet::new(),
             counts: Counts::default(),
@@ -321,9 +326,39 @@ impl Guard {
         Ok(())
     }
 
+    /// Whether the manifest of a batch may be signed: all its orders were signed here.
+    ///
+    /// # Errors
+    /// [`GuardError::NotABatch`], [`GuardError::NotSignedHere`].
+    pub fn check_batch(&self, document: &[u8]) -> Result<(), GuardError> {
+        let batch = Batch::read(document, None, Trust::Unauthenticated).map_err(|error| {
+            GuardError::NotABatch {
+                reason: error.to_string(),
+            }
+        })?;
+        if batch.authority.spki_der() != self.authority {
+            return Err(GuardError::NotABatch {
+                reason: "it names another authority".to_owned(),
+            });
+        }
+        let stranger = batch
+            .orders
+            .iter()
+            .find(|order| !self.detached.contains(&order.order));
+        match stranger {
+            Some(order) => Err(GuardError::NotSignedHere {
+                device: order.device,
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// Remembers an order that was signed.
     pub(super) fn signed(&mut self, bytes: &[u8], header: &Header, body: &Body<'_>, now: Instant) {
         self.counts.orders += 1;
+        if let Freshness::Detached { .. } = header.freshness {
+            remember(&mut self.detached, digest(bytes));
+        }
         match body {
             Body::Enroll(enroll) => remember(
                 &mut self.questions,

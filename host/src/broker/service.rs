@@ -208,6 +208,11 @@ impl Service {
                 head,
                 time,
             } => (self.sign_checkpoint(log, lines, head, time)?, true),
+            Request::SignBatch(document) => {
+                self.guard.check_batch(&document)?;
+                let signature = sign(self.hsm.authority(), &document)?;
+                (Reply::Signature(signature), true)
+            }
         })
     }
 

@@ -20,7 +20,7 @@ use crate::station::{KeptCard, KeyCard};
 pub const VERSION: u8 = 1;
 
 /// Longest frame in bytes, without its length.
-pub const MAXIMUM_FRAME: usize = 64 * 1024;
+pub const MAXIMUM_FRAME: usize = 1024 * 1024;
 
 /// What a station asks. Numbers are appended, never reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,8 @@ pub enum Request {
         /// When, in seconds since 1970 (UTC); the broker's clock must agree.
         time: u64,
     },
+    /// Sign the manifest of a batch of detached orders with the authority key: all of them were signed here.
+    SignBatch(Vec<u8>),
 }
 
 impl Request {
@@ -109,6 +111,7 @@ impl Request {
             Self::Verify { .. } => "verify",
             Self::SignOrder(_) => "sign-order",
             Self::SignCheckpoint { .. } => "sign-checkpoint",
+            Self::SignBatch(_) => "sign-batch",
         }
     }
 }

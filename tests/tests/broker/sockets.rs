@@ -192,8 +192,11 @@ fn what_is_missing_on_the_command_line_is_said_before_the_login() {
 fn frames_that_make_no_sense_are_answered_and_change_nothing() {
     let scratch = token();
     let broker = Broker::start(&scratch, &OPEN);
-    fails(send(&broker, &u32::MAX.to_le_bytes()), "at most 65536");
-    fails(send(&broker, &65537_u32.to_le_bytes()), "at most 65536");
+    fails(send(&broker, &u32::MAX.to_le_bytes()), "at most 1048576");
+    fails(
+        send(&broker, &1_048_577_u32.to_le_bytes()),
+        "at most 1048576",
+    );
     fails(send(&broker, &framed(&[])), "no sense");
     fails(
         send(&broker, &framed(b"GET / HTTP/1.1\r\n\r\n")),
@@ -303,6 +306,7 @@ fn samples() -> Vec<Vec<u8>> {
             head: Digest([2; 32]),
             time: 1,
         },
+        Request::SignBatch(vec![b'{'; 400]),
     ]
     .iter()
     .map(|request| wire::encode(request).unwrap())

@@ -3,6 +3,7 @@
 
 mod batch;
 mod books;
+mod brokered;
 mod deliver;
 mod files;
 mod guide;
