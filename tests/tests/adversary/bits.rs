@@ -123,21 +123,21 @@ fn every_flipped_bit_of_an_order_is_refused_and_changes_nothing() {
     assert!(tried > 9_000, "{tried}");
 }
 
-/// Certificate, KEK and keys: each flipped bit is one undifferentiated refusal, but for the certificate, which is public.
-///
-/// SPEC: M-18, M-20, M-21
-#[test]
-fn every_flipped_bit_of_a_blob_is_refused_and_changes_nothing() {
-    let victim = Victim::desk(71);
+/// Flips bits of every blob of an order, `step` apart; gives how many.
+fn flip_blobs(number: u8, unwrap: UnwrapAlgorithm, step: usize) -> usize {
+    let victim = Victim::desk(number);
     let authority = SoftAuthority::new(0);
-    let statement = victim.enroll(&authority).unwrap();
-    let shipment = wrap(&statement, &two_keys(), 1);
+    let session = &mut victim.session();
+    let statement = flow::enroll(session, &authority, unwrap, NONCE, &mut quiet).unwrap();
+    let mut shipment = wrap(&statement, &two_keys(), 1);
+    // All that a device looks for in a certificate.
+    shipment.certificate = Some(statement.identity_key.clone());
     let before = victim.scene();
     let mut session = victim.session();
     let mut tried = 0;
-    for blob in 0..3 {
-        let length = shipment.blobs().nth(blob).unwrap().len();
-        for bit in 0..8 * length {
+    let blobs: Vec<_> = shipment.blobs().map(Vec::len).collect();
+    for (blob, length) in blobs.into_iter().enumerate() {
+        for bit in (0..8 * length).step_by(step) {
             session.greet_again().unwrap();
             let mut standing = statement.standing;
             standing.challenge = session.greeting().challenge;
@@ -151,9 +151,20 @@ fn every_flipped_bit_of_a_blob_is_refused_and_changes_nothing() {
     }
     drop(session);
     assert_eq!(victim.scene(), before);
-    println!("flipped bits of blobs: {tried}");
     let terms = victim.terms(&authority);
     victim.obeys(&injecting(&authority, terms, &shipment));
+    tried
+}
+
+/// Certificate, KEK and keys; with an RSA key a fixed sample, or all with `KEYFERRY_LONG`. Each is one undifferentiated refusal.
+///
+/// SPEC: M-18, M-20, M-21
+#[test]
+fn every_flipped_bit_of_a_blob_is_refused_and_changes_nothing() {
+    let long = std::env::var_os("KEYFERRY_LONG").is_some();
+    let p256 = flip_blobs(71, UnwrapAlgorithm::P256, 1);
+    let rsa = flip_blobs(74, UnwrapAlgorithm::Rsa2048, if long { 1 } else { 13 });
+    println!("flipped bits of blobs: {p256}, with an RSA key {rsa}");
 }
 
 /// A generator that gives the same numbers in each run.

@@ -16,6 +16,7 @@ mod line;
 mod lock;
 #[cfg(unix)]
 mod middle;
+mod receipts;
 mod replay;
 mod transplant;
 
