@@ -8,6 +8,7 @@ use keyferry::export::{ExportError, Trust};
 use keyferry::station::offline::{
     Batch, BatchFolder, DetachedOrder, MAXIMUM_ORDER_FILE, OfflineError,
 };
+use keyferry_tests::command::{self, Answer, done, refused};
 use keyferry_tests::software::SoftAuthority;
 use serde_json::Value;
 
@@ -299,4 +300,36 @@ fn a_file_without_end_is_not_read_to_its_end() {
         room.deliver(&batch, 0),
         Err(OfflineError::OtherFile { .. })
     ));
+}
+
+#[test]
+fn what_is_shown_says_whether_it_was_checked() {
+    let room = Room::with(1);
+    let batch = room.batch_for_all("batch");
+    let pem = |authority: &SoftAuthority, name: &str| {
+        let key = keyferry::hsm::PublicKey::from_spki_der(authority.public_key()).unwrap();
+        fs::write(room.path(name), key.to_pem()).unwrap();
+    };
+    pem(&room.authority, "authority.pem");
+    pem(&SoftAuthority::new(9), "stranger.pem");
+    let order = room.order_file(&batch, 0);
+    let show = |what: &Path, more: &[&str]| {
+        let mut command = command::keyferry();
+        command.current_dir(room.path(".")).args(["order", "show"]);
+        command.arg(what).args(more);
+        command
+    };
+    for what in [&batch, &order] {
+        let genuine = done(&mut show(what, &["--authority", "authority.pem"]));
+        assert_eq!(genuine["verified"], true);
+        let unchecked = Answer::of(&mut show(what, &[]));
+        assert_eq!(unchecked.code, 0, "{unchecked:?}");
+        let warned = unchecked.stderr.contains("the signature was not checked");
+        assert!(warned, "{unchecked:?}");
+        for word in ["inject", "key 0", "cmac", "hmac-sha256", "ecdh-p256-null"] {
+            assert!(unchecked.stdout.contains(word), "{word}: {unchecked:?}");
+        }
+        let stranger = || show(what, &["--authority", "stranger.pem"]);
+        refused(stranger, 5, "signed by", "ask");
+    }
 }

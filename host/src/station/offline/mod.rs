@@ -17,6 +17,7 @@ mod import;
 mod order_file;
 mod prepare;
 mod receipt_file;
+mod work;
 
 pub use answer::{Answer, check_answer};
 pub use batch::{BATCH, Batch, BatchKey, BatchOrder, MAXIMUM_BATCH, MAXIMUM_ORDERS};
@@ -25,5 +26,6 @@ pub use error::OfflineError;
 pub use folder::{BatchFolder, RECEIPTS};
 pub use import::{Fate, Imported, import};
 pub use order_file::{DetachedOrder, MAXIMUM_ORDER_FILE};
-pub use prepare::{Fresh, Injection, Preparation, Prepared, Work, finish};
+pub use prepare::{Preparation, Prepared, finish};
 pub use receipt_file::MAXIMUM_RECEIPT_FILE;
+pub use work::{Fresh, Injection, Work};

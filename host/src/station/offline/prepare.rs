@@ -10,13 +10,13 @@ use keyferry_protocol::identity::{Challenge, DeviceId, Digest};
 use keyferry_protocol::order::{Freshness, MAX_COUNTER_STEP};
 use keyferry_protocol::proof::proof_input;
 use keyferry_protocol::receipt::State;
-use keyferry_protocol::suite::Suite;
 
 use super::batch::{Batch, BatchKey, BatchOrder, MAXIMUM_ORDERS};
 use super::books;
 use super::error::OfflineError;
 use super::folder::BatchFolder;
 use super::order_file::DetachedOrder;
+use super::work::{Injection, Work};
 use crate::device::flow::{
     Authority, Demand, SignedOrder, Terms, address, inject_order, lock_order, prove_order,
     remove_order, wipe_order,
@@ -24,67 +24,13 @@ use crate::device::flow::{
 use crate::device::verify::{Statement, digest, fingerprint};
 use crate::device::{DeviceError, Witness as _};
 use crate::export::ExportError;
-use crate::hsm::{DeviceUse, HsmError, KeyType, PublicKey, Question, random};
+use crate::hsm::{HsmError, PublicKey, Question, random};
 use crate::station::policy::Rules;
 use crate::station::registry::RegistryError;
 use crate::station::{
     Hsm, JobError, KeyCard, Recipient, Records, Scribe, Shipping, Target, check_proofs,
     choose_suite, pack,
 };
-
-/// What orders are to do, the same for every device of a batch.
-#[derive(Clone, Debug)]
-pub enum Work {
-    /// Put keys into slots.
-    Inject(Injection),
-    /// Have keys proved that are in slots.
-    Prove {
-        /// The keys and their slots.
-        targets: Vec<Target>,
-    },
-    /// Take keys out of these slots.
-    Remove(Vec<u8>),
-    /// Refuse every later `Inject`, `Remove` and `Rotate`.
-    Lock,
-    /// Destroy the device's own keys and all slots.
-    Wipe,
-}
-
-/// The keys that come to every device of a batch.
-#[derive(Clone, Debug)]
-pub struct Injection {
-    /// Keys of the token, the same for every device.
-    pub targets: Vec<Target>,
-    /// Random keys, others for every device.
-    pub fresh: Vec<Fresh>,
-    /// Label of the token's key that random keys are kept under until their proofs have come.
-    pub keep_under: Option<String>,
-    /// The version of every key.
-    pub version: u32,
-    /// How the KEK travels; the strongest way if none is demanded.
-    pub suite: Option<Suite>,
-    /// Whether the device's certificate is issued anew, also where it has one.
-    pub recertify: bool,
-}
-
-/// A random key that every device gets of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fresh {
-    /// Algorithm and size.
-    pub key_type: KeyType,
-    /// The slot.
-    pub slot: u16,
-    /// What the device uses it for, if not what is natural.
-    pub device_use: Option<DeviceUse>,
-}
-
-impl Fresh {
-    /// The slot's label.
-    #[must_use]
-    pub fn label(&self) -> String {
-        format!("fresh {}", self.key_type)
-    }
-}
 
 /// Makes the orders of a batch.
 pub struct Preparation<'a> {
