@@ -339,3 +339,23 @@ fn links_and_anchors_are_read() {
     );
     assert!(anchors("# One\n## What is *not* there yet").contains("what-is-not-there-yet"));
 }
+
+/// SECURITY.md says of each promise which test shows it.
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let page = fs::read_to_string(root().join("SECURITY.md")).expect("a security page");
+    let mut named = 0;
+    for name in page.split('`').skip(1).step_by(2) {
+        let Some((path, function)) = name.split_once("::") else {
+            continue;
+        };
+        let source =
+            fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            source.contains(&format!("#[test]\nfn {function}()")),
+            "{name} is no test"
+        );
+        named += 1;
+    }
+    assert!(named >= 20, "only {named} tests are named");
+}

@@ -56,6 +56,12 @@ pub enum DeviceError {
         /// The port as given.
         port: String,
     },
+    /// The answer to an order was lost, and the device has lost the order: nothing was changed.
+    #[error("the order was lost with the session on '{port}', and was not done")]
+    NotDone {
+        /// The port as given.
+        port: String,
+    },
     /// The device speaks no protocol version that this station speaks.
     #[error(
         "the device on '{port}' speaks another protocol version than this station ({min} to {max})"
@@ -91,15 +97,43 @@ pub enum DeviceError {
     /// What was to be done could not be written down, so it was not done.
     #[error("what was to be done cannot be written down")]
     Witness(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// What the device has answered could not be written down.
+    #[error("what the device has answered cannot be written down")]
+    Unwitnessed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The authority did not sign.
     #[error("the authority did not sign the order: {0}")]
     Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl DeviceError {
-    /// Whether an order may have been done although its answer did not come.
+    /// Whether an order may have been done although no answer came that can be believed: anybody on the cable can say no, cut it, or
+    /// spoil an answer. Only what the device has signed, and what happened before the order left, says that it was not done.
     #[must_use]
     pub const fn leaves_order_open(&self) -> bool {
+        match self {
+            Self::Disappeared { .. }
+            | Self::Restarted { .. }
+            | Self::Port { .. }
+            | Self::Silent { .. }
+            | Self::Garbage { .. }
+            | Self::Refused { signed: false, .. }
+            | Self::Untrusted { .. }
+            | Self::Unexpected
+            | Self::Unwitnessed(_) => true,
+            Self::PortMissing { .. }
+            | Self::PortBusy { .. }
+            | Self::Version { .. }
+            | Self::NotDone { .. }
+            | Self::Refused { signed: true, .. }
+            | Self::TooLong
+            | Self::Witness(_)
+            | Self::Authority(_) => false,
+        }
+    }
+
+    /// Whether an answer was lost on the way, so that it is worth to ask again.
+    #[must_use]
+    pub const fn is_lost_answer(&self) -> bool {
         match self {
             Self::Disappeared { .. } | Self::Restarted { .. } => true,
             Self::PortMissing { .. }
@@ -108,11 +142,13 @@ impl DeviceError {
             | Self::Silent { .. }
             | Self::Garbage { .. }
             | Self::Version { .. }
+            | Self::NotDone { .. }
             | Self::Refused { .. }
             | Self::Untrusted { .. }
             | Self::Unexpected
             | Self::TooLong
             | Self::Witness(_)
+            | Self::Unwitnessed(_)
             | Self::Authority(_) => false,
         }
     }
@@ -132,6 +168,7 @@ impl DeviceError {
             Self::Garbage { .. } => {
                 "check the baud rate, and that this port is the device's keyferry port"
             }
+            Self::NotDone { .. } => "check the cable, then run the command again",
             Self::Disappeared { .. } | Self::Restarted { .. } => {
                 "check power and cable, then see `keyferry device list`: the order was done whole or not at all"
             }
@@ -146,6 +183,9 @@ impl DeviceError {
             Self::TooLong => "split the keys over two orders",
             Self::Witness(_) => {
                 "check audit log and registry; nothing was sent that is not in them"
+            }
+            Self::Unwitnessed(_) => {
+                "check audit log and registry, then have the keys proved with `keyferry device prove`"
             }
             Self::Authority(_) => "check the token and the authority key",
         }

@@ -130,7 +130,7 @@ impl Session {
     /// Has a receipt written down where there is a witness.
     ///
     /// # Errors
-    /// [`DeviceError::Witness`].
+    /// [`DeviceError::Unwitnessed`].
     pub fn witness_receipt(
         &mut self,
         order: &Digest,

@@ -308,18 +308,10 @@ pub fn done(
     Ok(standing(&header))
 }
 
-/// Where the device stands after an order, applied or refused, from a receipt that is verified here.
-///
-/// # Errors
-/// [`DeviceError::Untrusted`].
-pub fn standing_after(
-    receipt: &SignedReceipt,
-    device: &Statement,
-    order: &Digest,
-    kind: Kind,
-) -> Result<Standing, DeviceError> {
-    let (header, _) = authentic(receipt, &device.identity_key, device.device, order, kind)?;
-    Ok(standing(&header))
+/// Whether a receipt is this device's answer to this order, whatever it says.
+#[must_use]
+pub fn is_of(receipt: &SignedReceipt, device: &Statement, order: &Digest, kind: Kind) -> bool {
+    authentic(receipt, &device.identity_key, device.device, order, kind).is_ok()
 }
 
 /// Verifies a signed status: it is this device's, and answers this question.

@@ -20,6 +20,6 @@ pub trait Witness {
     /// Writes a receipt down, whatever it says and before it is believed.
     ///
     /// # Errors
-    /// [`DeviceError::Witness`].
+    /// [`DeviceError::Unwitnessed`].
     fn receipt(&mut self, order: &Digest, receipt: &SignedReceipt) -> Result<(), DeviceError>;
 }

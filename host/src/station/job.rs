@@ -232,25 +232,36 @@ pub fn inject(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
     check_proofs(shipping.targets, shipping.minimum)?;
-    let scribe = visit.scribe.clone();
-    scribe.wrapping(&hsm.name(), &visit.statement, shipping)?;
-    let result = injected(visit, hsm, shipping, on_progress);
-    match &result {
-        // Nobody knows yet whether the device has the keys: the log says `open` until somebody does.
-        Err(JobError::Device(error)) if error.leaves_order_open() => {}
-        Err(error) => scribe.failed(&error.to_string())?,
-        Ok(_) => {}
+    for _ in 0..TRIES_AGAIN {
+        let result = attempt(visit, hsm, shipping, on_progress);
+        let Err(JobError::Device(DeviceError::NotDone { .. })) = &result else {
+            return result;
+        };
+        // The device says, signed, that it has not done it: the keys are wrapped anew, for an order of their own.
+        if visit.session.greet_again().is_err() {
+            return result;
+        }
+        visit.statement.standing.challenge = visit.session.greeting().challenge;
     }
-    result
+    attempt(visit, hsm, shipping, on_progress)
 }
 
-fn injected(
+/// How often keys are wrapped anew after the device has lost their order with the session.
+const TRIES_AGAIN: usize = 2;
+
+fn attempt(
     visit: &mut Visit,
     hsm: &dyn Hsm,
     shipping: &Shipping<'_>,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
-    let (shipment, questions) = pack(hsm, visit.recipient(), shipping)?;
+    let scribe = visit.scribe.clone();
+    scribe.wrapping(&hsm.name(), &visit.statement, shipping)?;
+    let given_up = |error: JobError| match scribe.failed(&error.to_string()) {
+        Ok(()) => error,
+        Err(unwritten) => unwritten,
+    };
+    let (shipment, questions) = pack(hsm, visit.recipient(), shipping).map_err(given_up)?;
     let challenge = Challenge(random()?);
     let proofs = flow::inject(
         &mut visit.session,
@@ -259,9 +270,21 @@ fn injected(
         &shipment,
         challenge,
         on_progress,
-    )?;
+    )
+    .map_err(|error| {
+        // Where nobody knows whether the device has the keys, the log says `open` until somebody does.
+        if error.leaves_order_open() {
+            error.into()
+        } else {
+            given_up(error.into())
+        }
+    })?;
     visit.statement.standing = proofs.standing;
-    check(visit, hsm, shipping.targets, questions, &proofs)
+    check(visit, hsm, shipping.targets, questions, &proofs).map_err(|error| match error {
+        wrong @ JobError::ProofWrong { .. } => given_up(wrong),
+        // The device has the keys, and nobody could check the proofs: a later `prove` settles it.
+        other => other,
+    })
 }
 
 /// Wraps the targets: what an order for them needs, and the questions that stand in it.

@@ -220,6 +220,10 @@ fn witness(error: impl std::error::Error + Send + Sync + 'static) -> DeviceError
     DeviceError::Witness(Box::new(error))
 }
 
+fn unwitnessed(error: impl std::error::Error + Send + Sync + 'static) -> DeviceError {
+    DeviceError::Unwitnessed(Box::new(error))
+}
+
 impl Witness for Scribe {
     fn order(&mut self, make: &mut MakeOrder<'_>) -> Result<SignedOrder, DeviceError> {
         let mut records = self.records();
@@ -241,7 +245,7 @@ impl Witness for Scribe {
     fn receipt(&mut self, order: &Digest, receipt: &SignedReceipt) -> Result<(), DeviceError> {
         let mut records = self.records();
         if let Some(log) = &mut records.audit {
-            log.answered(order, receipt).map_err(witness)?;
+            log.answered(order, receipt).map_err(unwitnessed)?;
         }
         if let (Some(registry), Some(device)) = (&records.registry, verify::receipt_device(receipt))
         {
@@ -250,7 +254,7 @@ impl Witness for Scribe {
                 Ok(_)
                 | Err(RegistryError::UnknownDevice { .. } | RegistryError::NotItsReceipt { .. }) => {
                 }
-                Err(error) => return Err(witness(error)),
+                Err(error) => return Err(unwitnessed(error)),
             }
         }
         Ok(())

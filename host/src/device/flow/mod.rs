@@ -84,7 +84,7 @@ pub fn carry_out<'a>(
     // answered from the store if it was.
     for _ in 0..TRIES_AGAIN {
         let lost = match answer {
-            Err(lost) if lost.leaves_order_open() => lost,
+            Err(lost) if lost.is_lost_answer() => lost,
             Ok(_) | Err(_) => break,
         };
         answer = match session.greet_again() {
@@ -101,8 +101,7 @@ pub fn carry_out<'a>(
     Ok((receipt, again))
 }
 
-/// Makes an order for an enrolled device and carries it out. If its answer was lost, and the device says, signed, that it has not
-/// done it and that its challenge was used up on the way, a new one is made with the challenge of that receipt.
+/// Makes an order for an enrolled device and carries it out.
 fn order<'a>(
     session: &mut Session,
     device: &Statement,
@@ -111,17 +110,19 @@ fn order<'a>(
     on_progress: &mut OnProgress<'_>,
     make: &dyn Fn(Terms) -> Result<SignedOrder, DeviceError>,
 ) -> Result<(Digest, SignedReceipt), DeviceError> {
-    let mut standing = device.standing;
-    loop {
-        let order = session
-            .witness_order(&mut |head| make(Terms::now(address(device), &standing, head)))?;
-        let digest = order.digest();
-        let (receipt, again) = carry_out(session, &order, blobs.clone(), on_progress)?;
-        if !again || verify::refusal_of(&receipt) != Some(Refusal::Stale) {
-            return Ok((digest, receipt));
-        }
-        standing = verify::standing_after(&receipt, device, &digest, kind)?;
+    let order = session.witness_order(&mut |head| make(terms(device, head)))?;
+    let digest = order.digest();
+    let (receipt, again) = carry_out(session, &order, blobs, on_progress)?;
+    // Sent again, and refused as used before: the device had taken it up, and lost it with the session.
+    if again
+        && verify::refusal_of(&receipt) == Some(Refusal::Stale)
+        && verify::is_of(&receipt, device, &digest, kind)
+    {
+        return Err(DeviceError::NotDone {
+            port: session.port_name(),
+        });
     }
+    Ok((digest, receipt))
 }
 
 /// Enrols a blank device, or has an enrolled one state itself anew: either way ends in a fresh, verified statement.
