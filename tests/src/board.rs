@@ -170,6 +170,19 @@ impl Rig {
         Self { emulator, ..self }
     }
 
+    /// Cuts the power, puts another flash in, and switches it on again.
+    ///
+    /// # Panics
+    /// If the file cannot be written, or the device does not start.
+    #[must_use]
+    pub fn restart_with_flash(self, flash: &[u8]) -> Self {
+        let path = self.emulator.flash_path().to_owned();
+        self.emulator.kill();
+        fs::write(path, flash).expect("a writable folder");
+        let emulator = Emulator::start(&self.config).expect("the device starts");
+        Self { emulator, ..self }
+    }
+
     /// Greets the device. What goes over the line from now on is recorded in [`Self::wire`]; close the session before
     /// opening the next one.
     ///

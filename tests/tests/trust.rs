@@ -232,3 +232,60 @@ fn a_device_is_enrolled_certified_provisioned_rotated_locked_and_wiped() {
     );
     assert_eq!((count("proved"), count("open")), (5, 0), "{report}");
 }
+
+/// A device's flash from before is put back: its counter has gone back, and each try would bring it nearer.
+#[test]
+fn a_flash_that_was_put_back_gets_nothing_until_the_device_is_enrolled_again() {
+    let mut station = Station::new();
+    let serials = station.file("serials.txt");
+    fs::write(&serials, format!("{}\n", Station::id())).unwrap();
+    let policy = ["--policy", "serial-list", "--serials", &serials];
+    let enroll = [&policy[..], &["--unwrap", "p-256"]].concat();
+    station.done("enroll", &enroll);
+    let mac = [&REGISTRY[..], &["--key", "mac@0"]].concat();
+    station.done("inject", &mac);
+    let before = station.board.flash();
+    station.done("lock", &REGISTRY);
+    station.board = station.board.restart_with_flash(&before);
+    assert_eq!(station.greeting("state"), "provisioned");
+
+    station.refused("prove", &mac, 5, "gone back");
+    for _ in 0..4 {
+        station.refused("prove", &mac, 5, "released");
+    }
+    station.done("enroll", &enroll);
+    station.done("prove", &mac);
+}
+
+/// A key that was refused has not arrived, although the same slot is proved later.
+#[test]
+fn a_refused_key_is_not_settled_by_a_later_proof() {
+    let station = Station::new();
+    let enroll = ["--policy", "open", "--unwrap", "p-256"];
+    station.done("enroll", &enroll);
+    let mac = [&REGISTRY[..], &["--key", "mac@0"]].concat();
+    station.done("inject", &mac);
+    // Without the registry, which would not have it tried: the device says, signed, that the slot is taken.
+    let log = station.file("audit.log");
+    let again = ["--json", "device", "inject", "--port", station.board.port()];
+    let again = again
+        .into_iter()
+        .chain(["--authority", "authority", "--audit", &log]);
+    let again = again.chain(["--allow-test-devices", "--policy", "open", "--key", "mac@0"]);
+    assert_eq!(station.scratch.run(again).code, 4);
+    station.done("prove", &mac);
+    let keys = &station.audited()["keys"];
+    assert_eq!(
+        (&keys["wrapped"], &keys["proved"], &keys["failed"]),
+        (&2.into(), &1.into(), &1.into()),
+        "{keys}"
+    );
+    // Nor is an order that was answered with a refusal open.
+    station.refused(
+        "remove",
+        &[&REGISTRY[..], &["--slot", "9"]].concat(),
+        4,
+        "empty",
+    );
+    assert_eq!(station.audited()["open_orders"], 0);
+}

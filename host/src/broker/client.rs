@@ -295,6 +295,10 @@ impl Hsm for BrokerClient {
         Ok(())
     }
 
+    fn certifies(&self) -> bool {
+        self.certifies
+    }
+
     fn certify(
         &self,
         recipient: Recipient<'_>,

@@ -130,6 +130,9 @@ pub trait Hsm {
     /// [`JobError`].
     fn enrolled(&self, recipient: Recipient<'_>) -> Result<(), JobError>;
 
+    /// Whether a CA was named, so that [`Hsm::certify`] issues certificates.
+    fn certifies(&self) -> bool;
+
     /// Issues the certificate of a device's identity key; `None` where no CA was named. `serial` is the product's serial number,
     /// where it has another than the device id.
     ///
@@ -448,6 +451,10 @@ impl Hsm for LocalHsm {
 
     fn enrolled(&self, _recipient: Recipient<'_>) -> Result<(), JobError> {
         Ok(())
+    }
+
+    fn certifies(&self) -> bool {
+        self.signers.ca.is_some()
     }
 
     fn certify(

@@ -195,6 +195,21 @@ impl Scribe {
         Ok(())
     }
 
+    /// A device is not to be believed any more, before somebody enrols it again.
+    ///
+    /// # Errors
+    /// As [`Scribe::trusted`].
+    pub fn distrust(&self, device: DeviceId, reason: &str) -> Result<(), JobError> {
+        let mut records = self.records();
+        if let Some(log) = &mut records.audit {
+            log.note(&format!("device {device} is let go of: {reason}"))?;
+        }
+        if let Some(registry) = &records.registry {
+            registry.release(device, reason)?;
+        }
+        Ok(())
+    }
+
     /// A device's identity key was certified.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use keyferry_protocol::suite::UnwrapAlgorithm;
 
 use super::JobError;
 use super::hsm::{Hsm, Recipient};
-use super::policy::{Rules, Trust, Visiting, certified};
+use super::policy::{History, Known, PolicyError, Rules, Trust, Visiting, certified};
 use super::records::{Records, Scribe};
 use crate::certificate::{DeviceCa, Document};
 use crate::device::flow;
@@ -72,7 +72,16 @@ impl Visitor<'_> {
         let (session, scribe, statement) = self.stated(session, unwrap, on_progress)?;
         let trust = self
             .rules
-            .enrolment(&statement, &*scribe.records(), SystemTime::now())?;
+            .enrolment(&statement, &*scribe.records(), SystemTime::now());
+        let trust = trust.map_err(|error| {
+            if first {
+                (self.on_note)(&format!(
+                    "device {} obeys this authority now, although it is refused: `keyferry device wipe` makes it blank again",
+                    statement.device
+                ));
+            }
+            Self::remembered(&scribe, error)
+        })?;
         self.hsm.enrolled(Recipient {
             statement: &statement,
             certificate: None,
@@ -115,7 +124,8 @@ impl Visitor<'_> {
             certificate.as_deref(),
             &*scribe.records(),
             SystemTime::now(),
-        )?;
+        );
+        let trust = trust.map_err(|error| Self::remembered(&scribe, error))?;
         scribe.trusted(&statement, &trust, false, None)?;
         Ok(Visit {
             session,
@@ -149,6 +159,18 @@ impl Visitor<'_> {
         Ok(certificate)
     }
 
+    /// A device whose counter has gone back would have caught up after some tries, as each is an order: it is let go of, until
+    /// somebody enrols it again.
+    fn remembered(scribe: &Scribe, error: PolicyError) -> JobError {
+        if let PolicyError::CounterWentBack { device, .. }
+        | PolicyError::EpochWentBack { device, .. } = &error
+            && let Err(unwritten) = scribe.distrust(*device, &error.to_string())
+        {
+            return unwritten;
+        }
+        error.into()
+    }
+
     fn check_claims(&self, session: &Session) -> Result<(), JobError> {
         let greeting = session.greeting();
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +190,27 @@ impl Visitor<'_> {
         let nonce = Challenge(random()?);
         let authority = self.hsm.authority();
         let statement = flow::enroll(&mut session, authority, unwrap, nonce, on_progress)?;
+        let checked = has_moved(&*scribe.records(), &statement);
+        checked.map_err(|error| Self::remembered(&scribe, error))?;
         Ok((session, scribe, statement))
+    }
+}
+
+/// A statement that was just made has moved the counter: where no receipt is known with a lower one, the device's flash was put back,
+/// or is a copy.
+fn has_moved(known: &dyn Known, statement: &Statement) -> Result<(), PolicyError> {
+    match known.history(statement.device)? {
+        History::Enrolled(pin)
+            if pin.identity == fingerprint(&statement.identity_key)
+                && statement.standing.counter <= pin.counter =>
+        {
+            Err(PolicyError::CounterWentBack {
+                device: statement.device,
+                known: pin.counter,
+                found: statement.standing.counter,
+            })
+        }
+        History::Enrolled(_) | History::New | History::Released | History::NoRegistry => Ok(()),
     }
 }
 

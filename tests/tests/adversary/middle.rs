@@ -149,9 +149,12 @@ fn the_command_believes_no_man_in_the_middle() {
         );
     }
     // The last one hid what was done, and no more than that: a proof asked for without him settles it.
+    // Until then nobody knows, and the log does not say that the key is not there.
+    assert_eq!(line.tally(), [1, 0, 0, 1]);
     let more = ["--policy", "registry", "--key", "mac@0"];
     let cable = Relay::to(open_again(board.port()));
     line.done("prove", cable.path(), &more);
+    assert_eq!(line.tally(), [1, 1, 0, 0]);
 }
 
 /// A vendor's CA, and the certificate of its key number 40 for this device.

@@ -261,12 +261,18 @@ impl Checker {
         Ok(())
     }
 
-    /// The job whose key a later `Prove` has shown to be in its slot: its own receipt or proof was lost.
+    /// The job whose key a later `Prove` has shown to be in its slot: its own receipt or proof was lost. A job whose order the
+    /// device has refused brought no key, and one for other device keys none to this device.
     fn arrived_before(&self, device: &DeviceId, slot: u16, version: u32) -> Option<JobId> {
-        let jobs = &self.devices.get(device)?.jobs;
-        jobs.iter().copied().find(|name| {
+        let device = self.devices.get(device)?;
+        let brought = |order: &Digest| {
+            let order = self.orders.get(order);
+            order.is_none_or(|order| order.answer != Answer::Refused)
+        };
+        device.jobs.iter().copied().find(|name| {
             self.jobs.get(name).is_some_and(|job| {
-                job.order.is_some()
+                job.unwrap == device.unwrap
+                    && job.order.as_ref().is_some_and(brought)
                     && job.keys.iter().any(|key| {
                         (key.slot, key.version) == (slot, version)
                             && matches!(key.fate, Fate::Open | Fate::Failed)

@@ -76,7 +76,10 @@ impl Checker {
         let mut open: Vec<_> = self
             .orders
             .iter()
-            .filter(|(_, order)| order.job.is_none() && order.answer != Answer::GivenUp)
+            .filter(|(_, order)| {
+                // A signed refusal is an answer.
+                order.job.is_none() && !matches!(order.answer, Answer::GivenUp | Answer::Refused)
+            })
             .map(|(digest, order)| OpenOrder {
                 device: order.device,
                 kind: order.kind,

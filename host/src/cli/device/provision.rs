@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
 use super::keys::{announce, as_json, show, targets};
 use super::{Bar, Desk, Known, greet};
 use crate::cli::policy::EnrolmentArgs;
 use crate::cli::{Context, Outcome, fields, write_new};
+use crate::device::flow;
 use crate::device::verify::fingerprint;
 use crate::hsm::PublicKey;
 use crate::station::{self, Hsm, JobError, Visit, Visitor};
@@ -141,17 +141,15 @@ pub(super) fn enroll(context: &Context, arguments: &Enroll) -> Outcome {
     })
 }
 
-/// A certificate with the first keys, or when it is asked for anew.
+/// A certificate for a device that has none, or when it is asked for anew. On the device's own word: a lie costs a certificate.
 fn certificate(
     hsm: &dyn Hsm,
-    visit: &Visit,
+    visit: &mut Visit,
     arguments: &Inject,
 ) -> Result<Option<Vec<u8>>, JobError> {
-    let first = match visit.statement.standing.state {
-        State::Enrolled => true,
-        State::Blank | State::Provisioned | State::Locked | State::Quarantined => false,
-    };
-    if !first && !arguments.recertify {
+    if !hsm.certifies()
+        || (!arguments.recertify && flow::certificate(&mut visit.session)?.is_some())
+    {
         return Ok(None);
     }
     let certificate = hsm.certify(visit.recipient(), arguments.serial.as_deref())?;
@@ -177,7 +175,7 @@ pub(super) fn inject(context: &Context, arguments: &Inject) -> Outcome {
         None => station::choose_suite(&*hsm, &rules, &visit.statement)?,
     };
     context.note(&format!("suite {suite}"));
-    let certificate = certificate(&*hsm, &visit, arguments)?;
+    let certificate = certificate(&*hsm, &mut visit, arguments)?;
     let certified = certificate.is_some();
     let progress = Bar::new(context);
     let proved = station::inject(
