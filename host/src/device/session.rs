@@ -20,6 +20,9 @@ const GREETING_PATIENCE: Millis = 5_000;
 /// How long a device may work without a sign of life, in milliseconds: longer than any single step it takes.
 const PATIENCE: Millis = 30_000;
 
+/// How long a device may work at all, in milliseconds, whatever progress it reports: an RSA-4096 key takes a slow part minutes.
+const LONGEST_WORK: Millis = 60 * 60 * 1000;
+
 /// How long the line may refuse every byte, in milliseconds.
 const STALL: Millis = 10_000;
 
@@ -273,10 +276,12 @@ impl Session {
     /// # Errors
     /// [`DeviceError`].
     pub fn answer(&mut self, on_progress: &mut OnProgress<'_>) -> Result<Vec<u8>, DeviceError> {
+        let end = self.port.now() + LONGEST_WORK;
         loop {
-            let deadline = self.port.now() + PATIENCE;
+            let deadline = (self.port.now() + PATIENCE).min(end);
             match self.wait(deadline)? {
                 None => return Err(self.disappeared()),
+                Some(_) if self.port.now() >= end => return Err(self.disappeared()),
                 Some(message) => {
                     if let Some(answer) = take_progress(message, on_progress)? {
                         return Ok(answer);

@@ -33,10 +33,20 @@ pub(super) fn import(context: &Context, arguments: &Import) -> Outcome {
     let records = arguments.records.open()?;
     let scribe = Scribe::new(records);
     let mut all = Vec::new();
+    let mut bad = None;
     for entry in &folder.batch().orders {
-        let imported = offline::import(&*hsm, &scribe, &folder, entry)?;
-        tell(context, &imported);
-        all.push(imported);
+        match offline::import(&*hsm, &scribe, &folder, entry) {
+            Ok(imported) => {
+                tell(context, &imported);
+                all.push(imported);
+            }
+            // One file that is no receipt keeps nobody else's from coming back.
+            Err(error @ OfflineError::BadReceipt { .. }) => {
+                context.warn(&error.to_string());
+                bad.get_or_insert(error);
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
     show(context, &all);
     let count = |fate: &dyn Fn(&Fate) -> bool| all.iter().filter(|one| fate(&one.fate)).count();
@@ -60,6 +70,9 @@ pub(super) fn import(context: &Context, arguments: &Import) -> Outcome {
             slots: (*slots).clone(),
         }
         .into());
+    }
+    if let Some(error) = bad {
+        return Err(error.into());
     }
     Ok(fields! {
         "batch" => folder.batch().name(),
