@@ -20,7 +20,7 @@ pub enum OfflineError {
     Document(#[from] ExportError),
     /// The device or the line.
     #[error(transparent)]
-    Device(#[from] DeviceError),
+    Device(DeviceError),
     /// The HSM, or what it was to do for a device.
     #[error(transparent)]
     Job(#[from] JobError),
@@ -191,6 +191,16 @@ impl From<RegistryError> for OfflineError {
 impl From<HsmError> for OfflineError {
     fn from(error: HsmError) -> Self {
         Self::Job(error.into())
+    }
+}
+
+impl From<DeviceError> for OfflineError {
+    /// What a book forbids is said as what it is.
+    fn from(error: DeviceError) -> Self {
+        match JobError::from(error) {
+            JobError::Device(error) => Self::Device(error),
+            other => Self::Job(other),
+        }
     }
 }
 
