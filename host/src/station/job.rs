@@ -280,11 +280,8 @@ fn attempt(
         }
     })?;
     visit.statement.standing = proofs.standing;
-    check(visit, hsm, shipping.targets, questions, &proofs).map_err(|error| match error {
-        wrong @ JobError::ProofWrong { .. } => given_up(wrong),
-        // The device has the keys, and nobody could check the proofs: a later `prove` settles it.
-        other => other,
-    })
+    // Where the proofs cannot be checked, the keys stay open: the device has them, and a later `prove` settles it.
+    check(visit, hsm, shipping.targets, questions, &proofs)
 }
 
 /// Wraps the targets: what an order for them needs, and the questions that stand in it.
@@ -368,11 +365,24 @@ fn check(
     proofs: &Proofs,
 ) -> Result<Vec<Proved>, JobError> {
     let mut proved = Vec::new();
+    let (device, order) = (visit.statement.device, proofs.order);
     let mut slots = Vec::new();
     for ((target, question), report) in targets.iter().zip(questions).zip(&proofs.reports) {
-        let input = proof_input(&proofs.order, report.slot, &proofs.challenge);
+        let input = proof_input(&order, report.slot, &proofs.challenge);
         let asked = question.sealed(&input);
-        check_one(hsm, target, &asked, &input, report)?;
+        match check_one(hsm, target, &asked, &input, report) {
+            Ok(()) => {}
+            // One wrong proof fails all of the order: whatever gave it is not what it should be.
+            Err(error @ JobError::ProofWrong { .. }) => {
+                let all = proofs.reports.iter();
+                let all: Vec<_> = all.map(|report| (report.slot, report.version)).collect();
+                visit
+                    .scribe
+                    .wrong(device, order, &all, &error.to_string())?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
         slots.push((report.slot, report.version, report.proof));
         proved.push(Proved {
             slot: report.slot,
@@ -381,9 +391,7 @@ fn check(
             proof: report.proof,
         });
     }
-    visit
-        .scribe
-        .proved(visit.statement.device, proofs.order, &slots)?;
+    visit.scribe.proved(device, order, &slots)?;
     Ok(proved)
 }
 

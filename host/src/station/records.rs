@@ -167,6 +167,31 @@ impl Scribe {
         Ok(())
     }
 
+    /// A proof is wrong: it is not to be believed of any of these slots and versions that they hold the right key.
+    ///
+    /// # Errors
+    /// As [`Scribe::trusted`].
+    pub fn wrong(
+        &self,
+        device: DeviceId,
+        order: Digest,
+        slots: &[(u16, u32)],
+        reason: &str,
+    ) -> Result<(), JobError> {
+        *lock(&self.job) = None;
+        self.write(|| {
+            Event::Failed(Failed {
+                work: Work::Order(order),
+                slots: Vec::new(),
+                reason: reason.to_owned(),
+            })
+        })?;
+        if let Some(registry) = &self.records().registry {
+            registry.slots_failed(device, slots)?;
+        }
+        Ok(())
+    }
+
     /// The keys that are on their way are given up: they are in no slot, or not the right ones.
     ///
     /// # Errors

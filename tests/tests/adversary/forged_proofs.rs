@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use keyferry::device::flow::Authority as _;
 use keyferry::device::port::Port;
+use keyferry::station::registry::{Registry, SlotState};
 use keyferry_protocol::attributes::usage;
-use keyferry_protocol::identity::Signature;
+use keyferry_protocol::identity::{DeviceId, Signature};
 use keyferry_protocol::message::Reply;
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{self, Body, SlotReport};
@@ -116,6 +117,17 @@ fn a_forged_proof_is_never_taken_for_one_however_well_the_receipt_is_signed() {
         let [all, proved, failed, open] = line.tally();
         assert_eq!((all, proved), (wrapped, 0), "{what}");
         assert_eq!(failed + open, wrapped, "{what}");
+        // Nor does the registry hope any longer, once a proof was wrong.
+        let registry = Registry::open_existing(line.file("registry.db").as_ref()).unwrap();
+        let slots = registry.slots(DeviceId([NUMBER; 16])).unwrap();
+        let state = if (code, words) == WRONG {
+            SlotState::Failed
+        } else {
+            SlotState::Pending
+        };
+        let version = u32::try_from(wrapped / 2).unwrap();
+        let mut slots = slots.iter().filter(|slot| slot.version == version);
+        assert!(slots.all(|slot| slot.state == state), "{what}");
     }
     // And on a later visit, over keys that are there and right.
     let cable = Relay::to(device.port());
