@@ -157,14 +157,26 @@ impl Session {
     }
 
     fn greet(&mut self) -> Result<(), DeviceError> {
+        let number = session_number();
+        match self.greet_as(number) {
+            // One session in 65536 has the number of the device's last one: the device takes its greeting for that one's, come
+            // twice, and acknowledges without an answer.
+            Err(DeviceError::Garbage { .. }) => {
+                *self.link = Link::new();
+                self.unread.clear();
+                self.greet_as(number.wrapping_add(1))
+            }
+            result => result,
+        }
+    }
+
+    fn greet_as(&mut self, number: u16) -> Result<(), DeviceError> {
         let session = self;
         let (min, max) = session.versions;
         let mut buffer = [0; MAX_MESSAGE];
         let hello = Request::Hello { min, max }
             .encode(&mut buffer)
             .map_err(|_| DeviceError::TooLong)?;
-        // Differs from the last session's with all but certainty; nothing but the framing depends on it.
-        let number = session_number();
         session
             .link
             .open(number, hello)
