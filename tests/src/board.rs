@@ -307,8 +307,8 @@ impl Port for Tap {
         Ok(count)
     }
 
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.port.read(bytes)?;
+    fn read(&mut self, bytes: &mut [u8], until: Millis) -> io::Result<usize> {
+        let count = self.port.read(bytes, until)?;
         let mut wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
         wire.up.extend_from_slice(&bytes[..count]);
         Ok(count)
@@ -316,5 +316,9 @@ impl Port for Tap {
 
     fn now(&self) -> Millis {
         self.port.now()
+    }
+
+    fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
+        self.port.set_baud(baud)
     }
 }

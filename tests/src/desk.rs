@@ -299,7 +299,7 @@ impl<L: FnMut(Direction, &mut Vec<u8>) + Send> Port for DeskPort<L> {
         }
     }
 
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, bytes: &mut [u8], until: Millis) -> io::Result<usize> {
         let mut guard = self.device.lock();
         let Some(device) = guard.as_mut() else {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -316,15 +316,22 @@ impl<L: FnMut(Direction, &mut Vec<u8>) + Send> Port for DeskPort<L> {
                 bytes[..carried.len()].copy_from_slice(carried);
                 return Ok(carried.len());
             }
-            if let Work::Idle(_) = work {
-                self.now += 20;
-                return Ok(0);
+            if let Work::Idle(deadline) = work {
+                if self.now >= until {
+                    return Ok(0);
+                }
+                // Neither end has anything to do before.
+                self.now = deadline.map_or(until, |deadline| deadline.clamp(self.now + 1, until));
             }
         }
     }
 
     fn now(&self) -> Millis {
         self.now
+    }
+
+    fn set_baud(&mut self, _baud: u32) -> io::Result<bool> {
+        Ok(false)
     }
 }
 
@@ -357,13 +364,17 @@ impl<L: FnMut(Direction, &mut [u8]) + Send> Port for Tampered<L> {
         Ok(bytes.len())
     }
 
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let count = self.port.read(bytes)?;
+    fn read(&mut self, bytes: &mut [u8], until: Millis) -> io::Result<usize> {
+        let count = self.port.read(bytes, until)?;
         (self.line)(Direction::Up, &mut bytes[..count]);
         Ok(count)
     }
 
     fn now(&self) -> Millis {
         self.port.now()
+    }
+
+    fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
+        self.port.set_baud(baud)
     }
 }

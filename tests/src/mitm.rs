@@ -131,10 +131,10 @@ impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Port for Mitm<F> {
         Ok(bytes.len())
     }
 
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, bytes: &mut [u8], until: Millis) -> io::Result<usize> {
         if self.waiting.is_empty() {
             let mut buffer = [0; 1024];
-            let count = self.port.read(&mut buffer)?;
+            let count = self.port.read(&mut buffer, until)?;
             let onward = self.pass(Direction::Up, &buffer[..count]);
             self.waiting.extend(onward);
             self.pulled()?;
@@ -148,6 +148,10 @@ impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Port for Mitm<F> {
 
     fn now(&self) -> Millis {
         self.port.now()
+    }
+
+    fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
+        self.port.set_baud(baud)
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use keyferry::device::port::Port;
+use keyferry_protocol::link::Millis;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
@@ -52,18 +53,22 @@ impl Relay {
     }
 }
 
+/// Longest time that one direction waits for bytes before the other is looked at, in milliseconds.
+const TURN: Millis = 20;
+
 /// Carries bytes both ways until it is stopped, or the port is gone.
 fn carry(mut terminal: File, mut port: Box<dyn Port>, stop: &AtomicBool) {
     let mut buffer = [0; 1024];
     while !stop.load(Ordering::Relaxed) {
-        let Ok(count) = port.read(&mut buffer) else {
+        let until = port.now() + TURN;
+        let Ok(count) = port.read(&mut buffer, until) else {
             return;
         };
         if terminal.write_all(&buffer[..count]).is_err() {
             return;
         }
-        // A desk's clock moves 20 ms with each idle read: it shall not run faster than the command's.
-        let patience = PollTimeout::from(if count == 0 { 20_u8 } else { 0 });
+        // A desk's clock moves on by the turn with each idle read: it shall not run faster than the command's.
+        let patience = PollTimeout::from(if count == 0 { TURN as u8 } else { 0 });
         let mut waiting = [PollFd::new(terminal.as_fd(), PollFlags::POLLIN)];
         if poll(&mut waiting, patience).unwrap_or(0) == 0 {
             continue;

@@ -146,7 +146,8 @@ impl Line {
                         sent += far.write(&buffer[sent..count]).unwrap();
                     }
                 }
-                let count = far.read(&mut buffer).unwrap_or(0);
+                let until = far.now() + 20;
+                let count = far.read(&mut buffer, until).unwrap_or(0);
                 waiting.extend_from_slice(&buffer[..count]);
                 // A frame has come whole when the device is silent.
                 if count == 0 && !waiting.is_empty() {

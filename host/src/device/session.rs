@@ -23,6 +23,9 @@ const PATIENCE: Millis = 30_000;
 /// How long a device may work at all, in milliseconds, whatever progress it reports: an RSA-4096 key takes a slow part minutes.
 const LONGEST_WORK: Millis = 60 * 60 * 1000;
 
+/// How long a read may wait while bytes are still to go out, in milliseconds: then there is room to be found.
+const TURN: Millis = 20;
+
 /// How long the line may refuse every byte, in milliseconds.
 const STALL: Millis = 10_000;
 
@@ -333,8 +336,15 @@ impl Session {
                 }
             }
             if self.unread.is_empty() {
+                let mut until = deadline.min(self.link.deadline().unwrap_or(deadline));
+                let now = self.port.now();
+                match self.link.transmit(now) {
+                    Ok([]) => {}
+                    Ok(_) => until = until.min(now + TURN),
+                    Err(error) => return Err(self.link_error(error)),
+                }
                 let mut buffer = [0; 1024];
-                match self.port.read(&mut buffer) {
+                match self.port.read(&mut buffer, until) {
                     Ok(count) => {
                         self.arrived += count;
                         self.unread.extend_from_slice(&buffer[..count]);

@@ -1,38 +1,12 @@
-//! The port: the one place that owns a serial device and the clock.
+//! A serial device.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
 use keyferry_protocol::link::Millis;
 
-use super::DeviceError;
-
-/// The baud rate, in bits per second; 8 data bits, no parity, 1 stop bit.
-pub const BAUD: u32 = 115_200;
-
-/// Longest time a read waits for bytes, and a write for room.
-const TURN: Duration = Duration::from_millis(20);
-
-/// A byte stream to a device.
-pub trait Port: Send {
-    /// The port's name, for messages.
-    fn name(&self) -> &str;
-
-    /// Writes what there is room for, and says how many bytes; 0 if there is none yet.
-    ///
-    /// # Errors
-    /// What the operating system says when the port is gone.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
-
-    /// Reads what is there, waiting a short turn for the first byte; 0 if nothing came.
-    ///
-    /// # Errors
-    /// What the operating system says when the port is gone.
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize>;
-
-    /// Milliseconds since the port was opened.
-    fn now(&self) -> Millis;
-}
+use super::super::DeviceError;
+use super::{BAUD, Port};
 
 struct SerialPort {
     name: String,
@@ -41,13 +15,10 @@ struct SerialPort {
 }
 
 /// Opens a serial device for this process alone.
-///
-/// # Errors
-/// [`DeviceError::PortMissing`], [`DeviceError::PortBusy`], [`DeviceError::Port`].
-pub fn open(name: &str) -> Result<Box<dyn Port>, DeviceError> {
+pub(super) fn open(name: &str) -> Result<Box<dyn Port>, DeviceError> {
     let port = || name.to_owned();
     let serial = serialport::new(name, BAUD)
-        .timeout(TURN)
+        .timeout(Duration::ZERO)
         .open()
         .map_err(|error| match error.kind() {
             serialport::ErrorKind::NoDevice if std::path::Path::new(name).exists() => {
@@ -95,14 +66,21 @@ impl Port for SerialPort {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.serial.set_timeout(Duration::ZERO)?;
         or_none(self.serial.write(bytes))
     }
 
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, bytes: &mut [u8], until: Millis) -> io::Result<usize> {
+        let patience = Duration::from_millis(until.saturating_sub(self.now()));
+        self.serial.set_timeout(patience)?;
         or_none(self.serial.read(bytes))
     }
 
     fn now(&self) -> Millis {
         Millis::try_from(self.opened.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+    fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
+        self.serial.set_baud_rate(baud)?;
+        Ok(true)
     }
 }
