@@ -20,7 +20,7 @@ pub enum Request<'a> {
         /// Newest protocol version the station speaks.
         max: u8,
     },
-    /// An order. Its blobs follow after [`Reply::Accepted`].
+    /// An order. Its blobs follow at once, as [`Self::Blob`].
     Order {
         /// The authority's signature over `order`.
         signature: Signature,
@@ -29,7 +29,7 @@ pub enum Request<'a> {
         /// The order's bytes.
         order: &'a [u8],
     },
-    /// A piece of the blob that is due; pieces come in order and without gaps.
+    /// A piece of the order's blobs, which stand one after the other without gaps. A piece may end one blob and begin others.
     Blob {
         /// At most [`crate::BLOB_CHUNK`] bytes.
         bytes: &'a [u8],
@@ -48,8 +48,6 @@ pub enum Request<'a> {
         /// Any bytes.
         bytes: &'a [u8],
     },
-    /// Drops the order that is under way, if its commit has not begun.
-    Cancel,
     /// Asks for the certificate of the identity key.
     Certificate,
 }
@@ -63,9 +61,7 @@ pub enum Request<'a> {
 pub enum Reply<'a> {
     /// Answer to the greeting.
     Hello(Hello<'a>),
-    /// The order is authentic and for this device; its blobs may come.
-    Accepted,
-    /// Work goes on.
+    /// Work goes on. The first of an order says that the order has passed.
     Progress(Progress),
     /// The receipt of the order.
     Receipt {
@@ -90,8 +86,6 @@ pub enum Reply<'a> {
         /// The same bytes.
         bytes: &'a [u8],
     },
-    /// Answer to [`Request::Cancel`].
-    Cancelled,
     /// Answer to [`Request::Certificate`]. Refused with [`Refusal::SlotEmpty`] where there is none.
     Certificate {
         /// X.509 in DER, at most [`crate::MAX_CERTIFICATE`] bytes.

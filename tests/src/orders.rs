@@ -149,7 +149,7 @@ impl Order {
         verify::digest(&self.bytes)
     }
 
-    /// Sends it, and its blobs if the device wants them.
+    /// Sends it, and its blobs behind it until the device answers.
     ///
     /// # Panics
     /// If the device answers neither with a receipt nor with a refusal.
@@ -159,19 +159,17 @@ impl Order {
             second: self.second,
             order: &self.bytes,
         };
-        let mut message = session.exchange(&request, &mut |_| {}).expect("an answer");
-        if Reply::decode(&message) == Ok(Reply::Accepted) {
-            let mut early = None;
-            for bytes in self.blobs.iter().flat_map(|blob| blob.chunks(BLOB_CHUNK)) {
-                early = session
-                    .send(&Request::Blob { bytes }, &mut |_| {})
-                    .expect("blobs are taken");
-                if early.is_some() {
-                    break;
-                }
-            }
-            message = early.unwrap_or_else(|| session.answer(&mut |_| {}).expect("an answer"));
+        let mut early = session.send(&request, &mut |_| {}).expect("it is taken");
+        let stream = self.blobs.concat();
+        let mut pieces = stream.chunks(BLOB_CHUNK);
+        while early.is_none()
+            && let Some(bytes) = pieces.next()
+        {
+            early = session
+                .send(&Request::Blob { bytes }, &mut |_| {})
+                .expect("blobs are taken");
         }
+        let message = early.unwrap_or_else(|| session.answer(&mut |_| {}).expect("an answer"));
         match Reply::decode(&message).expect("a reply decodes") {
             Reply::Refused(refusal) => Answer::Unsigned(refusal),
             Reply::Receipt { signature, receipt } => Answer::Receipt(Receipt {

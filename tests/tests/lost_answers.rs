@@ -14,8 +14,8 @@ use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::desk::{Desk, Direction, OnDesk};
 use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key, proof_is_right, wrap};
 
-/// How often a sender tries before it gives a session up, and some more.
-const OUTAGE: usize = 10;
+/// How often both ends try before they give a session up, and some more.
+const OUTAGE: usize = 18;
 
 fn quiet(_: keyferry_protocol::message::Progress) {}
 

@@ -114,7 +114,7 @@ fn begun(
         order: &order.bytes,
     };
     let answers = station.say(&request);
-    assert_eq!(Reply::decode(&answers[0]), Ok(Reply::Accepted));
+    assert!(answers.is_empty(), "only progress");
     for bytes in &order.blobs[..blobs] {
         assert!(station.say(&Request::Blob { bytes }).is_empty());
     }

@@ -8,9 +8,9 @@ use keyferry_protocol::receipt::{
 };
 use keyferry_protocol::{MAX_CERTIFICATE, MAX_SLOTS, TooLong};
 
+use super::Device;
 use super::memory::{self, Memory};
 use super::orders::Accepted;
-use super::{Device, Job};
 use crate::keys;
 use crate::platform::{Platform, Status};
 use crate::store::{Change, Condition, ItemId, StoreError};
@@ -148,7 +148,7 @@ impl<P: Platform> Device<P> {
 
     /// Answers an authentic order that was not done. Signed where there is an identity key; never stored.
     pub(super) fn answer_refusal(&mut self, order: &Accepted, refusal: Refusal) {
-        self.drops_blobs = matches!(self.job, Job::Inject(_));
+        self.drops_blobs = true;
         self.drop_job();
         self.refuse(refusal);
         if self.no_keys() {

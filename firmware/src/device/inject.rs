@@ -9,7 +9,7 @@
 use heapless::Vec;
 use keyferry_protocol::MAX_ENTRIES;
 use keyferry_protocol::identity::{Challenge, Digest, p256_spki};
-use keyferry_protocol::message::{Reply, SlotInfo, Task};
+use keyferry_protocol::message::{SlotInfo, Task};
 use keyferry_protocol::order::{BlobRole, Entry, Inject, Questions};
 use keyferry_protocol::receipt::{Refusal, State, Writer};
 use sha2::{Digest as _, Sha256};
@@ -135,7 +135,7 @@ impl<P: Platform> Device<P> {
             writer: None,
             next,
         });
-        self.reply(&Reply::Accepted);
+        self.progress(Task::Unwrap, 0, inject.blob_count() as u16);
         Ok(())
     }
 
@@ -155,30 +155,51 @@ impl<P: Platform> Device<P> {
         }
     }
 
-    /// Takes a piece of the blob that is due.
-    pub(super) fn take_blob(&mut self, bytes: &[u8]) {
-        if self.blob_is_complete() {
-            // The one before is opened first: the next needs its place.
-            self.step();
-        }
-        let Job::Inject(injecting) = &self.job else {
-            self.refuse(Refusal::Sequence);
-            return;
-        };
-        let due = injecting
-            .due_blob()
-            .map(|(_, blob)| usize::from(blob.length));
-        let end = self.blob_length + bytes.len();
-        match (due, self.blob.get_mut(self.blob_length..end)) {
-            (Some(due), Some(place)) if end <= due && !bytes.is_empty() => {
-                place.copy_from_slice(bytes);
-                self.blob_length = end;
+    /// Takes a piece of the stream of blobs. Each blob that is complete is opened before the next, which needs its place.
+    pub(super) fn take_blobs(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        loop {
+            // The answer to the order is theirs too. One more would stand in its place, or be taken for the next question's.
+            if self.drops_blobs {
+                return;
             }
-            _ => {
-                let order = injecting.order;
+            let Job::Inject(injecting) = &self.job else {
+                self.refuse(Refusal::Sequence);
+                self.drops_blobs = true;
+                return;
+            };
+            if rest.is_empty() {
+                return;
+            }
+            let order = injecting.order;
+            let taken = self.take_blob(rest);
+            rest = rest.get(taken..).unwrap_or(&[]);
+            if taken == 0 && self.blob_is_complete() {
+                self.step();
+            } else if taken == 0 {
                 self.answer_refusal(&order, Refusal::Sequence);
             }
         }
+    }
+
+    /// Takes bytes of the blob that is due, and says how many. None once it is complete, until [`Self::step`] has opened it.
+    fn take_blob(&mut self, bytes: &[u8]) -> usize {
+        let Job::Inject(injecting) = &self.job else {
+            return 0;
+        };
+        let due = injecting
+            .due_blob()
+            .map_or(0, |(_, blob)| usize::from(blob.length));
+        let count = due.saturating_sub(self.blob_length).min(bytes.len());
+        let end = self.blob_length + count;
+        let (Some(place), Some(bytes)) =
+            (self.blob.get_mut(self.blob_length..end), bytes.get(..count))
+        else {
+            return 0;
+        };
+        place.copy_from_slice(bytes);
+        self.blob_length = end;
+        count
     }
 
     /// Whether an order waits for bytes from the station.

@@ -88,7 +88,7 @@ pub struct Device<P: Platform> {
     receipt: [u8; MAX_RECEIPT],
     blob: [u8; MAX_BLOB],
     blob_length: usize,
-    /// The order under way was refused before all its blobs had come: those that the station has sent meanwhile are dropped.
+    /// The last order wants no blobs, or no more: those that the station has sent behind it are dropped.
     drops_blobs: bool,
     kek: Kek,
     /// When the last message came.
@@ -309,12 +309,12 @@ impl<P: Platform> Device<P> {
                 order,
             }) => {
                 self.take_order(order, &signature, second.as_ref());
+                // An order that was not even authentic leaves the one under way as it is, and its blobs may come.
+                self.drops_blobs = !matches!(self.job, Job::Inject(_));
                 scrub_stack::<SCRUBBED_STACK>();
             }
-            // The refusal is their answer. One more would stand in its place, or be taken for the next question's.
-            Ok(Request::Blob { .. }) if self.drops_blobs => {}
             Ok(Request::Blob { bytes }) => {
-                self.take_blob(bytes);
+                self.take_blobs(bytes);
                 scrub_stack::<SCRUBBED_STACK>();
             }
             // A receipt may be in the making: its buffer is not for anything else.
@@ -327,10 +327,6 @@ impl<P: Platform> Device<P> {
             }
             Ok(Request::List) => self.list(),
             Ok(Request::Echo { bytes }) => self.reply(&Reply::Echo { bytes }),
-            Ok(Request::Cancel) => {
-                self.drop_job();
-                self.reply(&Reply::Cancelled);
-            }
             Ok(Request::Certificate) => self.answer_certificate(),
         }
     }

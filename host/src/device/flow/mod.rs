@@ -210,7 +210,7 @@ pub fn injected(
     })
 }
 
-/// Sends an order and its blobs, and gives back the message that answers them.
+/// Sends an order and its blobs behind it, and gives back the message that answers them.
 ///
 /// # Errors
 /// [`DeviceError`].
@@ -220,15 +220,13 @@ pub fn deliver<'a>(
     blobs: impl Iterator<Item = &'a Vec<u8>>,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<u8>, DeviceError> {
-    let message = session.exchange(&order.request(), on_progress)?;
-    if !matches!(Reply::decode(&message), Ok(Reply::Accepted)) {
-        return Ok(message);
+    if let Some(early) = session.send(&order.request(), on_progress)? {
+        return Ok(early);
     }
-    for blob in blobs {
-        for bytes in blob.chunks(BLOB_CHUNK) {
-            if let Some(early) = session.send(&Request::Blob { bytes }, on_progress)? {
-                return Ok(early);
-            }
+    let stream: Vec<u8> = blobs.flatten().copied().collect();
+    for bytes in stream.chunks(BLOB_CHUNK) {
+        if let Some(early) = session.send(&Request::Blob { bytes }, on_progress)? {
+            return Ok(early);
         }
     }
     session.answer(on_progress)
