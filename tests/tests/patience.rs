@@ -160,7 +160,42 @@ fn an_order_is_dropped_when_its_blobs_do_not_come() {
     }
 }
 
-/// Each message gives the station its patience anew.
+/// Nothing unsigned keeps an order waiting, and its key-encryption key in RAM: neither questions, nor an empty piece of a blob, nor an
+/// order that somebody forged.
+///
+/// SPEC: M-11, M-33
+#[test]
+fn only_blobs_keep_an_order_waiting() {
+    let (device, authority, shipment) = enrolled();
+    let (mut station, order) = begun(&device, &authority, &shipment, 1);
+    let until = station.now + JOB_PATIENCE;
+    let mut forged = order.bytes.clone();
+    forged[40] ^= 1;
+    let forged = Request::Order {
+        signature: order.signature,
+        second: None,
+        order: &forged,
+    };
+    for request in [
+        Request::Echo { bytes: b"here" },
+        Request::List,
+        Request::Blob { bytes: &[] },
+        Request::Certificate,
+        forged,
+    ] {
+        station.now += JOB_PATIENCE / 6;
+        station.say(&request);
+        assert_eq!(station.work, Work::Idle(Some(until)), "{request:?}");
+    }
+    station.now = until;
+    assert!(station.settle().is_empty());
+    assert_eq!(station.work, Work::Idle(None));
+    let bytes = &order.blobs[1];
+    let answers = station.say(&Request::Blob { bytes });
+    assert_eq!(outcome(&answers), Err(Refusal::Sequence));
+}
+
+/// Each piece of a blob gives the station its patience anew.
 ///
 /// SPEC: M-33
 #[test]

@@ -135,6 +135,7 @@ impl<P: Platform> Device<P> {
             writer: None,
             next,
         });
+        self.fed = self.now;
         self.progress(Task::Unwrap, 0, inject.blob_count() as u16);
         Ok(())
     }
@@ -199,6 +200,9 @@ impl<P: Platform> Device<P> {
         };
         place.copy_from_slice(bytes);
         self.blob_length = end;
+        if count > 0 {
+            self.fed = self.now;
+        }
         count
     }
 

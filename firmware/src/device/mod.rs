@@ -43,8 +43,8 @@ pub const SCRUBBED_STACK: usize = if cfg!(feature = "rsa") {
     10 * 1024
 };
 
-/// How long an order may wait for its next blob without a message from the station, in milliseconds. Then it is dropped, and the
-/// key-encryption key in RAM with it.
+/// How long an order may wait for the next bytes of its blobs, in milliseconds, whatever else is said meanwhile. Then it is dropped,
+/// and the key-encryption key in RAM with it.
 pub const JOB_PATIENCE: Millis = 30_000;
 
 /// What the board should do after [`Device::work`].
@@ -91,8 +91,10 @@ pub struct Device<P: Platform> {
     /// The last order wants no blobs, or no more: those that the station has sent behind it are dropped.
     drops_blobs: bool,
     kek: Kek,
-    /// When the last message came.
-    heard: Millis,
+    /// The time, as the board said last.
+    now: Millis,
+    /// When the order under way, or the last bytes of its blobs, came.
+    fed: Millis,
     operations: Operations,
 }
 
@@ -142,7 +144,8 @@ impl<P: Platform> Device<P> {
             blob_length: 0,
             drops_blobs: false,
             kek: Kek::none(),
-            heard: 0,
+            now: 0,
+            fed: 0,
             operations: Operations::default(),
         };
         device.renew_challenge();
@@ -169,13 +172,11 @@ impl<P: Platform> Device<P> {
 
     /// Takes bytes from the line.
     pub fn receive(&mut self, bytes: &[u8], now: Millis) {
+        self.now = now;
         let mut rest = bytes;
         while !rest.is_empty() {
             let (used, event) = self.link.receive(rest);
             rest = rest.get(used..).unwrap_or(&[]);
-            if event.is_some() {
-                self.heard = now;
-            }
             match event {
                 None => {}
                 Some(Event::Opened) => {
@@ -193,6 +194,7 @@ impl<P: Platform> Device<P> {
 
     /// Does one bounded piece of work.
     pub fn work(&mut self, now: Millis) -> Work {
+        self.now = now;
         let more = self.step();
         self.flush();
         let sending = match self.link.transmit(now) {
@@ -205,7 +207,7 @@ impl<P: Platform> Device<P> {
         if more || sending {
             return Work::More;
         }
-        let patience = self.awaits_blob().then_some(self.heard + JOB_PATIENCE);
+        let patience = self.awaits_blob().then_some(self.fed + JOB_PATIENCE);
         match (self.link.deadline(), patience) {
             (_, Some(until)) if now >= until => {
                 self.abandon();
