@@ -10,6 +10,7 @@ pub mod derivation;
 pub mod desk;
 pub mod faults;
 pub mod guide;
+pub mod line;
 pub mod long_log;
 pub mod mitm;
 pub mod openssl;
