@@ -108,6 +108,8 @@ pub struct Hello<'a> {
     pub authority: Fingerprint,
     /// Its state.
     pub state: State,
+    /// Whether it holds a certificate of its identity key, to be had with [`Request::Certificate`].
+    pub certified: bool,
     /// Its counter.
     #[serde(with = "postcard::fixint::le")]
     pub counter: u32,

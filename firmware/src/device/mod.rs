@@ -25,7 +25,7 @@ use crate::fmt::{debug, info, warning};
 use crate::keys;
 use crate::platform::{Platform, RootKey, Status};
 use crate::rng::Drbg;
-use crate::store::{Condition, Store};
+use crate::store::{Condition, ItemId, Store};
 use crate::unwrap::Kek;
 use crate::wipe::{Secret, scrub_stack, wipe};
 use memory::Memory;
@@ -351,6 +351,7 @@ impl<P: Platform> Device<P> {
             unwrap: self.memory.unwrap,
             authority: self.memory.authority,
             state: self.memory.state,
+            certified: self.store.contains(ItemId::CERTIFICATE),
             counter: self.memory.counter,
             challenge: self.challenge,
             board: description.board,

@@ -42,6 +42,8 @@ pub struct Greeting {
     pub authority: Fingerprint,
     /// Its state.
     pub state: State,
+    /// Whether it has a certificate.
+    pub certified: bool,
     /// Its counter.
     pub counter: u32,
     /// The challenge for the next order.
@@ -105,6 +107,7 @@ impl Session {
                 unwrap: Fingerprint::ZERO,
                 authority: Fingerprint::ZERO,
                 state: State::Quarantined,
+                certified: false,
                 counter: 0,
                 challenge: Challenge::ZERO,
                 board: String::new(),
@@ -209,6 +212,7 @@ impl Session {
                     unwrap: hello.unwrap,
                     authority: hello.authority,
                     state: hello.state,
+                    certified: hello.certified,
                     counter: hello.counter,
                     challenge: hello.challenge,
                     board: printable(hello.board),

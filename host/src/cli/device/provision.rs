@@ -9,7 +9,6 @@ use super::keys::{announce, as_json, show, targets};
 use super::{Bar, Desk, Known, greet};
 use crate::cli::policy::EnrolmentArgs;
 use crate::cli::{Context, Outcome, fields, write_new};
-use crate::device::flow;
 use crate::device::verify::fingerprint;
 use crate::hsm::PublicKey;
 use crate::station::{self, Hsm, JobError, Visit, Visitor};
@@ -147,9 +146,7 @@ fn certificate(
     visit: &mut Visit,
     arguments: &Inject,
 ) -> Result<Option<Vec<u8>>, JobError> {
-    if !hsm.certifies()
-        || (!arguments.recertify && flow::certificate(&mut visit.session)?.is_some())
-    {
+    if !hsm.certifies() || (!arguments.recertify && visit.session.greeting().certified) {
         return Ok(None);
     }
     let certificate = hsm.certify(visit.recipient(), arguments.serial.as_deref())?;
