@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use keyferry::device::DeviceError;
-use keyferry::device::port::{self, Port};
+use keyferry::device::port::{self, Port, PortError};
 use keyferry::device::session::Session;
 use keyferry::emulate::{Board, Config, Emulator, Entropy};
 use keyferry_firmware::device::Operations;
@@ -99,7 +98,7 @@ impl Image {
 pub fn open_again(path: &str) -> Box<dyn Port> {
     for _ in 0..100 {
         match port::open(path) {
-            Err(DeviceError::PortBusy { .. }) => thread::sleep(Duration::from_millis(20)),
+            Err(PortError::Busy { .. }) => thread::sleep(Duration::from_millis(20)),
             result => return result.expect("the port opens"),
         }
     }

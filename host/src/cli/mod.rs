@@ -14,6 +14,7 @@ mod key;
 mod order;
 mod output;
 mod policy;
+mod port;
 mod records;
 mod registry;
 mod station;

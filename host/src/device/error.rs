@@ -5,21 +5,14 @@ use std::time::Duration;
 use keyferry_protocol::receipt::Refusal;
 use thiserror::Error;
 
+use super::port::PortError;
+
 /// What went wrong with a device or the line to it.
 #[derive(Debug, Error)]
 pub enum DeviceError {
-    /// The port does not exist.
-    #[error("port '{port}' does not exist")]
-    PortMissing {
-        /// The port as given.
-        port: String,
-    },
-    /// Another program has the port.
-    #[error("port '{port}' is in use by another program, or may not be opened")]
-    PortBusy {
-        /// The port as given.
-        port: String,
-    },
+    /// The port cannot be opened.
+    #[error(transparent)]
+    Open(#[from] PortError),
     /// The operating system failed on the port.
     #[error("port '{port}' failed")]
     Port {
@@ -120,8 +113,7 @@ impl DeviceError {
             | Self::Untrusted { .. }
             | Self::Unexpected
             | Self::Unwitnessed(_) => true,
-            Self::PortMissing { .. }
-            | Self::PortBusy { .. }
+            Self::Open(_)
             | Self::Version { .. }
             | Self::NotDone { .. }
             | Self::Refused { signed: true, .. }
@@ -136,8 +128,7 @@ impl DeviceError {
     pub const fn is_lost_answer(&self) -> bool {
         match self {
             Self::Disappeared { .. } | Self::Restarted { .. } => true,
-            Self::PortMissing { .. }
-            | Self::PortBusy { .. }
+            Self::Open(_)
             | Self::Port { .. }
             | Self::Silent { .. }
             | Self::Garbage { .. }
@@ -157,10 +148,7 @@ impl DeviceError {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::PortMissing { .. } => "plug the device in, or look up the port's name",
-            Self::PortBusy { .. } => {
-                "close the other program (a terminal, a second keyferry), or get the right to open it"
-            }
+            Self::Open(error) => error.hint(),
             Self::Port { .. } => "unplug the adapter, plug it in again, and try once more",
             Self::Silent { .. } => {
                 "check power, cable and port; the device must run keyferry firmware"

@@ -44,7 +44,7 @@ pub(in crate::cli) struct Echo {
 }
 
 pub(super) fn info(context: &Context, port: &PortArgs) -> Outcome {
-    let session = greet(port)?;
+    let session = greet(context, port)?;
     let greeting = session.greeting();
     let rows = [
         ("device", greeting.device.to_string()),
@@ -71,7 +71,7 @@ pub(super) fn info(context: &Context, port: &PortArgs) -> Outcome {
 }
 
 pub(super) fn list(context: &Context, port: &PortArgs) -> Outcome {
-    let mut session = greet(port)?;
+    let mut session = greet(context, port)?;
     let slots = flow::list(&mut session)?;
     let rows: Vec<_> = slots
         .iter()
@@ -109,7 +109,7 @@ pub(super) fn certificate(context: &Context, arguments: &Certificate) -> Outcome
     } else {
         Some(cas("--ca", &arguments.ca)?)
     };
-    let mut session = greet(&arguments.port)?;
+    let mut session = greet(context, &arguments.port)?;
     let device = session.greeting().device;
     let der = flow::certificate(&mut session)?.ok_or(JobError::NoCertificate { device })?;
     let document = Document::read(&der, MAXIMUM_DEVICE_CERTIFICATE)?;
@@ -139,7 +139,7 @@ pub(super) fn certificate(context: &Context, arguments: &Certificate) -> Outcome
 }
 
 pub(super) fn echo(context: &Context, arguments: &Echo) -> Outcome {
-    let mut session = greet(&arguments.port)?;
+    let mut session = greet(context, &arguments.port)?;
     let start = Instant::now();
     for round in 0..arguments.count {
         let bytes: Vec<u8> = (0..arguments.bytes)

@@ -14,7 +14,6 @@ use super::policy::VisitArgs;
 use super::records::RecordArgs;
 use super::station::HsmArgs;
 use super::{Context, Outcome};
-use crate::device::port;
 use crate::device::session::Session;
 use crate::error::Failure;
 use crate::station::{Hsm, Records, Visit, Visitor};
@@ -50,8 +49,8 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct PortArgs {
-    /// The device's serial port.
-    #[arg(long, value_name = "PORT")]
+    /// The device's port: a serial device, tcp:HOST:NUMBER or unix:PATH.
+    #[arg(long, value_name = "PORT", value_parser = super::port::named)]
     port: String,
 }
 
@@ -86,7 +85,7 @@ impl Known {
             records: &records,
             on_note: &|text| context.note(text),
         };
-        let session = greet(&self.desk.port)?;
+        let session = greet(context, &self.desk.port)?;
         let progress = Bar::new(context);
         let visit = visitor.visit(session, &mut |step| progress.show(step))?;
         drop(progress);
@@ -111,6 +110,6 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
     }
 }
 
-fn greet(port: &PortArgs) -> Result<Session, Failure> {
-    Ok(Session::open(port::open(&port.port)?)?)
+fn greet(context: &Context, port: &PortArgs) -> Result<Session, Failure> {
+    Ok(Session::open(super::port::open(context, &port.port)?)?)
 }

@@ -88,7 +88,7 @@ pub(super) fn enroll(context: &Context, arguments: &Enroll) -> Outcome {
         records: &records,
         on_note: &|text| context.note(text),
     };
-    let session = greet(&desk.port)?;
+    let session = greet(context, &desk.port)?;
     let progress = Bar::new(context);
     let visit = visitor.enroll(
         session,

@@ -7,8 +7,7 @@ use clap::Args;
 use keyferry_protocol::message::Progress;
 
 use super::authority;
-use crate::cli::{Context, Outcome, fields};
-use crate::device::port;
+use crate::cli::{Context, Outcome, fields, port};
 use crate::error::Failure;
 use crate::export::Trust;
 use crate::station::offline::{self, BatchFolder, Delivered, How, OfflineError};
@@ -18,8 +17,8 @@ pub(in crate::cli) struct Deliver {
     /// The folder that `order prepare` made. Receipts go into its folder `receipts`.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// A device's port; may be given several times, and all are served at once.
-    #[arg(long = "port", value_name = "PORT", required = true)]
+    /// A device's port (a serial device, tcp:HOST:NUMBER or unix:PATH); may be given several times, and all are served at once.
+    #[arg(long = "port", value_name = "PORT", required = true, value_parser = port::named)]
     ports: Vec<String>,
     /// Public key file of the authority that must have signed the orders.
     #[arg(long, value_name = "FILE")]
@@ -94,7 +93,7 @@ fn serve(
             .iter()
             .map(|name| {
                 scope.spawn(move || {
-                    let port = port::open(name)?;
+                    let port = port::open(context, name)?;
                     let mut progress = |step: Progress| {
                         context.event(fields! {
                             "port" => name,

@@ -1,86 +1,155 @@
 //! A serial device.
+//!
+//! It is opened for one process. `TIOCEXCL` keeps others out (tty_ioctl(4)), but not root, and not whoever had it open before; so
+//! the device is locked as well (flock(2)), as other well-behaved programs do.
 
-use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::io::{self, ErrorKind};
+use std::path::Path;
 
-use keyferry_protocol::link::Millis;
+use serial2::SerialPort;
 
-use super::super::DeviceError;
-use super::{BAUD, Port};
-
-struct SerialPort {
-    name: String,
-    opened: Instant,
-    serial: Box<dyn serialport::SerialPort>,
-}
+use super::stream::{Source, Stream};
+use super::{BAUD, Port, PortError, holder};
 
 /// Opens a serial device for this process alone.
-pub(super) fn open(name: &str) -> Result<Box<dyn Port>, DeviceError> {
-    let port = || name.to_owned();
-    let serial = serialport::new(name, BAUD)
-        .timeout(Duration::ZERO)
-        .open()
-        .map_err(|error| match error.kind() {
-            serialport::ErrorKind::NoDevice if std::path::Path::new(name).exists() => {
-                DeviceError::PortBusy { port: port() }
-            }
-            serialport::ErrorKind::NoDevice
-            | serialport::ErrorKind::Io(io::ErrorKind::NotFound) => {
-                DeviceError::PortMissing { port: port() }
-            }
-            serialport::ErrorKind::Io(io::ErrorKind::PermissionDenied) => {
-                DeviceError::PortBusy { port: port() }
-            }
-            serialport::ErrorKind::InvalidInput
-            | serialport::ErrorKind::Unknown
-            | serialport::ErrorKind::Io(_) => DeviceError::Port {
-                port: port(),
-                source: error.into(),
-            },
-        })?;
-    Ok(Box::new(SerialPort {
-        name: port(),
-        opened: Instant::now(),
-        serial,
-    }))
+pub(super) fn open(path: &Path) -> Result<Box<dyn Port>, PortError> {
+    let port = path.display().to_string();
+    let mut serial = exclusive(path, &port)?;
+    configure(&mut serial).map_err(|source| refused(path, &port, source))?;
+    Ok(Box::new(Stream::new(port, Exclusive(serial))))
 }
 
-/// No bytes yet is not an error.
-fn or_none(result: io::Result<usize>) -> io::Result<usize> {
-    match result {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
-        {
-            Ok(0)
-        }
-        other => other,
+/// A serial device that nobody else can open.
+struct Exclusive(SerialPort);
+
+/// 8 data bits, no parity, 1 stop bit, every byte as it is.
+fn configure(serial: &mut SerialPort) -> io::Result<()> {
+    let mut settings = serial.get_configuration()?;
+    settings.set_raw();
+    settings.set_baud_rate(BAUD)?;
+    serial.set_configuration(&settings)?;
+    patient(serial)
+}
+
+fn set_baud(serial: &mut SerialPort, baud: u32) -> io::Result<bool> {
+    let mut settings = serial.get_configuration()?;
+    settings.set_baud_rate(baud)?;
+    serial.set_configuration(&settings)?;
+    Ok(true)
+}
+
+fn refused(path: &Path, port: &str, source: io::Error) -> PortError {
+    let port = port.to_owned();
+    match source.kind() {
+        ErrorKind::NotFound => PortError::Missing { port },
+        ErrorKind::ResourceBusy | ErrorKind::WouldBlock => PortError::Busy {
+            port,
+            holder: holder::find(path),
+        },
+        // Windows says of a COM port that another program has it, that access is denied.
+        ErrorKind::PermissionDenied if cfg!(windows) => PortError::Busy { port, holder: None },
+        ErrorKind::PermissionDenied => PortError::Forbidden { port },
+        ErrorKind::IsADirectory => PortError::NotSerial { port },
+        _ => PortError::Failed { port, source },
     }
 }
 
-impl Port for SerialPort {
-    fn name(&self) -> &str {
-        &self.name
-    }
+#[cfg(unix)]
+fn exclusive(path: &Path, port: &str) -> Result<SerialPort, PortError> {
+    use std::fs::TryLockError;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::fs::OpenOptionsExt;
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.serial.set_timeout(Duration::ZERO)?;
-        or_none(self.serial.write(bytes))
-    }
+    use nix::fcntl::OFlag;
+    use rustix::termios;
 
-    fn read(&mut self, bytes: &mut [u8], until: Millis) -> io::Result<usize> {
-        let patience = Duration::from_millis(until.saturating_sub(self.now()));
-        self.serial.set_timeout(patience)?;
-        or_none(self.serial.read(bytes))
+    // The device must neither become the terminal that controls this process, nor let the opening wait for a carrier.
+    let flags = OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(flags.bits())
+        .open(path)
+        .map_err(|source| refused(path, port, source))?;
+    if !termios::isatty(&file) {
+        return Err(PortError::NotSerial {
+            port: port.to_owned(),
+        });
     }
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => refused(path, port, ErrorKind::WouldBlock.into()),
+        TryLockError::Error(source) => refused(path, port, source),
+    })?;
+    termios::ioctl_tiocexcl(&file).map_err(|error| refused(path, port, error.into()))?;
+    Ok(SerialPort::from(OwnedFd::from(file)))
+}
 
-    fn now(&self) -> Millis {
-        Millis::try_from(self.opened.elapsed().as_millis()).unwrap_or(Millis::MAX)
-    }
+/// Reads and writes wait by themselves nowhere: see [`Stream`].
+#[cfg(unix)]
+fn patient(serial: &mut SerialPort) -> io::Result<()> {
+    serial.set_read_timeout(std::time::Duration::ZERO)?;
+    serial.set_write_timeout(std::time::Duration::ZERO)
+}
+
+#[cfg(unix)]
+impl Source for Exclusive {
     fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
-        self.serial.set_baud_rate(baud)?;
-        Ok(true)
+        set_baud(&mut self.0, baud)
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsFd for Exclusive {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A device that somebody keeps open, as an emulator does with its pseudo-terminal, stays exclusive until it is told otherwise.
+#[cfg(unix)]
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        // It fails for a device that is gone.
+        let _ = rustix::termios::ioctl_tiocnxcl(&self.0);
+    }
+}
+
+/// COM ports are exclusive by themselves.
+#[cfg(not(unix))]
+fn exclusive(path: &Path, port: &str) -> Result<SerialPort, PortError> {
+    SerialPort::open(path, BAUD).map_err(|source| refused(path, port, source))
+}
+
+/// Writes wait no longer than this; reads are told each time.
+#[cfg(not(unix))]
+fn patient(serial: &mut SerialPort) -> io::Result<()> {
+    serial.set_write_timeout(std::time::Duration::from_millis(1))
+}
+
+#[cfg(not(unix))]
+impl Source for Exclusive {
+    fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
+        set_baud(&mut self.0, baud)
+    }
+
+    fn set_patience(&mut self, patience: std::time::Duration) -> io::Result<()> {
+        self.0.set_read_timeout(patience)
+    }
+}
+
+impl io::Read for Exclusive {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.0.read(bytes)
+    }
+}
+
+impl io::Write for Exclusive {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    /// Written is written: nobody waits until it has left.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

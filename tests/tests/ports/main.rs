@@ -1,6 +1,11 @@
 //! Ports that are not what they should be: real pseudo-terminals and the real command.
 #![cfg(unix)]
 
+mod busy;
+mod latency;
+mod sockets;
+mod waiting;
+
 use std::io::{Read, Write};
 use std::thread;
 use std::time::Duration;
