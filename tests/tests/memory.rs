@@ -563,6 +563,7 @@ fn stated(hsm: &dyn Hsm) -> Statement {
         unwrap: Fingerprint::ZERO,
         authority: Fingerprint::ZERO,
         state: State::Blank,
+        certified: false,
         counter: 0,
         challenge: Challenge([5; 32]),
         board: String::new(),
