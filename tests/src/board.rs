@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keyferry::device::port::{self, Port, PortError};
 use keyferry::device::session::Session;
-use keyferry::emulate::{Board, Config, Emulator, Entropy};
+use keyferry::emulate::{Board, Config, Emulator, Entropy, Line};
 use keyferry_firmware::device::Operations;
 use keyferry_protocol::identity::DeviceId;
 use keyferry_protocol::link::Millis;
@@ -169,6 +169,16 @@ impl Rig {
         Self { emulator, ..self }
     }
 
+    /// Cuts the power, and switches it on again with another kind of serial port.
+    ///
+    /// # Panics
+    /// If the device does not start.
+    #[must_use]
+    pub fn restart_on(mut self, line: Line) -> Self {
+        self.config.line = line;
+        self.restart()
+    }
+
     /// Cuts the power, puts another flash in, and switches it on again.
     ///
     /// # Panics
@@ -197,7 +207,12 @@ impl Rig {
         Session::open(Box::new(tap)).expect("the device answers")
     }
 
-    /// Path of the serial port.
+    /// Pulls the plug; the port's other end goes with it.
+    pub fn pull(self) {
+        self.emulator.kill();
+    }
+
+    /// The serial port, as one names it to `--port`.
     #[must_use]
     pub fn port(&self) -> &str {
         self.emulator.port()

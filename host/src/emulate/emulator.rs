@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::folder::{self, CAPTURE, FLASH, LOG, QEMU_LOG, on};
-use super::monitor::{Monitor, pseudo_terminal};
+use super::folder::{self, CAPTURE, FLASH, LOG, QEMU_LOG, SOCKET, on};
+use super::monitor::{Monitor, pseudo_terminal, tcp_number};
 use super::process::{self, Process, UART};
-use super::{Config, EmulateError, MonitorError};
+use super::{Config, EmulateError, Line, MonitorError};
 
 /// How long QEMU may take to connect its monitor.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ pub struct Emulator {
     port: String,
     /// The station's end of the serial port, open as long as the device runs: QEMU drops what a device sends while nobody
     /// has opened its pseudo-terminal, and looks only once a second whether somebody has.
-    _terminal: File,
+    _terminal: Option<File>,
 }
 
 impl Emulator {
@@ -40,7 +40,7 @@ impl Emulator {
     /// # Errors
     /// [`EmulateError`]: QEMU or the firmware is missing, the folder cannot be used or is in use, or QEMU fails to start.
     pub fn start(config: &Config) -> Result<Self, EmulateError> {
-        if !cfg!(unix) {
+        if !cfg!(unix) && config.line != Line::Tcp {
             return Err(EmulateError::NoPseudoTerminal);
         }
         if !config.firmware.is_file() {
@@ -59,7 +59,7 @@ impl Emulator {
         let monitor_port = listener.local_addr().map_err(failed)?.port();
 
         let mut process = process::start(config, &dir, logs, monitor_port)?;
-        match Self::connect(&mut process, &listener, &dir) {
+        match Self::connect(&mut process, &listener, &dir, config.line) {
             Ok((monitor, port, terminal)) => Ok(Self {
                 process,
                 monitor,
@@ -82,19 +82,30 @@ impl Emulator {
         process: &mut Process,
         listener: &TcpListener,
         dir: &Path,
-    ) -> Result<(Monitor, String, File), EmulateError> {
+        line: Line,
+    ) -> Result<(Monitor, String, Option<File>), EmulateError> {
         let stream = accept(process, listener, dir)?;
         let mut monitor = Monitor::new(stream)?;
         const COMMAND: &str = "query-chardev";
         let devices = monitor.execute(COMMAND, json!({}))?;
-        let port = pseudo_terminal(&devices, UART)
-            .ok_or(MonitorError::NotUnderstood { command: COMMAND })?;
-        let terminal = open_terminal(Path::new(&port)).map_err(on(Path::new(&port)))?;
+        let unclear = MonitorError::NotUnderstood { command: COMMAND };
+        let (port, terminal) = match line {
+            Line::PseudoTerminal => {
+                let port = pseudo_terminal(&devices, UART).ok_or(unclear)?;
+                let terminal = open_terminal(Path::new(&port)).map_err(on(Path::new(&port)))?;
+                (port, Some(terminal))
+            }
+            Line::UnixSocket => (format!("unix:{}", dir.join(SOCKET).display()), None),
+            Line::Tcp => {
+                let number = tcp_number(&devices, UART).ok_or(unclear)?;
+                (format!("tcp:127.0.0.1:{number}"), None)
+            }
+        };
         monitor.execute("x-exit-preconfig", json!({}))?;
         Ok((monitor, port, terminal))
     }
 
-    /// Path of the serial port. It exists as long as the device runs; another start may give another one.
+    /// The serial port, as one names it to `--port`. It exists as long as the device runs; another start may give another one.
     #[must_use]
     pub fn port(&self) -> &str {
         &self.port

@@ -25,6 +25,8 @@ pub(crate) const LOG: &str = "defmt.bin";
 pub(crate) const QEMU_LOG: &str = "qemu.log";
 /// What the device sent, where that is recorded.
 pub(crate) const CAPTURE: &str = "uart.bin";
+/// The serial port, where it is a Unix socket.
+pub(crate) const SOCKET: &str = "uart.socket";
 
 /// Length of the emulated fuses in bytes.
 const FUSE_LENGTH: usize = 32;

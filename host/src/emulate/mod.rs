@@ -5,7 +5,7 @@
 //! other serial port. An emulated device is for tests and trials; its statement says `test`, and its root key is a plain
 //! file.
 //!
-//! QEMU offers the serial port as a pseudo-terminal, which Linux and macOS have and Windows has not.
+//! QEMU offers the serial port as a pseudo-terminal, which Linux and macOS have and Windows has not, or as a socket.
 
 mod emulator;
 mod error;
@@ -102,6 +102,17 @@ pub enum Entropy {
     Stuck,
 }
 
+/// What an emulated device's serial port is on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// A pseudo-terminal.
+    PseudoTerminal,
+    /// A Unix socket in the device's folder: whoever may use the folder may reach the device.
+    UnixSocket,
+    /// A TCP port of the loopback address: everybody on this machine may reach the device.
+    Tcp,
+}
+
 /// One emulated device.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -121,6 +132,8 @@ pub struct Config {
     pub instruction_shift: Option<u8>,
     /// Records what the device sends, in `uart.bin` in its folder.
     pub capture: bool,
+    /// What its serial port is.
+    pub line: Line,
 }
 
 impl Config {
@@ -135,6 +148,7 @@ impl Config {
             entropy: Entropy::Host,
             instruction_shift: None,
             capture: false,
+            line: Line::PseudoTerminal,
         }
     }
 }

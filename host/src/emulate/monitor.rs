@@ -118,15 +118,28 @@ fn read_line(stream: &mut BufReader<TcpStream>, deadline: Instant) -> io::Result
     }
 }
 
-/// The pseudo-terminal of the character device `label`, from the result of `query-chardev`.
-pub(crate) fn pseudo_terminal(devices: &Value, label: &str) -> Option<String> {
+/// Where the character device `label` leads, in QEMU's words, from the result of `query-chardev`: `pty:/dev/pts/7`, or of a socket that
+/// nobody has called `disconnected:tcp:127.0.0.1:4711,server=on`.
+fn filename<'a>(devices: &'a Value, label: &str) -> Option<&'a str> {
     devices
         .as_array()?
         .iter()
         .find(|device| device["label"] == label)?["filename"]
-        .as_str()?
+        .as_str()
+}
+
+/// The pseudo-terminal of the character device `label`, from the result of `query-chardev`.
+pub(crate) fn pseudo_terminal(devices: &Value, label: &str) -> Option<String> {
+    filename(devices, label)?
         .strip_prefix("pty:")
         .map(str::to_owned)
+}
+
+/// The TCP port's number of the character device `label` on the loopback address, from the result of `query-chardev`.
+pub(crate) fn tcp_number(devices: &Value, label: &str) -> Option<u16> {
+    let address = filename(devices, label)?.strip_prefix("disconnected:tcp:127.0.0.1:")?;
+    let end = address.find(|c: char| !c.is_ascii_digit());
+    address[..end.unwrap_or(address.len())].parse().ok()
 }
 
 #[cfg(test)]
@@ -199,5 +212,12 @@ mod tests {
         assert_eq!(pseudo_terminal(&devices, "monitor"), None);
         assert_eq!(pseudo_terminal(&devices, "other"), None);
         assert_eq!(pseudo_terminal(&json!({}), "uart"), None);
+        let devices = json!([
+            { "filename": "disconnected:tcp:127.0.0.1:37475,server=on", "label": "uart" },
+            { "filename": "disconnected:tcp:127.0.0.1:,server=on", "label": "none" },
+        ]);
+        assert_eq!(tcp_number(&devices, "uart"), Some(37475));
+        assert_eq!(tcp_number(&devices, "none"), None);
+        assert_eq!(tcp_number(&devices, "other"), None);
     }
 }

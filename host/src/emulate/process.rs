@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::{env, io, thread};
 
-use super::folder::{CAPTURE, FLASH, FUSE, Logs, VENDOR_CERTIFICATE, VENDOR_KEY};
-use super::{Board, Config, EmulateError, Entropy};
+use super::folder::{CAPTURE, FLASH, FUSE, Logs, SOCKET, VENDOR_CERTIFICATE, VENDOR_KEY};
+use super::{Board, Config, EmulateError, Entropy, Line};
 
 /// The serial port's name in QEMU.
 pub(crate) const UART: &str = "uart";
@@ -79,7 +79,12 @@ pub(crate) fn start(
 fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) -> Vec<OsString> {
     let board = config.board;
     let length = board.flash_length();
-    let mut uart = format!("pty,id={UART}");
+    // A server that does not wait: the device starts before anybody has called. QEMU chooses the number of port 0.
+    let mut uart = match config.line {
+        Line::PseudoTerminal => format!("pty,id={UART}"),
+        Line::UnixSocket => format!("socket,id={UART},path={SOCKET},server=on,wait=off"),
+        Line::Tcp => format!("socket,id={UART},host=127.0.0.1,port=0,server=on,wait=off"),
+    };
     if config.capture {
         uart.push_str(&format!(",logfile={CAPTURE},logappend=on"));
     }
@@ -223,6 +228,19 @@ mod tests {
         assert!(with(Entropy::Seed([1; 32])).contains(&format!("arg=seed={} ", "01".repeat(32))));
         assert!(with(Entropy::Failing).contains("arg=entropy=fail "));
         assert!(with(Entropy::Stuck).contains("arg=entropy=stuck "));
+    }
+
+    #[test]
+    fn the_serial_port_is_a_terminal_or_a_socket() {
+        let with = |line_kind| {
+            line(&Config {
+                line: line_kind,
+                ..config()
+            })
+        };
+        assert!(with(Line::PseudoTerminal).contains("-chardev pty,id=uart "));
+        assert!(with(Line::UnixSocket).contains("-chardev socket,id=uart,path=uart.socket,"));
+        assert!(with(Line::Tcp).contains("-chardev socket,id=uart,host=127.0.0.1,port=0,"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod busy;
+mod emulated;
 mod latency;
 mod sockets;
 mod waiting;

@@ -1,0 +1,52 @@
+//! The board in QEMU behind a socket: the firmware's own machine code, and a plug that is really pulled.
+
+use std::time::{Duration, Instant};
+
+use keyferry::device::DeviceError;
+use keyferry::device::flow;
+use keyferry::emulate::Line;
+use keyferry_protocol::identity::Challenge;
+use keyferry_protocol::receipt::State;
+use keyferry_protocol::suite::UnwrapAlgorithm;
+use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::software::SoftAuthority;
+
+#[test]
+fn a_board_is_enrolled_over_each_kind_of_port() {
+    let authority = SoftAuthority::new(0);
+    let mut rig = Rig::start(Image::Default, 61);
+    let kinds = [
+        (Line::UnixSocket, "unix:/"),
+        (Line::Tcp, "tcp:127.0.0.1:"),
+        (Line::PseudoTerminal, "/dev/"),
+    ];
+    for (number, (line, prefix)) in (1..).zip(kinds) {
+        rig = rig.restart_on(line);
+        assert!(rig.port().starts_with(prefix), "{}", rig.port());
+        let nonce = Challenge([number; 32]);
+        let mut session = rig.session();
+        let statement = flow::enroll(
+            &mut session,
+            &authority,
+            UnwrapAlgorithm::P256,
+            nonce,
+            &mut |_| {},
+        )
+        .unwrap();
+        assert_eq!(statement.standing.state, State::Enrolled);
+    }
+    for (line, _) in kinds {
+        rig = rig.restart_on(line);
+        let mut session = rig.session();
+        let port = rig.port().to_owned();
+        rig.pull();
+        let start = Instant::now();
+        let error = flow::list(&mut session).unwrap_err();
+        assert!(
+            matches!(&error, DeviceError::Disappeared { port: named } if *named == port),
+            "{error}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(2));
+        rig = Rig::start(Image::Default, 61);
+    }
+}
