@@ -76,6 +76,12 @@ pub trait Platform {
         Err(SourceFailed)
     }
 
+    /// The line rates that the board can switch to, in baud, besides the base rate that it begins with: of those in
+    /// [`keyferry_protocol::link::rates::ALL`]. A board that names some watches [`crate::device::Device::rate`].
+    fn line_rates(&self) -> &'static [u32] {
+        &[]
+    }
+
     /// Shows what the device is doing, where the board has an LED.
     fn show(&mut self, status: Status) {
         let _ = status;

@@ -50,6 +50,3 @@ pub const MAX_VENDOR_CERTIFICATE: usize = 768;
 
 /// Bytes of all questions in one order.
 pub const MAX_QUESTIONS: usize = 512;
-
-/// Bytes of a wrapped blob that one [`message::Request::Blob`] carries at most.
-pub const BLOB_CHUNK: usize = 512;

@@ -29,9 +29,10 @@ pub enum Request<'a> {
         /// The order's bytes.
         order: &'a [u8],
     },
-    /// A piece of the order's blobs, which stand one after the other without gaps. A piece may end one blob and begin others.
+    /// A piece of the order's blobs, which stand one after the other without gaps. A piece may end one blob and begin others, and may
+    /// hold them all.
     Blob {
-        /// At most [`crate::BLOB_CHUNK`] bytes.
+        /// As many as the link takes in a message.
         bytes: &'a [u8],
     },
     /// Asks for a signed [`crate::receipt::Status`].
@@ -50,6 +51,12 @@ pub enum Request<'a> {
     },
     /// Asks for the certificate of the identity key.
     Certificate,
+    /// Asks for another line rate: see [`crate::link::rates`].
+    Rate {
+        /// In baud.
+        #[serde(with = "postcard::fixint::le")]
+        baud: u32,
+    },
 }
 
 /// From the device to the station. Numbers are appended, never reused.
@@ -90,6 +97,13 @@ pub enum Reply<'a> {
     Certificate {
         /// X.509 in DER, at most [`crate::MAX_CERTIFICATE`] bytes.
         bytes: &'a [u8],
+    },
+    /// Answer to [`Request::Rate`]: the device changes as soon as this has left. Refused with [`Refusal::Unsupported`] where the
+    /// board cannot.
+    Rate {
+        /// In baud.
+        #[serde(with = "postcard::fixint::le")]
+        baud: u32,
     },
 }
 
@@ -163,6 +177,31 @@ pub struct SlotInfo {
 }
 
 impl<'a> Request<'a> {
+    /// An upper bound of the encoding's length in bytes.
+    #[must_use]
+    pub const fn longest(&self) -> usize {
+        match self {
+            Self::Blob { bytes } | Self::Echo { bytes } => 16 + bytes.len(),
+            Self::Order { order, .. } => 256 + order.len(),
+            Self::Hello { .. }
+            | Self::Status { .. }
+            | Self::List
+            | Self::Certificate
+            | Self::Rate { .. } => 128,
+        }
+    }
+
+    /// Whether a message that begins with these bytes is a [`Self::Blob`], so that it can be taken before all of it is there. Then
+    /// the length in bytes of what stands before the blob's bytes, and how many those are. [`Self::BLOB_FRONT`] bytes are enough.
+    #[must_use]
+    pub fn blob_front(bytes: &[u8]) -> Option<(usize, usize)> {
+        let ((number, length), rest) = codec::decode_front::<(u32, u16)>(bytes).ok()?;
+        (number == 2).then_some((bytes.len() - rest.len(), usize::from(length)))
+    }
+
+    /// See [`Self::blob_front`].
+    pub const BLOB_FRONT: usize = 1 + 3;
+
     /// Encodes into `out`.
     ///
     /// # Errors

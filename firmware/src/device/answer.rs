@@ -33,7 +33,7 @@ pub(super) fn too_long(_: TooLong) -> Refusal {
     Refusal::TooLong
 }
 
-impl<P: Platform> Device<P> {
+impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Opens the store's transaction for an order: its changes, and always memory and receipt.
     pub(super) fn begin(
         &mut self,

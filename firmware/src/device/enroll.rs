@@ -30,7 +30,7 @@ pub(super) struct Enrolling {
     generation: keys::Generation,
 }
 
-impl<P: Platform> Device<P> {
+impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     pub(super) fn begin_enroll(
         &mut self,
         order: &Accepted,
@@ -227,8 +227,8 @@ impl<P: Platform> Device<P> {
     }
 }
 
-fn read_public<P: Platform>(
-    device: &mut Device<P>,
+fn read_public<P: Platform, const RX: usize, const OUT: usize>(
+    device: &mut Device<P, RX, OUT>,
     id: ItemId,
     out: &mut [u8],
 ) -> Result<usize, Refusal> {

@@ -70,7 +70,7 @@ impl Asked {
     }
 }
 
-impl<P: Platform> Device<P> {
+impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     pub(super) fn begin_inject(
         &mut self,
         order: &Accepted,
@@ -156,56 +156,6 @@ impl<P: Platform> Device<P> {
         }
     }
 
-    /// Takes a piece of the stream of blobs. Each blob that is complete is opened before the next, which needs its place.
-    pub(super) fn take_blobs(&mut self, bytes: &[u8]) {
-        let mut rest = bytes;
-        loop {
-            // The answer to the order is theirs too. One more would stand in its place, or be taken for the next question's.
-            if self.drops_blobs {
-                return;
-            }
-            let Job::Inject(injecting) = &self.job else {
-                self.refuse(Refusal::Sequence);
-                self.drops_blobs = true;
-                return;
-            };
-            if rest.is_empty() {
-                return;
-            }
-            let order = injecting.order;
-            let taken = self.take_blob(rest);
-            rest = rest.get(taken..).unwrap_or(&[]);
-            if taken == 0 && self.blob_is_complete() {
-                self.step();
-            } else if taken == 0 {
-                self.answer_refusal(&order, Refusal::Sequence);
-            }
-        }
-    }
-
-    /// Takes bytes of the blob that is due, and says how many. None once it is complete, until [`Self::step`] has opened it.
-    fn take_blob(&mut self, bytes: &[u8]) -> usize {
-        let Job::Inject(injecting) = &self.job else {
-            return 0;
-        };
-        let due = injecting
-            .due_blob()
-            .map_or(0, |(_, blob)| usize::from(blob.length));
-        let count = due.saturating_sub(self.blob_length).min(bytes.len());
-        let end = self.blob_length + count;
-        let (Some(place), Some(bytes)) =
-            (self.blob.get_mut(self.blob_length..end), bytes.get(..count))
-        else {
-            return 0;
-        };
-        place.copy_from_slice(bytes);
-        self.blob_length = end;
-        if count > 0 {
-            self.fed = self.now;
-        }
-        count
-    }
-
     /// Whether an order waits for bytes from the station.
     pub(super) fn awaits_blob(&self) -> bool {
         match &self.job {
@@ -214,7 +164,7 @@ impl<P: Platform> Device<P> {
         }
     }
 
-    fn blob_is_complete(&self) -> bool {
+    pub(super) fn blob_is_complete(&self) -> bool {
         match &self.job {
             Job::Inject(injecting) => injecting
                 .due_blob()
@@ -356,7 +306,7 @@ impl<P: Platform> Device<P> {
 }
 
 impl Injecting {
-    fn due_blob(&self) -> Option<(BlobRole, keyferry_protocol::order::BlobRef)> {
+    pub(super) fn due_blob(&self) -> Option<(BlobRole, keyferry_protocol::order::BlobRef)> {
         self.asked.inject()?.blob(self.blobs)
     }
 }

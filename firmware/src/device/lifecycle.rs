@@ -17,7 +17,7 @@ use crate::store::{Change, ItemId};
 /// What a `Wipe` removes beside the slots, and besides the authority on a development image.
 const WIPED: [ItemId; 3] = [ItemId::IDENTITY, ItemId::UNWRAP, ItemId::CERTIFICATE];
 
-impl<P: Platform> Device<P> {
+impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     pub(super) fn remove(&mut self, order: &Accepted, slots: &[u8]) -> Result<(), Refusal> {
         let mut changes: Vec<Change, MAX_ENTRIES> = Vec::new();
         for slot in slots {

@@ -2,11 +2,12 @@
 //!
 //! A [`Device`] takes bytes and the time and gives back bytes and a deadline; it owns no port and no clock. Long work is
 //! cut into bounded steps that [`Device::work`] does one at a time, so a board can feed its watchdog and the line in
-//! between. `orders` says which orders pass, `enroll`, `inject`, `proving` and `lifecycle` do what they ask, `answer` signs
+//! between. `incoming` takes messages from the link, `orders` says which orders pass, `enroll`, `inject`, `proving` and `lifecycle` do what they ask, `answer` signs
 //! receipts.
 
 mod answer;
 mod enroll;
+mod incoming;
 mod inject;
 mod lifecycle;
 mod memory;
@@ -15,7 +16,7 @@ mod orders;
 mod proving;
 
 use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
-use keyferry_protocol::link::{Event, Link};
+use keyferry_protocol::link::{Event, Link, LinkError, rates};
 use keyferry_protocol::message::{Hello, Progress, Reply, Request, Task};
 use keyferry_protocol::receipt::{MAX_RECEIPT, Refusal, State};
 use keyferry_protocol::{MAX_BLOB, MAX_MESSAGE, VERSION, VERSION_MIN};
@@ -28,6 +29,7 @@ use crate::rng::Drbg;
 use crate::store::{Condition, ItemId, Store};
 use crate::unwrap::Kek;
 use crate::wipe::{Secret, scrub_stack, wipe};
+use incoming::{Incoming, Rate};
 use memory::Memory;
 
 pub use operations::Operations;
@@ -70,15 +72,24 @@ enum Job {
     Inject(inject::Injecting),
 }
 
+/// Longest reply with its length, and progress before it.
+const TRANSMIT: usize = MAX_MESSAGE + 64;
+
 /// A device.
-pub struct Device<P: Platform> {
+///
+/// `RX` bytes of the line's stream can be received before they are dealt with: an order must fit, so at least its longest on that
+/// line, [`MAX_MESSAGE`] for all. What a station sends on a fast line while the device works waits there. A frame that the device
+/// sends has at most `OUT` bytes.
+pub struct Device<P: Platform, const RX: usize = MAX_MESSAGE, const OUT: usize = 640> {
     platform: P,
     store: Store<P::Flash>,
     /// `None` where the root key or the entropy source failed at start: then every order is refused.
     random: Option<Drbg>,
     memory: Memory,
     challenge: Challenge,
-    link: Link,
+    link: Link<RX, TRANSMIT, OUT>,
+    incoming: Incoming,
+    rate: Rate,
     /// The station has greeted in this session.
     greeted: bool,
     job: Job,
@@ -98,7 +109,7 @@ pub struct Device<P: Platform> {
     operations: Operations,
 }
 
-impl<P: Platform> Device<P> {
+impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Opens the key store and gets ready for a station. Never fails: what is wrong shows in the greeting.
     pub fn new(mut platform: P) -> Self {
         let flash = platform.take_flash();
@@ -135,6 +146,8 @@ impl<P: Platform> Device<P> {
             memory,
             challenge: Challenge::ZERO,
             link: Link::new(),
+            incoming: Incoming::Whole,
+            rate: Rate::new(),
             greeted: false,
             job: Job::Idle,
             outgoing_length: 0,
@@ -148,6 +161,9 @@ impl<P: Platform> Device<P> {
             fed: 0,
             operations: Operations::default(),
         };
+        device
+            .link
+            .offer_rates(rates::set_of(device.platform.line_rates()));
         device.renew_challenge();
         let status = device.resting_status();
         device.platform.show(status);
@@ -170,52 +186,40 @@ impl<P: Platform> Device<P> {
         self.store.into_flash()
     }
 
-    /// Takes bytes from the line.
+    /// Takes bytes from the line, all of them.
     pub fn receive(&mut self, bytes: &[u8], now: Millis) {
         self.now = now;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (used, event) = self.link.receive(rest);
-            rest = rest.get(used..).unwrap_or(&[]);
-            match event {
-                None => {}
-                Some(Event::Opened) => {
-                    self.drop_job();
-                    self.drops_blobs = false;
-                    self.outgoing_length = 0;
-                    self.greeted = false;
-                    self.handle();
-                }
-                Some(Event::Message) => self.handle(),
-                Some(Event::Reset) => self.drop_job(),
+        self.link.receive(bytes, now);
+        match self.link.event() {
+            None => {}
+            Some(Event::Opened) => {
+                self.abandon();
+                self.drops_blobs = false;
+                self.incoming = Incoming::Whole;
+                self.greeted = false;
             }
+            Some(Event::Reset | Event::Lost) => self.abandon(),
         }
+        self.take_messages();
     }
 
     /// Does one bounded piece of work.
     pub fn work(&mut self, now: Millis) -> Work {
         self.now = now;
         let more = self.step();
-        self.flush();
-        let sending = match self.link.transmit(now) {
-            Ok(bytes) => !bytes.is_empty(),
-            Err(_) => {
-                self.abandon();
-                return Work::More;
-            }
-        };
+        // The work may have made room for what waits in the link.
+        self.take_messages();
+        let sending = !self.transmit(now).is_empty();
         if more || sending {
             return Work::More;
         }
         let patience = self.awaits_blob().then_some(self.fed + JOB_PATIENCE);
-        match (self.link.deadline(), patience) {
-            (_, Some(until)) if now >= until => {
-                self.abandon();
-                Work::More
-            }
-            (Some(one), Some(other)) => Work::Idle(Some(one.min(other))),
-            (one, other) => Work::Idle(one.or(other)),
+        if patience.is_some_and(|until| now >= until) {
+            self.abandon();
+            return Work::More;
         }
+        let deadlines = [self.link.deadline(), patience, self.rate_deadline()];
+        Work::Idle(deadlines.into_iter().flatten().min())
     }
 
     /// Drops the order that is under way because nobody goes on with it. What it had in RAM is wiped; the store is as before.
@@ -228,14 +232,17 @@ impl<P: Platform> Device<P> {
         scrub_stack::<SCRUBBED_STACK>();
     }
 
-    /// Bytes that wait to be sent.
+    /// Bytes that wait to be sent, at the rate that [`Self::rate`] tells.
     pub fn transmit(&mut self, now: Millis) -> &[u8] {
         self.flush();
+        if self.link.transmit(now).is_empty() {
+            self.settle_rate(now);
+        }
         // The station may be gone. A new greeting opens a new session.
-        if self.link.transmit(now).is_err() {
+        if self.link.event().is_some() {
             self.abandon();
         }
-        self.link.transmit(now).unwrap_or(&[])
+        self.link.transmit(now)
     }
 
     /// Says that the first `count` bytes of [`Self::transmit`] have gone out.
@@ -264,10 +271,13 @@ impl<P: Platform> Device<P> {
     }
 
     fn flush(&mut self) {
-        if self.outgoing_length > 0 && self.link.ready() {
+        if self.outgoing_length == 0 {
+            return;
+        }
+        match self.link.send(&self.outgoing[..self.outgoing_length]) {
+            Err(LinkError::Busy) => {}
             // A message that the link does not take is lost with its session; the station asks again.
-            let _ = self.link.send(&self.outgoing[..self.outgoing_length]);
-            self.outgoing_length = 0;
+            Ok(()) | Err(LinkError::Closed | LinkError::TooLong) => self.outgoing_length = 0,
         }
     }
 
@@ -288,19 +298,14 @@ impl<P: Platform> Device<P> {
 
     /// Tells the station that work goes on, unless it still has an earlier message to take.
     fn progress(&mut self, task: Task, done: u16, total: u16) {
-        if self.outgoing_length == 0 && self.link.ready() {
+        if self.outgoing_length == 0 && self.link.idle() {
             self.reply(&Reply::Progress(Progress { task, done, total }));
         }
     }
 
-    fn handle(&mut self) {
-        // The order is decoded from the link's buffer, and answering it needs the whole device: work on a copy.
-        let mut message = [0; MAX_MESSAGE];
-        let received = self.link.message();
-        let length = received.len().min(MAX_MESSAGE);
-        message[..length].copy_from_slice(&received[..length]);
-        let request = Request::decode(&message[..length]);
-        self.drops_blobs &= matches!(request, Ok(Request::Blob { .. }));
+    fn handle(&mut self, message: &[u8]) {
+        let request = Request::decode(message);
+        self.drops_blobs = false;
         match request {
             Err(_) => self.refuse(Refusal::Malformed),
             Ok(Request::Hello { min, max }) => self.greet(min, max),
@@ -315,10 +320,8 @@ impl<P: Platform> Device<P> {
                 self.drops_blobs = !matches!(self.job, Job::Inject(_));
                 scrub_stack::<SCRUBBED_STACK>();
             }
-            Ok(Request::Blob { bytes }) => {
-                self.take_blobs(bytes);
-                scrub_stack::<SCRUBBED_STACK>();
-            }
+            // Those are taken as they arrive, before there is a whole message.
+            Ok(Request::Blob { .. }) => self.refuse(Refusal::Malformed),
             // A receipt may be in the making: its buffer is not for anything else.
             Ok(Request::Status { .. }) if !matches!(self.job, Job::Idle) => {
                 self.refuse(Refusal::Sequence);
@@ -330,6 +333,7 @@ impl<P: Platform> Device<P> {
             Ok(Request::List) => self.list(),
             Ok(Request::Echo { bytes }) => self.reply(&Reply::Echo { bytes }),
             Ok(Request::Certificate) => self.answer_certificate(),
+            Ok(Request::Rate { baud }) => self.change_rate(baud),
         }
     }
 

@@ -40,7 +40,7 @@ const fn allowed(kind: Kind, state: State) -> bool {
     }
 }
 
-impl<P: Platform> Device<P> {
+impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     // Not part of its caller's frame, which the scrubbing afterwards does not reach.
     #[inline(never)]
     pub(super) fn take_order(

@@ -32,6 +32,7 @@ pub(crate) fn greeting(device: DeviceId, identity: Fingerprint) -> Greeting {
         certified: false,
         counter: 0,
         challenge: Challenge([5; 32]),
+        certified: false,
         board: String::new(),
         firmware: String::new(),
     }

@@ -3,7 +3,6 @@
 
 mod orders;
 
-use keyferry_protocol::BLOB_CHUNK;
 use keyferry_protocol::identity::{Challenge, Digest, Fingerprint, Signature};
 use keyferry_protocol::message::{Reply, Request, SlotInfo};
 use keyferry_protocol::order::{Address, Kind};
@@ -63,6 +62,9 @@ fn receipt(message: &[u8]) -> Result<SignedReceipt, DeviceError> {
         Ok(_) | Err(_) => Err(DeviceError::Unexpected),
     }
 }
+
+/// Bytes of blobs in one message; with what stands before them they must fit into a message of the link.
+const BLOBS_IN_MESSAGE: usize = 65_000;
 
 /// How often an order is sent again after its answer was lost.
 const TRIES_AGAIN: usize = 3;
@@ -224,7 +226,8 @@ pub fn deliver<'a>(
         return Ok(early);
     }
     let stream: Vec<u8> = blobs.flatten().copied().collect();
-    for bytes in stream.chunks(BLOB_CHUNK) {
+    // A message can be longer than all blobs of most orders together.
+    for bytes in stream.chunks(BLOBS_IN_MESSAGE) {
         if let Some(early) = session.send(&Request::Blob { bytes }, on_progress)? {
             return Ok(early);
         }

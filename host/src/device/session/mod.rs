@@ -1,6 +1,8 @@
 //! A session with one device: the greeting, then requests and replies. Every wait has a deadline.
+//!
+//! [`rate`] finds the rate at which the device listens, and agrees on a faster one.
 
-use std::time::Duration;
+mod rate;
 
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
 use keyferry_protocol::link::{Event, Link, LinkError, Millis};
@@ -14,9 +16,6 @@ use super::port::Port;
 use super::verify::SignedReceipt;
 use super::{DeviceError, MakeOrder, Witness};
 
-/// How long to wait for the greeting, in milliseconds.
-const GREETING_PATIENCE: Millis = 5_000;
-
 /// How long a device may work without a sign of life, in milliseconds: longer than any single step it takes.
 const PATIENCE: Millis = 30_000;
 
@@ -24,7 +23,7 @@ const PATIENCE: Millis = 30_000;
 const LONGEST_WORK: Millis = 60 * 60 * 1000;
 
 /// How long a read may wait while bytes are still to go out, in milliseconds: then there is room to be found.
-const TURN: Millis = 20;
+const TURN: Millis = 5;
 
 /// How long the line may refuse every byte, in milliseconds.
 const STALL: Millis = 10_000;
@@ -69,13 +68,19 @@ impl Greeting {
 /// Called with each progress message.
 pub type OnProgress<'a> = dyn FnMut(Progress) + 'a;
 
+/// The station's end of the link: 16 KiB each way, frames of up to 4 KiB.
+type StationLink = Link<16_384, 16_384, 4_096>;
+
 /// A session.
 pub struct Session {
     port: Box<dyn Port>,
-    link: Box<Link>,
-    unread: Vec<u8>,
-    /// Bytes that arrived since the port was opened.
+    link: Box<StationLink>,
+    /// Bytes that arrived since the session was opened.
     arrived: usize,
+    /// When the line last took a byte.
+    moved_at: Millis,
+    /// The line's rate now, in baud; `None` on a port that has none.
+    rate: Option<u32>,
     greeting: Greeting,
     /// The protocol versions that are offered.
     versions: (u8, u8),
@@ -97,10 +102,11 @@ impl Session {
     /// As [`Self::open`].
     pub fn open_with_versions(port: Box<dyn Port>, min: u8, max: u8) -> Result<Self, DeviceError> {
         let mut session = Self {
+            moved_at: port.now(),
             port,
             link: Box::new(Link::new()),
-            unread: Vec::new(),
             arrived: 0,
+            rate: None,
             greeting: Greeting {
                 device: DeviceId::ZERO,
                 identity: Fingerprint::ZERO,
@@ -156,57 +162,16 @@ impl Session {
     /// # Errors
     /// As [`Self::open`].
     pub fn greet_again(&mut self) -> Result<(), DeviceError> {
-        *self.link = Link::new();
-        self.unread.clear();
-        self.arrived = 0;
         self.greet()
     }
 
     fn greet(&mut self) -> Result<(), DeviceError> {
-        let number = session_number();
-        match self.greet_as(number) {
-            // One session in 65536 has the number of the device's last one: the device takes its greeting for that one's, come
-            // twice, and acknowledges without an answer.
-            Err(DeviceError::Garbage { .. }) => {
-                *self.link = Link::new();
-                self.unread.clear();
-                self.greet_as(number.wrapping_add(1))
-            }
-            result => result,
-        }
-    }
-
-    fn greet_as(&mut self, number: u16) -> Result<(), DeviceError> {
-        let session = self;
-        let (min, max) = session.versions;
-        let mut buffer = [0; MAX_MESSAGE];
-        let hello = Request::Hello { min, max }
-            .encode(&mut buffer)
-            .map_err(|_| DeviceError::TooLong)?;
-        session
-            .link
-            .open(number, hello)
-            .map_err(|error| session.link_error(error))?;
-        let deadline = session.port.now() + GREETING_PATIENCE;
-        let message = match session.wait(deadline) {
-            Ok(Some(message)) => message,
-            Ok(None) | Err(DeviceError::Disappeared { .. }) if session.arrived == 0 => {
-                return Err(DeviceError::Silent {
-                    port: session.port_name(),
-                    waited: Duration::from_millis(GREETING_PATIENCE),
-                });
-            }
-            Ok(None) => {
-                return Err(DeviceError::Garbage {
-                    port: session.port_name(),
-                    bytes: session.arrived,
-                });
-            }
-            Err(error) => return Err(error),
-        };
+        self.arrived = 0;
+        let message = self.find()?;
+        let (min, max) = self.versions;
         match Reply::decode(&message) {
             Ok(Reply::Hello(hello)) if (min..=max).contains(&hello.version) => {
-                session.greeting = Greeting {
+                self.greeting = Greeting {
                     device: hello.device,
                     identity: hello.identity,
                     unwrap: hello.unwrap,
@@ -222,7 +187,7 @@ impl Session {
             }
             Ok(Reply::Hello(_) | Reply::Refused(Refusal::UnknownVersion)) => {
                 Err(DeviceError::Version {
-                    port: session.port_name(),
+                    port: self.port_name(),
                     min,
                     max,
                 })
@@ -233,6 +198,22 @@ impl Session {
             }),
             Ok(_) | Err(_) => Err(DeviceError::Unexpected),
         }
+    }
+
+    /// Sends the greeting, and waits for an answer until `deadline`.
+    fn call(&mut self, deadline: Millis) -> Result<Option<Vec<u8>>, DeviceError> {
+        let (min, max) = self.versions;
+        let mut buffer = [0; MAX_MESSAGE];
+        let hello = Request::Hello { min, max }
+            .encode(&mut buffer)
+            .map_err(|_| DeviceError::TooLong)?;
+        let (number, nonce) = session_number();
+        self.link.open(number, nonce, self.port.now());
+        self.link.offer_rates(u16::MAX);
+        self.link
+            .send(hello)
+            .map_err(|error| self.link_error(error))?;
+        self.wait(deadline)
     }
 
     /// What the device said of itself.
@@ -262,7 +243,7 @@ impl Session {
         }
     }
 
-    /// Sends a request and waits until it is acknowledged. An answer that comes first is given back.
+    /// Sends a request. An answer that comes before there is room for it is given back.
     ///
     /// # Errors
     /// [`DeviceError`].
@@ -271,23 +252,36 @@ impl Session {
         request: &Request<'_>,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Option<Vec<u8>>, DeviceError> {
-        let mut buffer = [0; MAX_MESSAGE];
+        let mut buffer = vec![0; request.longest()];
         let message = request
             .encode(&mut buffer)
             .map_err(|_| DeviceError::TooLong)?;
-        self.link
-            .send(message)
-            .map_err(|error| self.link_error(error))?;
+        let length = u16::try_from(message.len()).map_err(|_| DeviceError::TooLong)?;
         let mut early = None;
-        while !self.link.ready() {
+        let mut rest = message;
+        let mut begun = false;
+        loop {
+            if !begun {
+                match self.link.begin(length) {
+                    Ok(()) => begun = true,
+                    Err(LinkError::Busy) => {}
+                    Err(error) => return Err(self.link_error(error)),
+                }
+            }
+            if begun {
+                let count = self.link.write(rest);
+                rest = rest.get(count..).unwrap_or(&[]);
+                if rest.is_empty() {
+                    return Ok(early);
+                }
+            }
             let deadline = self.port.now() + PATIENCE;
-            match self.wait_until(deadline, true)? {
+            match self.wait_for(deadline, |link| link.room_to_write() > 0)? {
                 Some(message) => early = early.or(take_progress(message, on_progress)?),
-                None if self.link.ready() => {}
+                None if self.link.room_to_write() > 0 => {}
                 None => return Err(self.disappeared()),
             }
         }
-        Ok(early)
     }
 
     /// Waits for an answer.
@@ -311,71 +305,97 @@ impl Session {
     }
 
     fn wait(&mut self, deadline: Millis) -> Result<Option<Vec<u8>>, DeviceError> {
-        self.wait_until(deadline, false)
+        self.wait_for(deadline, |_| false)
     }
 
-    /// Moves bytes until a message is complete, the deadline has passed, or, if asked, what was sent is acknowledged.
-    fn wait_until(
+    /// Moves bytes until a message is complete, the deadline has passed, or the link is as wanted.
+    fn wait_for(
         &mut self,
         deadline: Millis,
-        acknowledged: bool,
+        wanted: impl Fn(&StationLink) -> bool,
     ) -> Result<Option<Vec<u8>>, DeviceError> {
-        let mut moved_at = self.port.now();
+        loop {
+            if let Some(message) = self.take_message()? {
+                return Ok(Some(message));
+            }
+            let more_to_write = self.write()?;
+            if wanted(&self.link) || self.port.now() >= deadline {
+                return Ok(None);
+            }
+            self.read(deadline, more_to_write)?;
+        }
+    }
+
+    /// The message at the front, once all of it is there.
+    fn take_message(&mut self) -> Result<Option<Vec<u8>>, DeviceError> {
+        let Some(front) = self.link.front() else {
+            return Ok(None);
+        };
+        if front.length > MAX_MESSAGE {
+            return Err(DeviceError::Unexpected);
+        }
+        if !front.is_complete() {
+            return Ok(None);
+        }
+        let message = front.bytes.to_vec();
+        self.link.consume(message.len());
+        Ok(Some(message))
+    }
+
+    /// Writes what the link has and the port takes, and says whether something is left.
+    fn write(&mut self) -> Result<bool, DeviceError> {
+        self.keep_rate()?;
         loop {
             let now = self.port.now();
-            let outgoing = match self.link.transmit(now) {
-                Ok(bytes) => bytes,
-                Err(error) => return Err(self.link_error(error)),
+            let outgoing = self.link.transmit(now);
+            if outgoing.is_empty() {
+                self.moved_at = now;
+                return self.check_session().map(|()| false);
+            }
+            let written = match self.port.write(outgoing) {
+                Ok(written) => written,
+                Err(error) => return Err(self.port_error(error)),
             };
-            if !outgoing.is_empty() {
-                let written = match self.port.write(outgoing) {
-                    Ok(written) => written,
-                    Err(error) => return Err(self.port_error(error)),
+            if written == 0 {
+                return if now > self.moved_at + STALL {
+                    Err(self.disappeared())
+                } else {
+                    Ok(true)
                 };
-                if written > 0 {
-                    moved_at = now;
-                    self.link.transmitted(written, now);
-                } else if now > moved_at + STALL {
-                    return Err(self.disappeared());
-                }
             }
-            if self.unread.is_empty() {
-                let mut until = deadline.min(self.link.deadline().unwrap_or(deadline));
-                let now = self.port.now();
-                match self.link.transmit(now) {
-                    Ok([]) => {}
-                    Ok(_) => until = until.min(now + TURN),
-                    Err(error) => return Err(self.link_error(error)),
-                }
-                let mut buffer = [0; 1024];
-                match self.port.read(&mut buffer, until) {
-                    Ok(count) => {
-                        self.arrived += count;
-                        self.unread.extend_from_slice(&buffer[..count]);
-                    }
-                    Err(error) => return Err(self.port_error(error)),
-                }
+            self.moved_at = now;
+            self.link.transmitted(written, now);
+        }
+    }
+
+    /// Reads what has come, or waits for it until somebody has something to do.
+    fn read(&mut self, deadline: Millis, more_to_write: bool) -> Result<(), DeviceError> {
+        let now = self.port.now();
+        let deadlines = [self.link.deadline(), self.rate_deadline(), Some(deadline)];
+        let mut until = deadlines.into_iter().flatten().min().unwrap_or(deadline);
+        if more_to_write {
+            until = until.min(now + TURN);
+        }
+        let mut buffer = [0; 4096];
+        match self.port.read(&mut buffer, until) {
+            Ok(count) => {
+                self.arrived += count;
+                self.link.receive(&buffer[..count], self.port.now());
+                self.check_session()
             }
-            let (used, event) = self.link.receive(&self.unread);
-            self.unread.drain(..used);
-            match event {
-                Some(Event::Message) => return Ok(Some(self.link.message().to_vec())),
-                Some(Event::Reset) => {
-                    return Err(DeviceError::Restarted {
-                        port: self.port_name(),
-                    });
-                }
-                // Only a station opens sessions; a looped-back cable hears itself.
-                Some(Event::Opened) => return Err(DeviceError::Unexpected),
-                None => {}
-            }
-            if acknowledged && self.link.ready() {
-                // The acknowledgements this end owes go out with the next call.
-                return Ok(None);
-            }
-            if self.port.now() >= deadline {
-                return Ok(None);
-            }
+            Err(error) => Err(self.port_error(error)),
+        }
+    }
+
+    fn check_session(&mut self) -> Result<(), DeviceError> {
+        match self.link.event() {
+            None => Ok(()),
+            Some(Event::Reset) => Err(DeviceError::Restarted {
+                port: self.port_name(),
+            }),
+            Some(Event::Lost) => Err(self.disappeared()),
+            // Only a device sees that.
+            Some(Event::Opened) => Err(DeviceError::Unexpected),
         }
     }
 
@@ -389,7 +409,6 @@ impl Session {
         match error {
             LinkError::TooLong => DeviceError::TooLong,
             LinkError::Busy | LinkError::Closed => DeviceError::Unexpected,
-            LinkError::Lost => self.disappeared(),
         }
     }
 
@@ -429,8 +448,20 @@ pub(super) fn printable(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
 
-fn session_number() -> u16 {
+/// A number for a session, and a nonce that tells it from an earlier one of the same number. Neither is a secret.
+fn session_number() -> (u16, u32) {
     use std::hash::{BuildHasher, Hasher};
-    let hash = std::hash::RandomState::new().build_hasher().finish();
-    u16::try_from(hash & 0xffff).unwrap_or(1)
+    let [a, b, c, d, e, f, ..] = std::hash::RandomState::new()
+        .build_hasher()
+        .finish()
+        .to_le_bytes();
+    (u16::from_le_bytes([a, b]), u32::from_le_bytes([c, d, e, f]))
+}
+
+impl Drop for Session {
+    /// Lets the device know that nobody goes on with what it may have under way. If it does not hear, it finds out by itself.
+    fn drop(&mut self) {
+        self.link.close();
+        let _ = self.write();
+    }
 }

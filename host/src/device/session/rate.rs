@@ -1,0 +1,166 @@
+//! The rate of the line: finding the one at which a device listens, and agreeing on a faster one.
+
+use std::time::Duration;
+
+use keyferry_protocol::link::{Millis, rates};
+use keyferry_protocol::message::{Reply, Request};
+
+use super::{DeviceError, Session};
+
+/// How long to wait for the greeting in all, in milliseconds.
+const GREETING_PATIENCE: Millis = 5_000;
+
+/// How long to wait at one rate the first time, in milliseconds: a greeting takes some 20 ms at 115200 baud, and a USB adapter may
+/// keep an answer for 16.
+const DWELL: Millis = 250;
+
+/// Where a device may listen besides the base rate: it was left there by a session that was cut, or it knows no other.
+const ELSEWHERE: [u32; 7] = [
+    921_600, 1_000_000, 3_000_000, 460_800, 230_400, 2_000_000, 57_600,
+];
+
+/// How long both ends wait for a good frame at a new rate before they go back, in milliseconds.
+const TRIAL: Millis = rates::TRIAL;
+
+/// What a change of rate costs: bytes of request and answer at the old rate, and waiting.
+const CHANGE_BYTES: u64 = 100;
+const CHANGE_WAIT: Millis = 20;
+
+impl Session {
+    /// Calls the device at one rate after the other until it answers.
+    pub(super) fn find(&mut self) -> Result<Vec<u8>, DeviceError> {
+        let start = self.port.now();
+        let end = start + GREETING_PATIENCE;
+        let mut elsewhere = ELSEWHERE.into_iter().cycle();
+        let mut dwell = DWELL;
+        let mut left = self.rate.filter(|rate| *rate != rates::BASE);
+        loop {
+            // Every second call is at the base rate, since most devices listen there, some a little later than others. A session
+            // that was lost may have left the device at its own rate.
+            let likely = [left.take(), Some(rates::BASE), elsewhere.next()];
+            for rate in likely.into_iter().flatten() {
+                let tuned = self.tune(rate)?;
+                let deadline = if tuned { self.port.now() + dwell } else { end };
+                match self.call(deadline.min(end)) {
+                    Ok(Some(message)) => return Ok(message),
+                    Ok(None) => {}
+                    Err(DeviceError::Disappeared { .. }) if self.arrived == 0 => {
+                        return Err(self.silent(start));
+                    }
+                    Err(error) => return Err(error),
+                }
+                if self.port.now() >= end {
+                    return Err(self.silent(start));
+                }
+            }
+            dwell += DWELL;
+        }
+    }
+
+    fn silent(&self, start: Millis) -> DeviceError {
+        let port = self.port_name();
+        if self.arrived == 0 {
+            DeviceError::Silent {
+                port,
+                waited: Duration::from_millis(self.port.now().saturating_sub(start)),
+            }
+        } else {
+            DeviceError::Garbage {
+                port,
+                bytes: self.arrived,
+            }
+        }
+    }
+
+    /// Sets the port's rate, and says whether it has one. A rate that the port cannot do is passed over.
+    fn tune(&mut self, rate: u32) -> Result<bool, DeviceError> {
+        if self.rate == Some(rate) {
+            return Ok(true);
+        }
+        match self.port.set_baud(rate) {
+            Ok(true) => {
+                self.rate = Some(rate);
+                self.link.set_rate(rate);
+                Ok(true)
+            }
+            Ok(false) => {
+                self.rate = None;
+                Ok(false)
+            }
+            Err(_) if rate != rates::BASE => Ok(false),
+            Err(error) => Err(self.port_error(error)),
+        }
+    }
+
+    /// When to go back to the base rate because nothing is heard.
+    pub(super) fn rate_deadline(&self) -> Option<Millis> {
+        let faster = self.rate.is_some_and(|rate| rate != rates::BASE);
+        (faster && self.link.is_open()).then(|| self.link.heard_at() + rates::PATIENCE)
+    }
+
+    /// Goes back to the base rate when it is time: the device does so too.
+    pub(super) fn keep_rate(&mut self) -> Result<(), DeviceError> {
+        if self.rate_deadline().is_some_and(|at| self.port.now() >= at) {
+            self.tune(rates::BASE)?;
+        }
+        Ok(())
+    }
+
+    /// The line's rate now, in baud; `None` on a port that has none.
+    #[must_use]
+    pub const fn rate(&self) -> Option<u32> {
+        self.rate
+    }
+
+    /// Changes to the fastest rate that both ends know, if that saves time on `bytes` that are going to cross the line.
+    ///
+    /// # Errors
+    /// [`DeviceError`]. That the faster rate does not work is none: the session goes on at the old one.
+    pub fn hasten(&mut self, bytes: u64) -> Result<(), DeviceError> {
+        let Some(old) = self.rate else {
+            return Ok(());
+        };
+        let millis = |count: u64, rate: u32| count * rates::byte_time(rate) / 1_000_000;
+        let mut set = self.link.common_rates();
+        while let Some(rate) = rates::of_set(set).next() {
+            set &= !rates::set_of(&[rate]);
+            let saved = millis(bytes, old).saturating_sub(millis(bytes, rate));
+            if saved <= millis(CHANGE_BYTES, old) + CHANGE_WAIT {
+                return Ok(());
+            }
+            if self.change(old, rate)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries one rate, and says whether it works.
+    fn change(&mut self, old: u32, rate: u32) -> Result<bool, DeviceError> {
+        let answer = self.exchange(&Request::Rate { baud: rate }, &mut |_| {})?;
+        match Reply::decode(&answer) {
+            Ok(Reply::Rate { baud }) if baud == rate => {}
+            Ok(Reply::Refused(_)) => return Ok(false),
+            Ok(_) | Err(_) => return Err(DeviceError::Unexpected),
+        }
+        if !self.tune(rate)? {
+            return self.wait_back(old);
+        }
+        let since = self.port.now();
+        self.link.ping();
+        self.wait_for(since + TRIAL, |link| link.heard_at() > since && link.idle())?;
+        if self.link.heard_at() > since {
+            return Ok(true);
+        }
+        self.wait_back(old)
+    }
+
+    /// Waits until the device has gone back to the old rate as well.
+    fn wait_back(&mut self, old: u32) -> Result<bool, DeviceError> {
+        self.tune(old)?;
+        let since = self.port.now();
+        self.link.ping();
+        self.wait_for(since + 2 * TRIAL, |link| link.heard_at() > since)?;
+        Ok(false)
+    }
+}

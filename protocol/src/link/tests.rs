@@ -1,0 +1,437 @@
+use super::*;
+use std::vec::Vec;
+
+type Station = Link<16_384, 16_384, 4_096>;
+type Device = Link<2_048, 2_112, 640>;
+
+/// Both ends and what arrived at them.
+struct Ends {
+    station: Station,
+    device: Device,
+    now: Millis,
+    at_station: Vec<Vec<u8>>,
+    at_device: Vec<Vec<u8>>,
+    events: Vec<Event>,
+}
+
+fn nonce_of(session: u16) -> u32 {
+    u32::from(session) * 7919
+}
+
+impl Ends {
+    fn closed() -> Self {
+        Self {
+            station: Link::new(),
+            device: Link::new(),
+            now: 1_000,
+            at_station: Vec::new(),
+            at_device: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn opened() -> Self {
+        let mut ends = Self::closed();
+        ends.open(7);
+        ends.settle();
+        assert_eq!(ends.events, [Event::Opened]);
+        assert_eq!(ends.at_device, [b"hello"]);
+        assert!(ends.station.idle());
+        ends.at_device.clear();
+        ends.events.clear();
+        ends
+    }
+
+    fn open(&mut self, session: u16) {
+        self.station.open(session, nonce_of(session), self.now);
+        self.station.send(b"hello").unwrap();
+    }
+
+    /// Carries bytes both ways through lines that may change them, until nobody has any.
+    fn settle_through(&mut self, down: &mut Line<'_>, up: &mut Line<'_>) {
+        loop {
+            let one = take_frame(&mut self.station, self.now);
+            let other = take_frame(&mut self.device, self.now);
+            if one.is_empty() && other.is_empty() {
+                return;
+            }
+            let arriving = if one.is_empty() { one } else { down(one) };
+            self.device.receive(&arriving, self.now);
+            self.events.extend(self.device.event());
+            collect(&mut self.device, &mut self.at_device);
+            let arriving = if other.is_empty() { other } else { up(other) };
+            self.station.receive(&arriving, self.now);
+            self.events.extend(self.station.event());
+            collect(&mut self.station, &mut self.at_station);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.settle_through(&mut clean, &mut clean);
+    }
+
+    /// Lets time pass until the next deadline of either end.
+    fn wait(&mut self) {
+        let deadlines = [self.station.deadline(), self.device.deadline()];
+        let next = deadlines.into_iter().flatten().min().unwrap();
+        self.now = self.now.max(next);
+    }
+}
+
+type Line<'a> = dyn FnMut(Vec<u8>) -> Vec<u8> + 'a;
+
+fn clean(bytes: Vec<u8>) -> Vec<u8> {
+    bytes
+}
+
+fn cut(_: Vec<u8>) -> Vec<u8> {
+    Vec::new()
+}
+
+fn take_frame<const RX: usize, const TX: usize, const OUT: usize>(
+    link: &mut Link<RX, TX, OUT>,
+    now: Millis,
+) -> Vec<u8> {
+    let bytes = link.transmit(now).to_vec();
+    link.transmitted(bytes.len(), now);
+    bytes
+}
+
+fn collect<const RX: usize, const TX: usize, const OUT: usize>(
+    link: &mut Link<RX, TX, OUT>,
+    messages: &mut Vec<Vec<u8>>,
+) {
+    while let Some(front) = link.front() {
+        if front.bytes.is_empty() {
+            return;
+        }
+        if front.consumed == 0 {
+            messages.push(Vec::new());
+        }
+        let bytes = front.bytes.to_vec();
+        messages.last_mut().unwrap().extend_from_slice(&bytes);
+        link.consume(bytes.len());
+    }
+}
+
+#[test]
+fn messages_pass_both_ways() {
+    let mut ends = Ends::opened();
+    let (mut down, mut up) = (Vec::new(), Vec::new());
+    for round in 0..if cfg!(miri) { 20 } else { 600_u32 } {
+        let message: Vec<u8> = (0..=round * 3).map(|i| (i % 7) as u8).collect();
+        ends.station.send(&message).unwrap();
+        ends.device.send(&message).unwrap();
+        down.push(message.clone());
+        up.push(message);
+        ends.settle();
+        assert!(ends.station.idle() && ends.device.idle());
+    }
+    assert_eq!(ends.at_device, down);
+    assert_eq!(ends.at_station, up);
+    assert_eq!(ends.device.send(&[0; 2111]), Err(LinkError::TooLong));
+    assert_eq!(ends.device.send(&[]), Err(LinkError::TooLong));
+    ends.device.send(&[0; 2110]).unwrap();
+    assert_eq!(ends.device.send(b"again"), Err(LinkError::Busy));
+    ends.settle();
+    assert_eq!(ends.at_station.last().unwrap().len(), 2110);
+}
+
+#[test]
+fn a_message_longer_than_all_buffers_is_streamed() {
+    let mut ends = Ends::opened();
+    let message: Vec<u8> = (0..60_000_u32).map(|i| (i * 31 % 251) as u8).collect();
+    ends.station.begin(60_000).unwrap();
+    let mut rest = &message[..];
+    while !rest.is_empty() {
+        let count = ends.station.write(rest);
+        rest = &rest[count..];
+        ends.settle();
+    }
+    assert_eq!(ends.at_device, [message]);
+}
+
+/// SPEC: M-37
+#[test]
+fn nothing_comes_that_there_is_no_room_for() {
+    let mut ends = Ends::opened();
+    ends.station.send(&[5; 4_000]).unwrap();
+    // The device consumes nothing.
+    for _ in 0..20 {
+        loop {
+            let bytes = take_frame(&mut ends.station, ends.now);
+            if bytes.is_empty() {
+                break;
+            }
+            ends.device.receive(&bytes, ends.now);
+            let answer = take_frame(&mut ends.device, ends.now);
+            ends.station.receive(&answer, ends.now);
+        }
+        ends.wait();
+    }
+    let front = ends.device.front().unwrap();
+    // All of the buffer but for the length of the message.
+    assert!(front.bytes.len() >= 2_040, "{}", front.bytes.len());
+    collect(&mut ends.device, &mut ends.at_device);
+    ends.settle();
+    assert_eq!(ends.at_device, [[5; 4_000]]);
+}
+
+/// SPEC: M-2, M-3, M-4, M-5
+#[test]
+fn a_frame_damaged_at_any_byte_arrives_once_and_whole() {
+    let message = [0x11, 0, 0x22, 0, 0, 0x33];
+    let length = {
+        let mut ends = Ends::opened();
+        ends.station.send(&message).unwrap();
+        ends.station.transmit(ends.now).len()
+    };
+    for position in 0..length {
+        for damage in (1..=255_u8).step_by(if cfg!(miri) { 85 } else { 1 }) {
+            let mut ends = Ends::opened();
+            ends.station.send(&message).unwrap();
+            let mut first = true;
+            let mut spoil = |mut bytes: Vec<u8>| {
+                if core::mem::take(&mut first) {
+                    bytes[position] ^= damage;
+                }
+                bytes
+            };
+            for _ in 0..6 {
+                ends.settle_through(&mut spoil, &mut clean);
+                ends.wait();
+            }
+            assert_eq!(ends.at_device, [message], "byte {position}");
+            assert!(ends.station.idle());
+        }
+    }
+}
+
+/// SPEC: M-6
+#[test]
+fn only_what_was_lost_is_sent_again() {
+    let mut ends = Ends::opened();
+    let message: Vec<u8> = (0..1_900_u32).map(|i| (i % 253) as u8).collect();
+    ends.station.send(&message).unwrap();
+    let (mut frames, mut carried) = (0, 0);
+    let mut lose_first = |bytes: Vec<u8>| {
+        frames += 1;
+        carried += bytes.len();
+        if frames == 1 { Vec::new() } else { bytes }
+    };
+    ends.settle_through(&mut lose_first, &mut clean);
+    assert_eq!(ends.at_device, [message]);
+    // Twice the first frame, of 1024 bytes at most, and once the rest.
+    assert!(carried < 1_900 + 1_024 + 200, "{carried} bytes");
+}
+
+/// SPEC: M-5
+#[test]
+fn a_lost_acknowledgement_does_not_deliver_twice() {
+    let mut ends = Ends::opened();
+    ends.station.send(b"once").unwrap();
+    ends.settle_through(&mut clean, &mut cut);
+    assert!(!ends.station.idle());
+    ends.wait();
+    ends.settle();
+    assert!(ends.station.idle());
+    assert_eq!(ends.at_device, [b"once"]);
+}
+
+/// SPEC: M-7
+#[test]
+fn a_silent_peer_is_given_up() {
+    let mut ends = Ends::opened();
+    let start = ends.now;
+    ends.station.send(b"anyone?").unwrap();
+    let mut sent = 0;
+    while ends.station.event() != Some(Event::Lost) {
+        sent += usize::from(!take_frame(&mut ends.station, ends.now).is_empty());
+        ends.now = ends
+            .station
+            .deadline()
+            .map_or(ends.now, |at| at.max(ends.now));
+        assert!(ends.now <= start + SILENCE);
+    }
+    assert!((20..60).contains(&sent), "{sent}");
+    assert_eq!(ends.station.send(b"x"), Err(LinkError::Closed));
+    assert_eq!(ends.station.deadline(), None);
+}
+
+/// SPEC: M-8
+#[test]
+fn a_restarted_device_says_so() {
+    let mut ends = Ends::opened();
+    ends.device = Link::new();
+    // The station has nothing to say: it asks by itself.
+    ends.wait();
+    ends.settle();
+    assert_eq!(ends.events, [Event::Reset]);
+    assert!(!ends.station.is_open());
+    ends.open(8);
+    ends.settle();
+    assert_eq!(ends.at_device, [b"hello"]);
+}
+
+/// SPEC: M-9
+#[test]
+fn a_new_session_drops_the_old() {
+    let mut ends = Ends::opened();
+    ends.device.send(b"stale reply").unwrap();
+    ends.station = Link::new();
+    ends.open(8);
+    ends.settle();
+    assert_eq!(ends.events, [Event::Opened]);
+    assert_eq!(ends.at_device, [b"hello"]);
+    assert!(ends.at_station.is_empty());
+    assert!(ends.device.idle());
+}
+
+/// SPEC: M-9
+#[test]
+fn a_session_of_the_same_number_is_new_all_the_same() {
+    let mut ends = Ends::opened();
+    ends.station = Link::new();
+    ends.station.open(7, 1, ends.now);
+    ends.station.send(b"hello").unwrap();
+    ends.settle();
+    assert_eq!(ends.events, [Event::Opened]);
+    assert_eq!(ends.at_device, [b"hello"]);
+}
+
+#[test]
+fn an_opening_frame_that_comes_twice_opens_once() {
+    let mut ends = Ends::closed();
+    ends.open(7);
+    ends.settle_through(&mut |bytes| [&bytes[..], &bytes].concat(), &mut clean);
+    assert_eq!(ends.events, [Event::Opened]);
+    assert_eq!(ends.at_device, [b"hello"]);
+}
+
+/// SPEC: M-39
+#[test]
+fn the_opening_is_repeated_until_it_is_heard() {
+    let mut ends = Ends::closed();
+    ends.open(7);
+    for _ in 0..5 {
+        ends.settle_through(&mut cut, &mut clean);
+        ends.wait();
+    }
+    // The answer is lost as well.
+    ends.settle_through(&mut clean, &mut cut);
+    assert!(ends.station.front().is_none());
+    ends.device.send(b"welcome").unwrap();
+    for _ in 0..3 {
+        ends.wait();
+        ends.settle();
+    }
+    assert_eq!(ends.at_device, [b"hello"]);
+    assert_eq!(ends.at_station, [b"welcome"]);
+    assert_eq!(ends.events, [Event::Opened]);
+}
+
+/// SPEC: M-36
+#[test]
+fn a_cable_that_leads_back_is_no_device() {
+    let mut station = Station::new();
+    station.open(7, 7, 0);
+    station.send(b"hello").unwrap();
+    let mut now = 0;
+    for _ in 0..10 {
+        let bytes = take_frame(&mut station, now);
+        station.receive(&bytes, now);
+        assert!(station.front().is_none());
+        now += 100;
+    }
+}
+
+#[test]
+fn a_closed_session_is_over_at_both_ends() {
+    let mut ends = Ends::opened();
+    ends.station.send(b"half said").unwrap();
+    ends.station.close();
+    ends.settle();
+    assert_eq!(ends.events, [Event::Reset]);
+    assert!(ends.at_device.is_empty());
+    assert!(!ends.station.is_open() && !ends.device.is_open());
+}
+
+/// SPEC: M-2
+#[test]
+fn garbage_and_endless_bytes_are_survived() {
+    let mut ends = Ends::opened();
+    let noise: Vec<u8> = (0..20_000_u32).map(|i| (i * 31 % 251) as u8 + 1).collect();
+    ends.device.receive(&noise, ends.now);
+    ends.station.send(b"after the noise").unwrap();
+    ends.settle();
+    assert_eq!(ends.at_device, [b"after the noise"]);
+}
+
+/// SPEC: M-3
+#[test]
+fn damage_is_not_reported_for_ever() {
+    let mut ends = Ends::opened();
+    let mut reports = 0;
+    for _ in 0..100 {
+        ends.device.receive(&[1, 2, 3, 0], ends.now);
+        reports += usize::from(!take_frame(&mut ends.device, ends.now).is_empty());
+    }
+    assert_eq!(reports, usize::from(REPORTS));
+}
+
+/// Sends messages, loses one frame in `loss` (0: none), and tells the longest frame of the last message.
+fn longest_frame(ends: &mut Ends, loss: u32) -> usize {
+    let mut longest = 0;
+    let mut state = 1_u32;
+    for _ in 0..24 {
+        longest = 0;
+        ends.station.send(&[9; 1_900]).unwrap();
+        while !ends.station.idle() {
+            let mut line = |bytes: Vec<u8>| {
+                longest = longest.max(bytes.len());
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if loss > 0 && (state >> 16).is_multiple_of(loss) {
+                    Vec::new()
+                } else {
+                    bytes
+                }
+            };
+            ends.settle_through(&mut line, &mut clean);
+            if !ends.station.idle() {
+                ends.wait();
+            }
+        }
+    }
+    longest
+}
+
+/// SPEC: M-38
+#[test]
+fn frames_shrink_on_a_bad_line_and_grow_again() {
+    let mut ends = Ends::opened();
+    // The device likes half of its buffer at a time.
+    let most = 1_024 + 17 + 5 + 1;
+    assert!((1_000..=most).contains(&longest_frame(&mut ends, 0)));
+    assert!(longest_frame(&mut ends, 3) < 300);
+    assert!(longest_frame(&mut ends, 0) > 1_000);
+}
+
+#[test]
+fn the_state_beside_the_buffers_is_small() {
+    const { assert!(Device::STATE < 1_024) };
+    std::println!("{} bytes", Device::STATE);
+}
+
+/// SPEC: M-1
+#[test]
+fn a_frame_has_the_bytes_of_the_specification() {
+    let mut link = Device::new();
+    link.open(0x0102, 0x0a0b_0c0d, 0);
+    link.send(b"Hi").unwrap();
+    let frame = link.transmit(0);
+    let hex: std::string::String = frame.iter().map(|b| std::format!("{b:02x}")).collect();
+    assert_eq!(
+        hex,
+        "00044102010101010102ff030804050d0c0b0a020401020207486958444dd000"
+    );
+}
