@@ -29,7 +29,6 @@ pub(crate) fn greeting(device: DeviceId, identity: Fingerprint) -> Greeting {
         unwrap: Fingerprint::ZERO,
         authority: Fingerprint::ZERO,
         state: State::Blank,
-        certified: false,
         counter: 0,
         challenge: Challenge([5; 32]),
         certified: false,
