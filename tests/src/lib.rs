@@ -9,6 +9,7 @@ pub mod command;
 pub mod derivation;
 pub mod desk;
 pub mod faults;
+pub mod fuzz;
 pub mod guide;
 pub mod line;
 pub mod long_log;

@@ -1,4 +1,5 @@
-//! The developer's doors: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`.
+//! The developer's doors: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`,
+//! `cargo xtask fuzz`.
 //!
 //! What CI runs is what a person runs. Everything here goes through `std::process` without a shell, so that it works the
 //! same wherever the prerequisites do. A door never skips a step without saying so.
@@ -7,6 +8,7 @@ mod bench;
 mod checks;
 mod demo;
 mod firmware;
+mod fuzz;
 mod kryoptic;
 mod process;
 mod screen;
@@ -55,6 +57,17 @@ enum Door {
         #[arg(long)]
         keep_going: bool,
     },
+    /// Runs the fuzz targets; fails on any crash, hang or growth.
+    Fuzz {
+        /// Seconds for each target.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+        /// Keep the inputs that were found in the repository, minimised.
+        #[arg(long)]
+        keep: bool,
+        /// The targets; without any, all of them.
+        targets: Vec<String>,
+    },
     /// Figures, beside their targets.
     Bench {
         #[command(subcommand)]
@@ -74,9 +87,21 @@ fn main() -> ExitCode {
     let screen = Screen::new(arguments.json);
     let outcome = match arguments.door {
         Door::Setup { check: true } => setup::check(&screen),
-        Door::Setup { check: false } => setup::run(&screen, Need::Tests),
+        Door::Setup { check: false } => setup::run(&screen, Need::Fuzz),
         Door::Demo { unwrap } => demo::run(&screen, &unwrap),
         Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
+        Door::Fuzz {
+            seconds,
+            keep,
+            targets,
+        } => fuzz::run(
+            &screen,
+            &fuzz::Wanted {
+                seconds,
+                targets: &targets,
+                keep,
+            },
+        ),
         Door::Bench { bench } => bench::run(&screen, &bench),
     };
     let outcome = outcome.unwrap_or_else(|error| {

@@ -8,6 +8,7 @@ use anyhow::ensure;
 
 use crate::bench::{self, Bench};
 use crate::firmware::{self, Variant};
+use crate::fuzz::{self, Wanted};
 use crate::kryoptic;
 use crate::screen::Screen;
 use crate::setup;
@@ -92,6 +93,15 @@ pub(crate) const STEPS: &[Step] = &[
             "fmt",
             "--manifest-path",
             "tests/kryoptic/Cargo.toml",
+            "--check",
+        ])),
+    },
+    Step {
+        name: "formatting: fuzz",
+        action: Action::Cargo(cargo(&[
+            "fmt",
+            "--manifest-path",
+            "tests/fuzz/Cargo.toml",
             "--check",
         ])),
     },
@@ -274,6 +284,22 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
                 Ok(())
             },
             by_hand: "cargo xtask bench leakage",
+        },
+    },
+    Step {
+        name: "campaign: fuzz",
+        action: Action::Call {
+            run: |screen, _| {
+                let wanted = Wanted {
+                    seconds: 60,
+                    targets: &[],
+                    keep: false,
+                };
+                let outcome = fuzz::run(screen, &wanted)?;
+                ensure!(outcome.ok, "a target failed");
+                Ok(())
+            },
+            by_hand: "cargo xtask fuzz --seconds 60",
         },
     },
 ];

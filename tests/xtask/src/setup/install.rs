@@ -65,11 +65,14 @@ impl Access {
 /// What has to run to bring in `missing`.
 pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Installer> {
     let (mut targets, mut components, mut packages) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut nightly, mut programs) = (Vec::new(), Vec::new());
     let mut kryoptic = false;
     for prerequisite in missing {
         match prerequisite.remedy {
             Remedy::RustTarget(name) => targets.push(name),
             Remedy::RustComponent(name) => components.push(name),
+            Remedy::NightlyComponent(name) => nightly.extend(["--component", name]),
+            Remedy::CargoProgram(name) => programs.push(name),
             Remedy::Package(package) => packages.push(package.apt),
             Remedy::Kryoptic => kryoptic = true,
         }
@@ -87,6 +90,14 @@ pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Insta
             work: Work::Commands(vec![words(&[&["rustup", "target", "add"], &targets])]),
         });
     }
+    if !nightly.is_empty() {
+        let install: &[&str] = &["rustup", "toolchain", "install", "nightly"];
+        let little: &[&str] = &["--profile", "minimal", "--no-self-update"];
+        installers.push(Installer {
+            name: "rustup, nightly",
+            work: Work::Commands(vec![words(&[install, little, &nightly])]),
+        });
+    }
     if let (false, Some(prefix)) = (packages.is_empty(), access.prefix()) {
         // A machine that has just started often runs apt by itself: wait for its lock.
         let apt: &[&str] = &["apt-get", "-o", "DPkg::Lock::Timeout=600"];
@@ -102,6 +113,12 @@ pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Insta
                     &packages,
                 ]),
             ]),
+        });
+    }
+    if !programs.is_empty() {
+        installers.push(Installer {
+            name: "cargo",
+            work: Work::Commands(vec![words(&[&["cargo", "install", "--locked"], &programs])]),
         });
     }
     // Without the packages it would fail after a long time.
@@ -172,7 +189,11 @@ pub(super) fn advice(missing: &[&Prerequisite]) -> Vec<String> {
         .iter()
         .filter_map(|prerequisite| match prerequisite.remedy {
             Remedy::Package(package) => Some(package),
-            Remedy::RustTarget(_) | Remedy::RustComponent(_) | Remedy::Kryoptic => None,
+            Remedy::RustTarget(_)
+            | Remedy::RustComponent(_)
+            | Remedy::NightlyComponent(_)
+            | Remedy::CargoProgram(_)
+            | Remedy::Kryoptic => None,
         })
         .collect();
     if !packages.is_empty() {
@@ -230,8 +251,9 @@ mod tests {
         let mut installers = installers(&all(), Access::Sudo);
         let kryoptic = installers.pop().expect("kryoptic is the last one");
         assert_eq!(kryoptic.work, Work::Kryoptic);
+        assert_eq!(installers.pop().map(|one| one.name), Some("cargo"));
         let Some(Work::Commands(apt)) = installers.pop().map(|apt| apt.work) else {
-            panic!("apt comes before it");
+            panic!("apt comes before both");
         };
         assert_eq!(
             apt.iter().map(|words| words.join(" ")).collect::<Vec<_>>(),
@@ -239,7 +261,7 @@ mod tests {
                 "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 update",
                 "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install --yes \
                  --no-install-recommends qemu-system-arm softhsm2 openssl opensc libnss3 libnss3-tools \
-                 python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1",
+                 python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1 g++",
             ]
         );
     }
@@ -250,7 +272,15 @@ mod tests {
             .iter()
             .map(|one| one.name)
             .collect();
-        assert_eq!(names, ["rustup, components", "rustup, targets"]);
+        assert_eq!(
+            names,
+            [
+                "rustup, components",
+                "rustup, targets",
+                "rustup, nightly",
+                "cargo"
+            ]
+        );
     }
 
     #[test]
@@ -260,10 +290,13 @@ mod tests {
             [
                 "any system     rustup component add rustfmt clippy",
                 "any system     rustup target add thumbv6m-none-eabi thumbv7em-none-eabi riscv32imac-unknown-none-elf",
+                "any system     rustup toolchain install nightly --profile minimal --no-self-update --component rust-src \
+                 --component miri",
+                "any system     cargo install --locked cargo-fuzz",
                 "Debian, Ubuntu sudo apt-get install qemu-system-arm softhsm2 openssl opensc libnss3 libnss3-tools \
-                 python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1",
+                 python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1 g++",
                 "Fedora         sudo dnf install qemu-system-arm softhsm openssl opensc nss-softokn nss-tools \
-                 python3-cryptography pkgconf-pkg-config openssl-devel sqlite-devel clang-libs",
+                 python3-cryptography pkgconf-pkg-config openssl-devel sqlite-devel clang-libs gcc-c++",
                 "macOS          brew install qemu softhsm openssl@3 opensc nss cryptography pkgconf sqlite llvm",
                 "any system     cargo xtask setup",
             ]

@@ -21,8 +21,10 @@ pub(crate) struct Prerequisite {
 pub(crate) enum Need {
     /// The demo.
     Demo,
-    /// The tests, and who asks for everything.
+    /// The tests.
     Tests,
+    /// The fuzzer, and so the slow campaigns; and who asks for everything.
+    Fuzz,
 }
 
 /// Where a prerequisite comes from.
@@ -32,6 +34,10 @@ pub(crate) enum Remedy {
     RustTarget(&'static str),
     /// A component of the Rust toolchain in use.
     RustComponent(&'static str),
+    /// A component of the nightly Rust toolchain, which comes with it.
+    NightlyComponent(&'static str),
+    /// A program that cargo builds from its sources.
+    CargoProgram(&'static str),
     /// A system package.
     Package(Package),
     /// Our own build of kryoptic; the system packages for it come first.
@@ -90,6 +96,36 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
         need: Need::Tests,
         probes: &[Probe::RustTarget("riscv32imac-unknown-none-elf")],
         remedy: Remedy::RustTarget("riscv32imac-unknown-none-elf"),
+    },
+    Prerequisite {
+        name: "nightly rust-src",
+        why: "is what Miri builds its own standard library from",
+        need: Need::Tests,
+        // `rustup run` never installs anything, as `cargo +nightly` may.
+        probes: &[
+            Probe::Says {
+                program: "rustup",
+                arguments: &["run", "nightly", "rustc", "--version"],
+                text: "rustc",
+            },
+            Probe::Says {
+                program: "rustup",
+                arguments: &["component", "list", "--toolchain", "nightly", "--installed"],
+                text: "rust-src",
+            },
+        ],
+        remedy: Remedy::NightlyComponent("rust-src"),
+    },
+    Prerequisite {
+        name: "miri",
+        why: "runs the protocol's tests and watches what they do in memory",
+        need: Need::Tests,
+        probes: &[Probe::Says {
+            program: "rustup",
+            arguments: &["run", "nightly", "cargo", "miri", "--version"],
+            text: "miri",
+        }],
+        remedy: Remedy::NightlyComponent("miri"),
     },
     Prerequisite {
         name: "qemu-system-arm",
@@ -273,6 +309,33 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
         need: Need::Tests,
         probes: &[Probe::Kryoptic],
         remedy: Remedy::Kryoptic,
+    },
+    Prerequisite {
+        name: "g++",
+        why: "compiles the fuzzer's engine",
+        need: Need::Fuzz,
+        // The name by which cargo's build scripts call it, whoever made it.
+        probes: &[Probe::Says {
+            program: "c++",
+            arguments: &["--version"],
+            text: ".",
+        }],
+        remedy: Remedy::Package(Package {
+            apt: "g++",
+            dnf: "gcc-c++",
+            brew: "llvm",
+        }),
+    },
+    Prerequisite {
+        name: "cargo-fuzz",
+        why: "builds the fuzz targets",
+        need: Need::Fuzz,
+        probes: &[Probe::Says {
+            program: "cargo",
+            arguments: &["fuzz", "--version"],
+            text: "cargo-fuzz",
+        }],
+        remedy: Remedy::CargoProgram("cargo-fuzz"),
     },
 ];
 
