@@ -254,6 +254,15 @@ impl OnDesk {
             .map_or_else(|| Flash::new(0), Device::into_flash)
     }
 
+    /// Cuts the power for a moment: the board starts anew, with its number, on the same flash.
+    pub fn restart(&self, number: u8) {
+        let mut device = self.lock();
+        if let Some(running) = device.take() {
+            let desk = Desk::with_flash(number, running.into_flash());
+            *device = Some(Device::new(desk));
+        }
+    }
+
     /// A port that leads to the device.
     #[must_use]
     pub fn port(&self) -> Box<dyn Port> {

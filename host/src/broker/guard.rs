@@ -10,7 +10,7 @@ use keyferry_protocol::suite::Suite;
 
 use super::error::GuardError;
 use super::wire::Counts;
-use crate::device::flow::address;
+use crate::device::flow::{ORDERS_AGAIN, address};
 use crate::device::verify::{Statement, digest};
 use crate::export::Trust;
 use crate::hsm::{DeviceUse, WrappedKeys};
@@ -103,6 +103,32 @@ struct Packed {
     suite: Suite,
     kek: Digest,
     keys: Vec<(KeyCard, Digest)>,
+    ordered: Option<OrderedPack>,
+}
+
+/// The order that a wrap was good for. A device that loses it with the session needs it with another challenge.
+#[derive(Clone, Copy, Debug)]
+struct OrderedPack {
+    /// SHA-256 of the order's body.
+    body: Digest,
+    counter: u32,
+    /// How often it was signed.
+    times: usize,
+}
+
+impl Packed {
+    /// Whether this order may carry it: the first one, or that one with another challenge. Its counter must be the same, so the
+    /// device applies one of them at most.
+    fn good_for(&self, header: &Header, body: &Digest) -> bool {
+        match (self.ordered, header.freshness) {
+            (None, _) => true,
+            (Some(ordered), Freshness::Challenge(_)) => {
+                (ordered.body, ordered.counter) == (*body, header.counter)
+                    && ordered.times <= ORDERS_AGAIN
+            }
+            (Some(_), Freshness::Detached { .. }) => false,
+        }
+    }
 }
 
 /// What a broker remembers, and so what it may do.
@@ -250,6 +276,7 @@ impl Guard {
                 suite: wrapped.suite,
                 kek: digest(&wrapped.kek_blob),
                 keys: keys.collect(),
+                ordered: None,
             },
         );
         let count = u64::try_from(wrapped.blobs.len()).unwrap_or(u64::MAX);
@@ -284,7 +311,7 @@ impl Guard {
                     return Err(GuardError::AuthorityInOrder);
                 }
             }
-            Body::Inject(inject) => self.check_inject(&header, inject)?,
+            Body::Inject(inject) => self.check_inject(&header, inject, &body_digest(bytes))?,
             Body::Rotate(rotate) => {
                 if keyferry_protocol::identity::p256_spki::to_point(rotate.authority).is_none() {
                     return Err(GuardError::AuthorityInOrder);
@@ -296,7 +323,12 @@ impl Guard {
     }
 
     /// An `Inject` carries what was made here for this very device, and gives it no other rights.
-    fn check_inject(&self, header: &Header, inject: &Inject) -> Result<(), GuardError> {
+    fn check_inject(
+        &self,
+        header: &Header,
+        inject: &Inject,
+        body: &Digest,
+    ) -> Result<(), GuardError> {
         let to = header.address();
         let not_made_here = |what| GuardError::NotMadeHere {
             device: to.device,
@@ -316,6 +348,7 @@ impl Guard {
                     packed.address == to
                         && packed.kek == kek.digest
                         && Some(packed.suite) == header.suite
+                        && packed.good_for(header, body)
                 })
                 .ok_or_else(|| not_made_here("a wrapped KEK"))?;
             let entries = inject.entries.iter();
@@ -370,10 +403,20 @@ impl Guard {
                 },
             ),
             // A wrap is good for one order.
-            Body::Inject(inject) => self.packed.retain(|packed| {
-                packed.address != header.address()
-                    || !inject.keks.iter().any(|kek| kek.digest == packed.kek)
-            }),
+            Body::Inject(inject) => {
+                let body = body_digest(bytes);
+                let carried = self.packed.iter_mut().filter(|packed| {
+                    packed.address == header.address()
+                        && inject.keks.iter().any(|kek| kek.digest == packed.kek)
+                });
+                for packed in carried {
+                    packed.ordered = Some(OrderedPack {
+                        body,
+                        counter: header.counter,
+                        times: packed.ordered.map_or(1, |ordered| ordered.times + 1),
+                    });
+                }
+            }
             Body::Prove(_) | Body::Remove(_) | Body::Rotate(_) | Body::Lock | Body::Wipe => {}
         }
     }
@@ -409,6 +452,11 @@ impl Guard {
         self.logs.insert(log, (lines, head));
         self.counts.checkpoints += 1;
     }
+}
+
+/// SHA-256 of an order's body: of all that stands behind its header.
+fn body_digest(bytes: &[u8]) -> Digest {
+    order::decode_header(bytes).map_or(Digest::ZERO, |(_, body)| digest(body))
 }
 
 fn check_entry(header: &Header, packed: &Packed, entry: &Entry) -> Result<(), GuardError> {

@@ -49,7 +49,7 @@ pub enum DeviceError {
         /// The port as given.
         port: String,
     },
-    /// The answer to an order was lost, and the device has lost the order: nothing was changed.
+    /// The device has lost the order with the session, again and again: nothing was changed.
     #[error("the order was lost with the session on '{port}', and was not done")]
     NotDone {
         /// The port as given.

@@ -308,10 +308,19 @@ pub fn done(
     Ok(standing(&header))
 }
 
-/// Whether a receipt is this device's answer to this order, whatever it says.
+/// What a device has refused an order for, and where it stands, if the receipt is its signed refusal of this order.
 #[must_use]
-pub fn is_of(receipt: &SignedReceipt, device: &Statement, order: &Digest, kind: Kind) -> bool {
-    authentic(receipt, &device.identity_key, device.device, order, kind).is_ok()
+pub fn refused(
+    receipt: &SignedReceipt,
+    device: &Statement,
+    order: &Digest,
+    kind: Kind,
+) -> Option<(Refusal, Standing)> {
+    let answer = authentic(receipt, &device.identity_key, device.device, order, kind);
+    match answer.map(|(header, _)| (header.outcome, standing(&header))) {
+        Ok((Outcome::Refused(refusal), standing)) => Some((refusal, standing)),
+        Ok((Outcome::Applied, _)) | Err(_) => None,
+    }
 }
 
 /// Verifies a signed status: it is this device's, and answers this question.

@@ -232,29 +232,6 @@ pub fn inject(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
     check_proofs(shipping.targets, shipping.minimum)?;
-    for _ in 0..TRIES_AGAIN {
-        let result = attempt(visit, hsm, shipping, on_progress);
-        let Err(JobError::Device(DeviceError::NotDone { .. })) = &result else {
-            return result;
-        };
-        // The device says, signed, that it has not done it: the keys are wrapped anew, for an order of their own.
-        if visit.session.greet_again().is_err() {
-            return result;
-        }
-        visit.statement.standing.challenge = visit.session.greeting().challenge;
-    }
-    attempt(visit, hsm, shipping, on_progress)
-}
-
-/// How often keys are wrapped anew after the device has lost their order with the session.
-const TRIES_AGAIN: usize = 2;
-
-fn attempt(
-    visit: &mut Visit,
-    hsm: &dyn Hsm,
-    shipping: &Shipping<'_>,
-    on_progress: &mut OnProgress<'_>,
-) -> Result<Vec<Proved>, JobError> {
     let scribe = visit.scribe.clone();
     scribe.wrapping(&hsm.name(), &visit.statement, shipping)?;
     let given_up = |error: JobError| match scribe.failed(&error.to_string()) {

@@ -18,6 +18,8 @@ mod lock;
 mod middle;
 mod receipts;
 mod replay;
+#[cfg(unix)]
+mod resets;
 mod transplant;
 
 use keyferry::device::DeviceError;

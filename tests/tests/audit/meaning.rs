@@ -17,6 +17,41 @@ use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key, wrap};
 
 use crate::kept::{broken_line, give_up, keys_of, rejected, whole, with_device};
 
+/// A device that is restarted in the middle has lost the order, and says so: the same keys go to it again, in an order that cannot be
+/// applied beside the first.
+#[test]
+fn keys_are_ordered_again_only_when_the_device_has_refused_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (station, device, statement) = with_device(&folder);
+    let shipment = wrap(&statement, &[aes_key(16, 1)], 1);
+    station.wrapping(&statement, &shipment).unwrap();
+    let first = station.inject_order(&statement, &shipment).unwrap();
+    let mut now = statement.clone();
+    now.standing.challenge = Challenge([8; 32]);
+    let again = |device: &Statement| station.inject_order(device, &shipment);
+    assert_eq!(rejected(&station, again(&now)), Fault::NoSuchJob);
+    let refused = device.receipt(&first, Outcome::Refused(Refusal::Stale), |_, _| {});
+    station
+        .log
+        .lock()
+        .received(&first.digest(), &refused)
+        .unwrap();
+    let mut moved = now.clone();
+    moved.standing.counter += 1;
+    assert_eq!(rejected(&station, again(&moved)), Fault::NoSuchJob);
+    let second = again(&now).unwrap();
+    assert_eq!(stages(&station), [Stage::Ordered]);
+    assert_eq!(rejected(&station, again(&now)), Fault::NoSuchJob);
+
+    let (mut log, digest) = (station.log.lock(), second.digest());
+    log.received(&digest, &device.stored(&second, &shipment))
+        .unwrap();
+    log.proved(device.id, &digest, [(0, Proof::Cmac)]).unwrap();
+    drop(log);
+    let report = whole(&station);
+    assert_eq!((report.tally.wrapped, report.tally.proved), (1, 1));
+}
+
 #[test]
 fn a_proof_needs_the_receipt_that_holds_it() {
     let folder = tempfile::tempdir().unwrap();

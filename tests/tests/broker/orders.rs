@@ -4,8 +4,8 @@ use heapless::String as Fixed;
 use keyferry::audit::{LogId, signed_bytes};
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{
-    Authority, Demand, Parcel, Shipment, SignedOrder, enroll_order, inject_order, lock_order,
-    prove_order, remove_order, rotate_order, wipe_order,
+    Authority, Demand, ORDERS_AGAIN, Parcel, Shipment, SignedOrder, enroll_order, inject_order,
+    lock_order, prove_order, remove_order, rotate_order, wipe_order,
 };
 use keyferry::device::verify::Statement;
 use keyferry::error::{Exit, Failure};
@@ -13,6 +13,7 @@ use keyferry::hsm::WrappedKeys;
 use keyferry::station::{Hsm, KeyCard};
 use keyferry_protocol::attributes::usage;
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::order::Freshness;
 use keyferry_protocol::proof::{INPUT_LENGTH, Proof};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::broker::{Broker, FakeDevice};
@@ -265,9 +266,33 @@ fn an_injection_carries_what_was_wrapped_here_for_this_device_and_no_more() {
         "a certificate",
     );
     // Slots and versions are the station's to choose.
-    order(&one, &|shipment| shipment.parcels[0].slot = 7).unwrap();
+    let seven = |shipment: &mut Shipment| shipment.parcels[0].slot = 7;
+    order(&one, &seven).unwrap();
     // A wrap is good for one order.
     forbidden(order(&one, &|_| {}), "a wrapped KEK");
+    // The device that lost it gets the same with another challenge; never with another counter or before it is met, since it could
+    // apply both then.
+    let at = |challenge: u8, counter: u32| {
+        let mut now = terms(&one);
+        now.freshness = Freshness::Challenge(Challenge([challenge; 32]));
+        now.counter += counter;
+        now
+    };
+    let mut moved = good.clone();
+    seven(&mut moved);
+    let again = |terms| inject_order(hsm.authority(), terms, &moved, CHALLENGE);
+    forbidden(again(at(1, 1)), "a wrapped KEK");
+    let mut detached = at(1, 0);
+    detached.freshness = Freshness::Detached {
+        below: detached.counter,
+    };
+    forbidden(again(detached), "a wrapped KEK");
+    let other = inject_order(hsm.authority(), at(1, 0), &moved, Challenge([1; 32]));
+    forbidden(other, "a wrapped KEK");
+    for times in 1..=ORDERS_AGAIN {
+        again(at(times as u8, 0)).unwrap();
+    }
+    forbidden(again(at(9, 0)), "a wrapped KEK");
     inject_order(
         hsm.authority(),
         terms(&two),
@@ -278,7 +303,7 @@ fn an_injection_carries_what_was_wrapped_here_for_this_device_and_no_more() {
     let counts = broker.counts();
     assert_eq!(
         (&counts["refused"], &counts["keys_wrapped"]),
-        (&10.into(), &4.into())
+        (&14.into(), &4.into())
     );
 }
 

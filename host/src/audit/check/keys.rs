@@ -10,7 +10,7 @@ use keyferry_protocol::{MAX_ENTRIES, MAX_SLOTS};
 use super::super::fault::Fault;
 use super::super::record::{Failed, JobId, Ordered, Proved, Work, Wrapped};
 use super::Checker;
-use super::orders::Answer;
+use super::orders::{Answer, Orders};
 
 /// Keys that were wrapped for one order, not all of them done.
 pub(super) struct Job {
@@ -85,15 +85,21 @@ impl Stage {
 }
 
 impl Job {
-    /// Whether an order carries these keys, and no others, and none did before.
-    fn fits(&self, header: &Header, inject: &Inject) -> bool {
+    /// Whether an order carries these keys, and no others, and none did before; but for one that the device has refused, signed, and
+    /// that this one stands for.
+    fn fits(&self, header: &Header, inject: &Inject, orders: &Orders) -> bool {
+        let before = self.order.map(|order| orders.get(&order));
+        let is_next = match before {
+            None => true,
+            Some(before) => before.is_some_and(|before| before.gives_way_to(header)),
+        };
         let same_keys = self.keys.len() == inject.entries.len()
             && self.keys.iter().zip(&inject.entries).all(|(key, entry)| {
                 (key.slot, key.version, key.label.as_str(), key.proof)
                     == (entry.slot, entry.version, entry.label.as_str(), entry.proof)
                     && key.fate == Fate::Open
             });
-        self.order.is_none()
+        is_next
             && same_keys
             && (self.device, self.unwrap) == (header.device, header.unwrap)
             && Some(self.suite) == header.suite
@@ -183,20 +189,20 @@ impl Checker {
             };
         };
         let job = self.jobs.get(&job).ok_or(Fault::NoSuchJob)?;
-        if job.fits(header, inject) {
+        if job.fits(header, inject, &self.orders) {
             Ok(())
         } else {
             Err(Fault::OtherKeys)
         }
     }
 
-    /// The job whose keys this order carries.
+    /// The job whose keys this order carries, the newest of those that fit: an older one may have been left in the middle.
     pub(in crate::audit) fn job_of(&self, header: &Header, inject: &Inject) -> Option<JobId> {
         let jobs = &self.devices.get(&header.device)?.jobs;
-        jobs.iter().copied().find(|name| {
+        jobs.iter().rev().copied().find(|name| {
             self.jobs
                 .get(name)
-                .is_some_and(|job| job.fits(header, inject))
+                .is_some_and(|job| job.fits(header, inject, &self.orders))
         })
     }
 

@@ -17,7 +17,7 @@ use super::fault::Fault;
 use super::record::{Event, JobId, LogId, Opened, Record, head_after};
 use crate::device::verify::{fingerprint, signature_is_valid};
 use keys::Job;
-use orders::Order;
+use orders::Orders;
 use trust::Device;
 
 pub use keys::{OpenKey, Stage};
@@ -97,7 +97,7 @@ pub(super) struct Checker {
     opened: Option<Opened>,
     authorities: Vec<AuthorityKey>,
     devices: HashMap<DeviceId, Device>,
-    orders: HashMap<Digest, Order>,
+    orders: Orders,
     jobs: HashMap<JobId, Job>,
     tally: Tally,
     notice: Option<Notice>,

@@ -1,8 +1,10 @@
 //! Orders and the receipts that answer them.
 
+use std::collections::HashMap;
+
 use keyferry_protocol::attributes::Attributes;
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
-use keyferry_protocol::order::{self, Body, Header, Kind};
+use keyferry_protocol::order::{self, Body, Freshness, Header, Kind};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{self, Outcome};
 
@@ -11,6 +13,9 @@ use super::super::record::{JobId, Ordered, Received};
 use super::trust::Stated;
 use super::{AuthorityKey, Checker, check_key};
 use crate::device::verify::{digest, fingerprint};
+
+/// The orders that are not done, by digest.
+pub(super) type Orders = HashMap<Digest, Order>;
 
 /// An order that is not done.
 pub(super) struct Order {
@@ -21,6 +26,9 @@ pub(super) struct Order {
     identity: Fingerprint,
     /// Which of the checker's authorities the device obeys once it is applied.
     authority: usize,
+    freshness: Freshness,
+    /// The device's counter once it is applied.
+    counter: u32,
     /// The nonce of an `Enroll`.
     nonce: Option<Challenge>,
     /// What the receipt has to report, and does: of an `Inject` or a `Prove`.
@@ -39,6 +47,18 @@ pub(super) struct Asked {
     pub(super) reported: Option<u32>,
     /// Whether a proof was verified.
     pub(super) proved: bool,
+}
+
+impl Order {
+    /// Whether another order with the same keys may stand for this one. It was refused by a device that it reached in a session: its
+    /// challenge is used up. And the other has the same counter, so a device applies one of them at most.
+    pub(super) fn gives_way_to(&self, header: &Header) -> bool {
+        let challenged = |freshness| matches!(freshness, Freshness::Challenge(_));
+        self.answer == Answer::Refused
+            && challenged(self.freshness)
+            && challenged(header.freshness)
+            && self.counter == header.counter
+    }
 }
 
 /// What a device has said to an order.
@@ -115,6 +135,8 @@ impl Checker {
             job: line.job,
             identity: header.identity,
             authority,
+            freshness: header.freshness,
+            counter: header.counter,
             nonce: None,
             slots: Vec::new(),
             answer: Answer::None,
@@ -167,7 +189,10 @@ impl Checker {
             Body::Remove(_) | Body::Lock | Body::Wipe => {}
         }
         if let Some(job) = line.job.and_then(|job| self.jobs.get_mut(&job)) {
-            job.order = Some(line.digest);
+            // The one that it stands for was refused, and nothing more comes of it.
+            if let Some(before) = job.order.replace(line.digest) {
+                self.orders.remove(&before);
+            }
         }
         self.orders.insert(line.digest, order);
         self.tally.orders += 1;

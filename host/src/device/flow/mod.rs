@@ -1,9 +1,10 @@
 //! Orders and what comes of them. Each function makes one order, has it witnessed, delivers it, has the receipt witnessed, and
-//! verifies it. An order whose answer was lost is sent again: the device does it once and answers with the receipt it stored.
+//! verifies it. An order whose answer was lost is sent again: the device does it once and answers with the receipt it stored. One
+//! that the device has lost, it is restarted say, is made anew with another challenge. So a caller sees nothing of a lost session.
 
 mod orders;
 
-use keyferry_protocol::identity::{Challenge, Digest, Fingerprint, Signature};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
 use keyferry_protocol::message::{Reply, Request, SlotInfo};
 use keyferry_protocol::order::{Address, Kind};
 use keyferry_protocol::proof::Proof;
@@ -66,8 +67,11 @@ fn receipt(message: &[u8]) -> Result<SignedReceipt, DeviceError> {
 /// Bytes of blobs in one message; with what stands before them they must fit into a message of the link.
 const BLOBS_IN_MESSAGE: usize = 65_000;
 
-/// How often an order is sent again after its answer was lost.
+/// How often an order is sent again after its answer was lost, and a question asked again.
 const TRIES_AGAIN: usize = 3;
+
+/// How often an order is made again, with another challenge, after the device has lost it.
+pub const ORDERS_AGAIN: usize = 3;
 
 /// Delivers an order and has its receipt witnessed. Also says whether the order had to be sent again.
 ///
@@ -79,6 +83,17 @@ pub fn carry_out<'a>(
     blobs: impl Iterator<Item = &'a Vec<u8>> + Clone,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<(SignedReceipt, bool), DeviceError> {
+    let (receipt, again) = carry(session, order, blobs, on_progress);
+    Ok((receipt?, again))
+}
+
+/// As [`carry_out`]; says also of an order that failed whether it had to be sent again.
+fn carry<'a>(
+    session: &mut Session,
+    order: &SignedOrder,
+    blobs: impl Iterator<Item = &'a Vec<u8>> + Clone,
+    on_progress: &mut OnProgress<'_>,
+) -> (Result<SignedReceipt, DeviceError>, bool) {
     let mut again = false;
     let device = session.greeting().device;
     let mut answer = deliver(session, order, blobs.clone(), on_progress);
@@ -89,8 +104,7 @@ pub fn carry_out<'a>(
             Err(lost) if lost.is_lost_answer() => lost,
             Ok(_) | Err(_) => break,
         };
-        answer = match session.greet_again() {
-            Ok(()) if session.greeting().device != device => Err(lost),
+        answer = match greet_again(session, device) {
             Ok(()) => {
                 again = true;
                 deliver(session, order, blobs.clone(), on_progress)
@@ -98,12 +112,16 @@ pub fn carry_out<'a>(
             Err(_) => Err(lost),
         };
     }
-    let receipt = receipt(&answer?)?;
-    session.witness_receipt(&order.digest(), &receipt)?;
-    Ok((receipt, again))
+    let receipt = answer.and_then(|message| {
+        let receipt = receipt(&message)?;
+        session.witness_receipt(&order.digest(), &receipt)?;
+        Ok(receipt)
+    });
+    (receipt, again)
 }
 
-/// Makes an order for an enrolled device and carries it out.
+/// Makes an order for an enrolled device and carries it out; again with another challenge, if the device says, signed, that it has lost
+/// it. The others have the same counter, so one of them is done at most, whatever is still on its way.
 fn order<'a>(
     session: &mut Session,
     device: &Statement,
@@ -112,19 +130,30 @@ fn order<'a>(
     on_progress: &mut OnProgress<'_>,
     make: &dyn Fn(Terms) -> Result<SignedOrder, DeviceError>,
 ) -> Result<(Digest, SignedReceipt), DeviceError> {
-    let order = session.witness_order(&mut |head| make(terms(device, head)))?;
-    let digest = order.digest();
-    let (receipt, again) = carry_out(session, &order, blobs, on_progress)?;
-    // Sent again, and refused as used before: the device had taken it up, and lost it with the session.
-    if again
-        && verify::refusal_of(&receipt) == Some(Refusal::Stale)
-        && verify::is_of(&receipt, device, &digest, kind)
-    {
-        return Err(DeviceError::NotDone {
-            port: session.port_name(),
-        });
+    let address = address(device);
+    let mut standing = device.standing;
+    for _ in 0..=ORDERS_AGAIN {
+        let order =
+            session.witness_order(&mut |head| make(Terms::now(address, &standing, head)))?;
+        let digest = order.digest();
+        let (receipt, again) = carry_out(session, &order, blobs.clone(), on_progress)?;
+        match verify::refused(&receipt, device, &digest, kind) {
+            // Sent again, and refused as used before.
+            Some((Refusal::Stale, now)) if again => {
+                if now.counter != standing.counter {
+                    // Something was done since, by whomever: it may have been this.
+                    return Err(DeviceError::Restarted {
+                        port: session.port_name(),
+                    });
+                }
+                standing = now;
+            }
+            Some(_) | None => return Ok((digest, receipt)),
+        }
     }
-    Ok((digest, receipt))
+    Err(DeviceError::NotDone {
+        port: session.port_name(),
+    })
 }
 
 /// Enrols a blank device, or has an enrolled one state itself anew: either way ends in a fresh, verified statement.
@@ -138,17 +167,65 @@ pub fn enroll(
     nonce: Challenge,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Statement, DeviceError> {
-    let greeting = session.greeting().clone();
-    let order = session
-        .witness_order(&mut |head| enroll_order(authority, &greeting, unwrap, nonce, head))?;
-    let (receipt, _) = carry_out(session, &order, [].iter(), on_progress)?;
-    verify::statement(
-        &receipt,
-        greeting.device,
-        &order.digest(),
-        nonce,
-        verify::fingerprint(authority.public_key()),
-    )
+    for _ in 0..=ORDERS_AGAIN {
+        let greeting = session.greeting().clone();
+        let order = session
+            .witness_order(&mut |head| enroll_order(authority, &greeting, unwrap, nonce, head))?;
+        let (receipt, again) = carry(session, &order, [].iter(), on_progress);
+        // A device without keys cannot sign that it has lost the order, and what else says so is not known yet. If it is a lie, the
+        // next order fails, or has the device state itself.
+        let lost = match &receipt {
+            Ok(receipt) => verify::refusal_of(receipt) == Some(Refusal::Stale),
+            Err(error) => matches!(
+                error,
+                DeviceError::Refused {
+                    refusal: Refusal::Stale,
+                    ..
+                }
+            ),
+        };
+        if again && lost {
+            greet_again(session, greeting.device)?;
+            continue;
+        }
+        return verify::statement(
+            &receipt?,
+            greeting.device,
+            &order.digest(),
+            nonce,
+            verify::fingerprint(authority.public_key()),
+        );
+    }
+    Err(DeviceError::NotDone {
+        port: session.port_name(),
+    })
+}
+
+/// Opens a new session with the same device.
+fn greet_again(session: &mut Session, device: DeviceId) -> Result<(), DeviceError> {
+    session.greet_again()?;
+    if session.greeting().device == device {
+        Ok(())
+    } else {
+        Err(DeviceError::Unexpected)
+    }
+}
+
+/// Asks something that changes nothing; again in a new session, if the session is lost.
+fn ask(session: &mut Session, request: &Request<'_>) -> Result<Vec<u8>, DeviceError> {
+    let device = session.greeting().device;
+    let mut answer = session.exchange(request, &mut |_| {});
+    for _ in 0..TRIES_AGAIN {
+        let lost = match answer {
+            Err(lost) if lost.is_lost_answer() => lost,
+            Ok(_) | Err(_) => break,
+        };
+        answer = match greet_again(session, device) {
+            Ok(()) => session.exchange(request, &mut |_| {}),
+            Err(_) => Err(lost),
+        };
+    }
+    answer
 }
 
 /// Injects a shipment: one order, its blobs, one receipt.
@@ -359,7 +436,7 @@ pub fn status(
     order: Digest,
     nonce: Challenge,
 ) -> Result<(bool, Standing), DeviceError> {
-    let message = session.exchange(&Request::Status { order, nonce }, &mut |_| {})?;
+    let message = ask(session, &Request::Status { order, nonce })?;
     let challenge = session.greeting().challenge;
     let device = session.greeting().device;
     let (signature, bytes): (Signature, &[u8]) = match Reply::decode(&message) {
@@ -388,7 +465,7 @@ pub fn status(
 /// # Errors
 /// [`DeviceError`].
 pub fn certificate(session: &mut Session) -> Result<Option<Vec<u8>>, DeviceError> {
-    let message = session.exchange(&Request::Certificate, &mut |_| {})?;
+    let message = ask(session, &Request::Certificate)?;
     match Reply::decode(&message) {
         Ok(Reply::Certificate { bytes }) => Ok(Some(bytes.to_vec())),
         Ok(Reply::Refused(Refusal::SlotEmpty)) => Ok(None),
@@ -405,7 +482,7 @@ pub fn certificate(session: &mut Session) -> Result<Option<Vec<u8>>, DeviceError
 /// # Errors
 /// [`DeviceError`].
 pub fn list(session: &mut Session) -> Result<Vec<SlotInfo>, DeviceError> {
-    let message = session.exchange(&Request::List, &mut |_| {})?;
+    let message = ask(session, &Request::List)?;
     match Reply::decode(&message) {
         Ok(Reply::Slots(slots)) => Ok(slots.iter().cloned().collect()),
         Ok(Reply::Refused(refusal)) => Err(DeviceError::Refused {
