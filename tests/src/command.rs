@@ -41,6 +41,16 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// The developer's doors, `cargo xtask`, built once from what is in the workspace now.
+///
+/// # Panics
+/// If they do not build.
+#[must_use]
+pub fn xtask() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| build(&["-p", "xtask"], "xtask", |message| &message["executable"]))
+}
+
 /// Builds a target with cargo, and gives the file that cargo names for it.
 pub(crate) fn build(arguments: &[&str], target: &str, file: fn(&Value) -> &Value) -> PathBuf {
     let output = Command::new(env!("CARGO"))

@@ -6,8 +6,8 @@
 //! system's buffer fills up; a device that computes does not empty its ring. [`Faults`] says what else goes wrong, and
 //! [`Counts`] says what did.
 //!
-//! - [`Cable`] is the line alone. Whoever drives it owns the clock: a simulation in virtual time, or the proxy in real time
-//!   (`proxy`), which therefore has the same faults.
+//! - [`Cable`] is the line alone. Whoever drives it owns the clock: a simulation in virtual time, or [`Proxy`] in real
+//!   time, which therefore has the same faults.
 //! - [`World`] has a device ([`Machine`]) at the far end and is the station's port at the near one. Time passes only while the
 //!   station waits.
 //!
@@ -18,16 +18,22 @@ mod counts;
 mod faults;
 mod injector;
 mod machine;
+#[cfg(unix)]
+mod proxy;
 mod receiver;
 mod settings;
 mod wire;
+mod words;
 mod world;
 
 pub use cable::Cable;
 pub use counts::{Counts, Tally};
 pub use faults::{Fault, Faults, Planned, Spells, Stretches, Trigger, Ways};
 pub use machine::{Machine, Priced};
+#[cfg(unix)]
+pub use proxy::{Proxy, ProxyError};
 pub use settings::{Adapter, Board, Settings};
+pub use words::{SpellWord, StretchWord, WordError, Words, rate, time};
 pub use world::World;
 
 /// Nanoseconds since the line was made.

@@ -25,6 +25,28 @@ pub struct Settings {
     pub board: Board,
 }
 
+impl Settings {
+    /// A rate that no port of a machine comes near: a line in real time that does not slow down what it carries.
+    pub const UNPACED: u32 = 12_000_000;
+
+    /// A line in real time with this pace and these faults.
+    #[must_use]
+    pub fn real_time(baud: u32, faults: Faults, seed: u64) -> Self {
+        Self {
+            station_baud: baud,
+            device_baud: baud,
+            faults,
+            seed,
+            board: Board {
+                // The operating system's buffer on the device's side.
+                transmit_ring: 4_096,
+                ..Board::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -303,6 +303,12 @@ impl<M: Machine> State<M> {
         new.then_some(wish)
     }
 
+    /// Until when the station's bytes are under way, or for ever if that is not known yet.
+    fn down_busy(&self) -> Option<Nanos> {
+        let until = self.cable.quiet_at(Way::Down).unwrap_or(Nanos::MAX);
+        (until > self.now).then_some(until)
+    }
+
     /// Moves the time to the next event, or to `until` if nothing happens before.
     fn step(&mut self, until: Nanos) {
         let quiet = self.wish().and_then(|_| self.cable.quiet_at(Way::Up));
@@ -364,6 +370,11 @@ impl<M: Machine + 'static> Port for WorldPort<M> {
 
     fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
         let mut state = self.plugged()?;
+        // What was written before goes out first, at the old rate.
+        while let Some(until) = state.down_busy() {
+            state.settle();
+            state.step(until);
+        }
         let now = state.now;
         state.cable.set_baud(End::Station, baud, now);
         Ok(true)

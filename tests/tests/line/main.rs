@@ -2,7 +2,10 @@
 
 mod errors;
 mod faults;
+#[cfg(unix)]
+mod proxy;
 mod timing;
+mod words;
 mod world;
 
 use keyferry_tests::line::{Cable, Nanos, SECOND, Settings, Way};

@@ -1,5 +1,5 @@
 //! The developer's doors: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`,
-//! `cargo xtask fuzz`.
+//! `cargo xtask fuzz`, `cargo xtask line`.
 //!
 //! What CI runs is what a person runs. Everything here goes through `std::process` without a shell, so that it works the
 //! same wherever the prerequisites do. A door never skips a step without saying so.
@@ -10,6 +10,8 @@ mod demo;
 mod firmware;
 mod fuzz;
 mod kryoptic;
+#[cfg(unix)]
+mod line;
 mod process;
 mod screen;
 mod setup;
@@ -73,6 +75,9 @@ enum Door {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// A bad cable in real time: carries bytes between a device's port and a new one, with faults. Linux and macOS.
+    #[cfg(unix)]
+    Line(line::Line),
 }
 
 /// How a door ended.
@@ -103,6 +108,8 @@ fn main() -> ExitCode {
             },
         ),
         Door::Bench { bench } => bench::run(&screen, &bench),
+        #[cfg(unix)]
+        Door::Line(line) => line::run(&screen, &line),
     };
     let outcome = outcome.unwrap_or_else(|error| {
         screen.mark(BAD, "error", format!("{error:#}"));
