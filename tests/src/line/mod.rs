@@ -11,6 +11,8 @@
 //! - [`World`] has a device ([`Machine`]) at the far end and is the station's port at the near one. Time passes only while the
 //!   station waits.
 //!
+//! Not simulated: noise on an idle line, which would begin characters that nobody sent, and clocks that drift.
+//!
 //! It must never repair anything, and never look at what it carries.
 
 mod cable;

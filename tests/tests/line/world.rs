@@ -220,6 +220,19 @@ fn a_device_changes_its_rate_when_all_is_sent() {
 }
 
 #[test]
+fn the_station_changes_its_rate_when_all_is_sent() {
+    let world = echo(|_| {});
+    let mut port = world.port();
+    assert_eq!(port.write(&[b'a'; 100]).unwrap(), 100);
+    assert!(port.set_baud(921_600).unwrap());
+    assert!(world.now() >= 100 * character_time(115_200));
+    world.pass(MILLISECOND);
+    let heard = world.machine(|echo| echo.heard_at.len());
+    assert_eq!(heard, Some(100));
+    assert_eq!(world.counts().down.framing_errors, 0);
+}
+
+#[test]
 fn a_pulled_cable_is_an_error() {
     let world = echo(|_| {});
     let mut port = world.port();

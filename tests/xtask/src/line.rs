@@ -18,11 +18,16 @@ use crate::screen::{GOOD, NOTE, Screen};
 /// How often it looks whether it shall end.
 const TURN: Duration = Duration::from_millis(50);
 
+/// What the words of the options consist of.
+const WORDS: &str = "\
+RATE is the chance of each bit or byte, such as 1e-5; LONGEST (16 where none is given) and LENGTH are bytes; TIME is such as 300ms, 2s, 50us.
+PLACE says where something happens exactly once: at a byte (5000), after a time (2s), or at a byte that the seed chooses: random (among
+the first 4096), random:N. It counts the bytes of both directions and hits both; with /down (to the device) or /up behind it, one.
+An option may be given more than once.";
+
 /// The line, and what is wrong with it.
-///
-/// A chance is a number such as 1e-5. PLACE is a byte's number (5000), a time (2s, 300ms), `random` (one of the first 4096
-/// bytes), or `random:N`; both directions count and suffer, or with `/down` or `/up` behind it the one.
 #[derive(Args)]
+#[command(after_help = WORDS)]
 pub(crate) struct Line {
     /// The device's port: a serial device, the pseudo-terminal of an emulated board, unix:PATH, tcp:HOST:PORT.
     #[arg(long = "in", value_name = "PORT")]
@@ -33,13 +38,13 @@ pub(crate) struct Line {
     /// Chance of each bit on the wire to arrive inverted.
     #[arg(long, value_name = "RATE", default_value = "0", value_parser = keyferry_tests::line::rate)]
     ber: f64,
-    /// Lose bytes: RATE[:LONGEST] for stretches at random, LENGTH@PLACE for one.
+    /// Lose bytes: RATE or RATE:LONGEST for stretches at random, LENGTH@PLACE for one.
     #[arg(long, value_name = "WORD")]
     drop: Vec<StretchWord>,
-    /// Send bytes twice: RATE[:LONGEST] or LENGTH@PLACE.
+    /// Send bytes twice: RATE, RATE:LONGEST or LENGTH@PLACE.
     #[arg(long, value_name = "WORD")]
     duplicate: Vec<StretchWord>,
-    /// Spoil every bit of a stretch: RATE[:LONGEST] or LENGTH@PLACE.
+    /// Spoil every bit of a stretch: RATE, RATE:LONGEST or LENGTH@PLACE.
     #[arg(long, value_name = "WORD")]
     burst: Vec<StretchWord>,
     /// Let nothing move for a time: TIME:RATE or TIME@PLACE, such as 300ms@random.
