@@ -4,6 +4,7 @@
 mod bare;
 mod hsm;
 mod leakage;
+mod link;
 mod measure;
 
 use std::io::Write as _;
@@ -28,6 +29,8 @@ enum Bench {
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
     },
+    /// How much of the wire the link uses, in virtual time.
+    Link,
     /// Whether a device that counts its instructions tells by its answers or its work what is wrong with a blob.
     Leakage {
         /// The folder with the images that measure.
@@ -62,6 +65,7 @@ fn record(row: &Value) -> anyhow::Result<()> {
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
+        Bench::Link => link::run(),
         Bench::Leakage { images } => leakage::run(&images),
         Bench::Hsm { seconds } => hsm::run(seconds),
         Bench::HsmToken {

@@ -24,6 +24,9 @@ pub(crate) enum Bench {
     /// The time for one new device (wrap a key for it, sign its order) through keyferry, beside the bare calls of the token:
     /// SoftHSM, NSS, kryoptic.
     Hsm,
+    /// How much of the wire the link uses: the shipped state machines at both ends of a simulated cable, beside stop-and-wait, XMODEM-1K
+    /// and YMODEM.
+    Link,
     /// Whether a device gives away what is wrong with a blob: at least 200 orders that fail, in QEMU, their answers and the
     /// instructions that unwrapping took.
     Leakage,
@@ -41,6 +44,7 @@ pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
         Bench::Hsm => measure
             .args(["--", "hsm"])
             .env("KEYFERRY_KRYOPTIC", kryoptic::built().unwrap_or_default()),
+        Bench::Link => measure.args(["--", "link"]),
         Bench::Leakage => measure
             .args(["--", "leakage"])
             .env("KEYFERRY_FIRMWARE_DIR", images()?),
