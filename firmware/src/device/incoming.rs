@@ -30,6 +30,8 @@ pub(super) struct Rate {
     /// What was agreed on, and holds as soon as the answer has left.
     agreed: Option<u32>,
     since: Millis,
+    /// Good frames that had come by then.
+    heard: u32,
 }
 
 impl Rate {
@@ -38,6 +40,7 @@ impl Rate {
             now: rates::BASE,
             agreed: None,
             since: 0,
+            heard: 0,
         }
     }
 }
@@ -180,6 +183,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let rate = match self.rate.agreed.take() {
             Some(rate) => {
                 self.rate.since = now;
+                self.rate.heard = self.link.heard_frames();
                 rate
             }
             None if self.rate_deadline().is_some_and(|at| now >= at) => rates::BASE,
@@ -191,12 +195,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     /// When to go back to the base rate.
     pub(super) fn rate_deadline(&self) -> Option<Millis> {
-        let heard = self.link.heard_at();
         (self.rate.now != rates::BASE).then(|| {
-            if heard > self.rate.since {
-                heard + rates::PATIENCE
-            } else {
+            if self.link.heard_frames() == self.rate.heard {
                 self.rate.since + rates::TRIAL
+            } else {
+                self.link.heard_at() + rates::PATIENCE
             }
         })
     }

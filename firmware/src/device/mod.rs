@@ -49,6 +49,9 @@ pub const SCRUBBED_STACK: usize = if cfg!(feature = "rsa") {
 /// and the key-encryption key in RAM with it.
 pub const JOB_PATIENCE: Millis = 30_000;
 
+/// How often the station is told at most that work goes on, in milliseconds.
+const PROGRESS_EVERY: Millis = 200;
+
 /// What the board should do after [`Device::work`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
@@ -80,7 +83,7 @@ const TRANSMIT: usize = MAX_MESSAGE + 64;
 /// `RX` bytes of the line's stream can be received before they are dealt with: an order must fit, so at least its longest on that
 /// line, [`MAX_MESSAGE`] for all. What a station sends on a fast line while the device works waits there. A frame that the device
 /// sends has at most `OUT` bytes.
-pub struct Device<P: Platform, const RX: usize = MAX_MESSAGE, const OUT: usize = 640> {
+pub struct Device<P: Platform, const RX: usize = MAX_MESSAGE, const OUT: usize = 1_024> {
     platform: P,
     store: Store<P::Flash>,
     /// `None` where the root key or the entropy source failed at start: then every order is refused.
@@ -104,6 +107,8 @@ pub struct Device<P: Platform, const RX: usize = MAX_MESSAGE, const OUT: usize =
     kek: Kek,
     /// The time, as the board said last.
     now: Millis,
+    /// When the station was told last that work goes on.
+    told: Millis,
     /// When the order under way, or the last bytes of its blobs, came.
     fed: Millis,
     operations: Operations,
@@ -158,6 +163,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             drops_blobs: false,
             kek: Kek::none(),
             now: 0,
+            told: 0,
             fed: 0,
             operations: Operations::default(),
         };
@@ -296,9 +302,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         }
     }
 
-    /// Tells the station that work goes on, unless it still has an earlier message to take.
+    /// Tells the station that work goes on, unless it still has an earlier message to take, or was told a moment ago: the receipt
+    /// shall not wait for words that nobody can read so fast.
     fn progress(&mut self, task: Task, done: u16, total: u16) {
-        if self.outgoing_length == 0 && self.link.idle() {
+        let due = done == 0 && task == Task::Unwrap || self.now >= self.told + PROGRESS_EVERY;
+        if due && self.outgoing_length == 0 && self.link.idle() {
+            self.told = self.now;
             self.reply(&Reply::Progress(Progress { task, done, total }));
         }
     }

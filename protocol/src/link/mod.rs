@@ -101,6 +101,8 @@ pub struct Link<const RX: usize, const TX: usize, const OUT: usize> {
     heard: u8,
     /// When a good frame of the session came last.
     heard_at: Millis,
+    /// How many good frames of the session came, modulo 2^32.
+    heard_frames: u32,
     /// A frame is to be answered even if there is nothing to say.
     answer: bool,
     damaged: bool,
@@ -162,6 +164,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             sender: Sender::new(),
             heard: u8::MAX,
             heard_at: 0,
+            heard_frames: 0,
             answer: false,
             damaged: false,
             reports: 0,
@@ -334,6 +337,12 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         self.heard_at
     }
 
+    /// How many good frames came, modulo 2^32: whether one came since is seen even within a millisecond.
+    #[must_use]
+    pub const fn heard_frames(&self) -> u32 {
+        self.heard_frames
+    }
+
     /// Asks the other end for a sign of life, unless it owes one already.
     pub fn ping(&mut self) {
         if self.state == State::Open {
@@ -393,6 +402,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             return;
         }
         self.heard_at = now;
+        self.heard_frames = self.heard_frames.wrapping_add(1);
         self.reports = 0;
         self.known |= fields.parameters.is_none() || self.station;
         self.sender

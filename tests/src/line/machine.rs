@@ -53,6 +53,10 @@ where
     fn transmitted(&mut self, count: usize, now: Millis) {
         Device::transmitted(self, count, now);
     }
+
+    fn baud(&self) -> Option<u32> {
+        Some(self.rate())
+    }
 }
 
 /// A device whose private-key operations take their time.
@@ -113,5 +117,9 @@ where
 
     fn transmitted(&mut self, count: usize, now: Millis) {
         self.device.transmitted(count, now);
+    }
+
+    fn baud(&self) -> Option<u32> {
+        Some(self.device.rate())
     }
 }

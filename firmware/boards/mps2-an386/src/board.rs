@@ -71,6 +71,10 @@ impl Platform for Board {
         }
     }
 
+    fn line_rates(&self) -> &'static [u32] {
+        crate::uart::RATES
+    }
+
     fn vendor_certificate<'a>(
         &mut self,
         room: &'a mut [u8; MAX_VENDOR_CERTIFICATE],

@@ -73,7 +73,9 @@ fn run(
         tally::note(device.operations());
 
         let waiting = device.transmit(clock::now());
-        if !waiting.is_empty() && uart.write_ready()? {
+        let sends = !waiting.is_empty();
+        if uart.follow(device.rate()) && sends && uart.write_ready()? {
+            let waiting = device.transmit(clock::now());
             let count = uart.write(waiting)?;
             device.transmitted(count, clock::now());
             // What went out may have made room for more work.

@@ -10,6 +10,8 @@ use critical_section::Mutex;
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use heapless::Deque;
 
+use keyferry_firmware::protocol::link::rates::BASE;
+
 use crate::interrupt;
 use crate::mmio::Register;
 
@@ -46,25 +48,47 @@ const TX_INTERRUPT: u32 = 1 << 0;
 /// [`INTERRUPT_STATUS`]: receive.
 const RX_INTERRUPT: u32 = 1 << 1;
 
-/// Line speed in baud. QEMU passes bytes on at any setting; a real board needs the right one.
-const BAUD: u32 = 115_200;
+/// Rates besides the base rate, in baud: the divider of a 25 MHz clock comes within 1 % of them, and is at least 16. QEMU passes bytes on
+/// at any setting; a real board needs the right one.
+pub const RATES: &[u32] = &[230_400, 460_800, 921_600, 1_500_000];
 
 /// Bytes that arrived and nobody has read.
 static RING: Mutex<RefCell<Deque<u8, RING_SIZE>>> = Mutex::new(RefCell::new(Deque::new()));
 
 /// The UART. It owns the transmit side; the receive side is the ring that [`on_receive`] fills.
-pub struct Uart(());
+pub struct Uart {
+    /// In baud.
+    rate: u32,
+}
 
 impl Uart {
     /// Switches the UART on. Called once, before interrupts 0 and 1 are unmasked.
     pub fn start() -> Self {
-        BAUD_DIVIDER.write(crate::clock::FREQUENCY_HZ / BAUD);
+        let mut uart = Self { rate: 0 };
+        uart.set_rate(BASE);
         INTERRUPT_STATUS.write(TX_INTERRUPT | RX_INTERRUPT);
         CONTROL.write(TX_ENABLE | RX_ENABLE | RX_INTERRUPT_ENABLE);
         // Half a byte from before a reset means nothing. And QEMU 7.2 looks for input only while the receiver is on, and does
         // not notice that it has been switched on: this read makes it look, or a device that was reset would stay deaf.
         let _ = DATA.read();
-        Self(())
+        uart
+    }
+
+    /// Runs the line at this rate, in baud. Called when the transmitter is empty.
+    fn set_rate(&mut self, rate: u32) {
+        self.rate = rate;
+        BAUD_DIVIDER.write(crate::clock::FREQUENCY_HZ / rate);
+    }
+
+    /// Changes to this rate once the transmitter is empty, and says whether the line runs at it.
+    pub fn follow(&mut self, rate: u32) -> bool {
+        if rate != self.rate && STATE.read() & TX_FULL == 0 {
+            // The byte before may still be on the wire (DDI 0479 has no flag for that): give it time.
+            let byte = crate::clock::FREQUENCY_HZ / self.rate * 11;
+            cortex_m::asm::delay(byte);
+            self.set_rate(rate);
+        }
+        rate == self.rate
     }
 }
 

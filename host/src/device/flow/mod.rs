@@ -67,6 +67,9 @@ fn receipt(message: &[u8]) -> Result<SignedReceipt, DeviceError> {
 /// Bytes of blobs in one message; with what stands before them they must fit into a message of the link.
 const BLOBS_IN_MESSAGE: usize = 65_000;
 
+/// Bytes of a receipt, about.
+const USUAL_RECEIPT: usize = 600;
+
 /// How often an order is sent again after its answer was lost, and a question asked again.
 const TRIES_AGAIN: usize = 3;
 
@@ -299,10 +302,12 @@ pub fn deliver<'a>(
     blobs: impl Iterator<Item = &'a Vec<u8>>,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<u8>, DeviceError> {
+    let stream: Vec<u8> = blobs.flatten().copied().collect();
+    let all = order.bytes.len() + stream.len() + USUAL_RECEIPT;
+    session.hasten(u64::try_from(all).unwrap_or(u64::MAX))?;
     if let Some(early) = session.send(&order.request(), on_progress)? {
         return Ok(early);
     }
-    let stream: Vec<u8> = blobs.flatten().copied().collect();
     // A message can be longer than all blobs of most orders together.
     for bytes in stream.chunks(BLOBS_IN_MESSAGE) {
         if let Some(early) = session.send(&Request::Blob { bytes }, on_progress)? {

@@ -16,11 +16,32 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Port>, PortError> {
     let port = path.display().to_string();
     let mut serial = exclusive(path, &port)?;
     configure(&mut serial).map_err(|source| refused(path, &port, source))?;
-    Ok(Box::new(Stream::new(port, Exclusive(serial))))
+    let has_rate = !is_pseudo_terminal(path);
+    Ok(Box::new(Stream::new(port, Exclusive { serial, has_rate })))
 }
 
 /// A serial device that nobody else can open.
-struct Exclusive(SerialPort);
+struct Exclusive {
+    serial: SerialPort,
+    has_rate: bool,
+}
+
+impl Exclusive {
+    fn set_rate(&mut self, baud: u32) -> io::Result<bool> {
+        if self.has_rate {
+            set_baud(&mut self.serial, baud)?;
+        }
+        Ok(self.has_rate)
+    }
+}
+
+/// Whether it only looks like a serial device: what is written comes out at its other end whatever the rate (pts(4)).
+fn is_pseudo_terminal(path: &Path) -> bool {
+    cfg!(target_os = "linux")
+        && path
+            .canonicalize()
+            .is_ok_and(|path| path.starts_with("/dev/pts"))
+}
 
 /// 8 data bits, no parity, 1 stop bit, every byte as it is.
 fn configure(serial: &mut SerialPort) -> io::Result<()> {
@@ -31,11 +52,10 @@ fn configure(serial: &mut SerialPort) -> io::Result<()> {
     patient(serial)
 }
 
-fn set_baud(serial: &mut SerialPort, baud: u32) -> io::Result<bool> {
+fn set_baud(serial: &mut SerialPort, baud: u32) -> io::Result<()> {
     let mut settings = serial.get_configuration()?;
     settings.set_baud_rate(baud)?;
-    serial.set_configuration(&settings)?;
-    Ok(true)
+    serial.set_configuration(&settings)
 }
 
 fn refused(path: &Path, port: &str, source: io::Error) -> PortError {
@@ -94,14 +114,14 @@ fn patient(serial: &mut SerialPort) -> io::Result<()> {
 #[cfg(unix)]
 impl Source for Exclusive {
     fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
-        set_baud(&mut self.0, baud)
+        self.set_rate(baud)
     }
 }
 
 #[cfg(unix)]
 impl std::os::fd::AsFd for Exclusive {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.0.as_fd()
+        self.serial.as_fd()
     }
 }
 
@@ -110,7 +130,7 @@ impl std::os::fd::AsFd for Exclusive {
 impl Drop for Exclusive {
     fn drop(&mut self) {
         // It fails for a device that is gone.
-        let _ = rustix::termios::ioctl_tiocnxcl(&self.0);
+        let _ = rustix::termios::ioctl_tiocnxcl(&self.serial);
     }
 }
 
@@ -129,23 +149,23 @@ fn patient(serial: &mut SerialPort) -> io::Result<()> {
 #[cfg(not(unix))]
 impl Source for Exclusive {
     fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
-        set_baud(&mut self.0, baud)
+        self.set_rate(baud)
     }
 
     fn set_patience(&mut self, patience: std::time::Duration) -> io::Result<()> {
-        self.0.set_read_timeout(patience)
+        self.serial.set_read_timeout(patience)
     }
 }
 
 impl io::Read for Exclusive {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.0.read(bytes)
+        self.serial.read(bytes)
     }
 }
 
 impl io::Write for Exclusive {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        self.serial.write(bytes)
     }
 
     /// Written is written: nobody waits until it has left.

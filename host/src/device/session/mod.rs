@@ -81,6 +81,8 @@ pub struct Session {
     moved_at: Millis,
     /// The line's rate now, in baud; `None` on a port that has none.
     rate: Option<u32>,
+    /// Rates that did not work on this line: see [`keyferry_protocol::link::rates`].
+    unfit: u16,
     greeting: Greeting,
     /// The protocol versions that are offered.
     versions: (u8, u8),
@@ -107,6 +109,7 @@ impl Session {
             link: Box::new(Link::new()),
             arrived: 0,
             rate: None,
+            unfit: 0,
             greeting: Greeting {
                 device: DeviceId::ZERO,
                 identity: Fingerprint::ZERO,

@@ -31,30 +31,29 @@ impl Session {
     pub(super) fn find(&mut self) -> Result<Vec<u8>, DeviceError> {
         let start = self.port.now();
         let end = start + GREETING_PATIENCE;
-        let mut elsewhere = ELSEWHERE.into_iter().cycle();
-        let mut dwell = DWELL;
-        let mut left = self.rate.filter(|rate| *rate != rates::BASE);
-        loop {
-            // Every second call is at the base rate, since most devices listen there, some a little later than others. A session
-            // that was lost may have left the device at its own rate.
-            let likely = [left.take(), Some(rates::BASE), elsewhere.next()];
-            for rate in likely.into_iter().flatten() {
-                let tuned = self.tune(rate)?;
-                let deadline = if tuned { self.port.now() + dwell } else { end };
-                match self.call(deadline.min(end)) {
-                    Ok(Some(message)) => return Ok(message),
-                    Ok(None) => {}
-                    Err(DeviceError::Disappeared { .. }) if self.arrived == 0 => {
-                        return Err(self.silent(start));
-                    }
-                    Err(error) => return Err(error),
-                }
-                if self.port.now() >= end {
-                    return Err(self.silent(start));
-                }
+        // A session that was lost may have left the device at its own rate.
+        let left = self.rate.filter(|rate| *rate != rates::BASE);
+        // Every second call is at the base rate, since most devices listen there, some a little later than others; and the last.
+        let elsewhere = ELSEWHERE.into_iter().flat_map(|rate| [rates::BASE, rate]);
+        let calls = left.into_iter().chain(elsewhere).map(|rate| (rate, DWELL));
+        for (rate, dwell) in calls.chain([(rates::BASE, GREETING_PATIENCE)]) {
+            let tuned = self.tune(rate)?;
+            let deadline = if tuned {
+                end.min(self.port.now() + dwell)
+            } else {
+                end
+            };
+            match self.call(deadline) {
+                Ok(Some(message)) => return Ok(message),
+                Ok(None) => {}
+                Err(DeviceError::Disappeared { .. }) if self.arrived == 0 => break,
+                Err(error) => return Err(error),
             }
-            dwell += DWELL;
+            if self.port.now() >= end {
+                break;
+            }
         }
+        Err(self.silent(start))
     }
 
     fn silent(&self, start: Millis) -> DeviceError {
@@ -112,7 +111,8 @@ impl Session {
         self.rate
     }
 
-    /// Changes to the fastest rate that both ends know, if that saves time on `bytes` that are going to cross the line.
+    /// Changes to the fastest rate that both ends know and the line carries, if that saves time on `bytes` that are going to cross
+    /// it.
     ///
     /// # Errors
     /// [`DeviceError`]. That the faster rate does not work is none: the session goes on at the old one.
@@ -121,22 +121,23 @@ impl Session {
             return Ok(());
         };
         let millis = |count: u64, rate: u32| count * rates::byte_time(rate) / 1_000_000;
-        let mut set = self.link.common_rates();
+        let mut set = self.link.common_rates() & !self.unfit;
         while let Some(rate) = rates::of_set(set).next() {
             set &= !rates::set_of(&[rate]);
             let saved = millis(bytes, old).saturating_sub(millis(bytes, rate));
             if saved <= millis(CHANGE_BYTES, old) + CHANGE_WAIT {
                 return Ok(());
             }
-            if self.change(old, rate)? {
+            if old == rate || self.change(rate)? {
                 return Ok(());
             }
+            self.unfit |= rates::set_of(&[rate]);
         }
         Ok(())
     }
 
     /// Tries one rate, and says whether it works.
-    fn change(&mut self, old: u32, rate: u32) -> Result<bool, DeviceError> {
+    fn change(&mut self, rate: u32) -> Result<bool, DeviceError> {
         let answer = self.exchange(&Request::Rate { baud: rate }, &mut |_| {})?;
         match Reply::decode(&answer) {
             Ok(Reply::Rate { baud }) if baud == rate => {}
@@ -144,23 +145,27 @@ impl Session {
             Ok(_) | Err(_) => return Err(DeviceError::Unexpected),
         }
         if !self.tune(rate)? {
-            return self.wait_back(old);
+            return self.wait_back();
         }
-        let since = self.port.now();
-        self.link.ping();
-        self.wait_for(since + TRIAL, |link| link.heard_at() > since && link.idle())?;
-        if self.link.heard_at() > since {
+        if self.ask(TRIAL)? {
             return Ok(true);
         }
-        self.wait_back(old)
+        self.wait_back()
     }
 
-    /// Waits until the device has gone back to the old rate as well.
-    fn wait_back(&mut self, old: u32) -> Result<bool, DeviceError> {
-        self.tune(old)?;
-        let since = self.port.now();
+    /// Asks for a sign of life, and says whether there was one in time.
+    fn ask(&mut self, patience: Millis) -> Result<bool, DeviceError> {
+        let before = self.link.heard_frames();
         self.link.ping();
-        self.wait_for(since + 2 * TRIAL, |link| link.heard_at() > since)?;
+        let deadline = self.port.now() + patience;
+        self.wait_for(deadline, |link| link.heard_frames() != before)?;
+        Ok(self.link.heard_frames() != before)
+    }
+
+    /// Goes back to the base rate, and waits until the device has done so too.
+    fn wait_back(&mut self) -> Result<bool, DeviceError> {
+        self.tune(rates::BASE)?;
+        self.ask(2 * TRIAL)?;
         Ok(false)
     }
 }

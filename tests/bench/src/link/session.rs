@@ -11,7 +11,9 @@ use keyferry_protocol::identity::{Challenge, Digest, Signature};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::desk::{Desk, Flash, OnDesk};
 use keyferry_tests::line::{MILLISECOND, Nanos, Priced, World};
-use keyferry_tests::software::{SoftAuthority, SoftKey, aes_key, hmac_key, p256_key, rsa_key, wrap};
+use keyferry_tests::software::{
+    SoftAuthority, SoftKey, aes_key, hmac_key, p256_key, rsa_key, wrap,
+};
 
 use super::rows::Row;
 use super::{Latency, Wire};
@@ -54,7 +56,10 @@ impl Witness for Count {
 }
 
 /// An enrolled device's flash, and its statement.
-fn enrolled(authority: &SoftAuthority, unwrap: UnwrapAlgorithm) -> anyhow::Result<(Flash, Statement)> {
+fn enrolled(
+    authority: &SoftAuthority,
+    unwrap: UnwrapAlgorithm,
+) -> anyhow::Result<(Flash, Statement)> {
     let device = OnDesk::start(Desk::new(1, 32));
     let mut session = Session::open(device.port())?;
     let nonce = Challenge([9; 32]);
@@ -114,6 +119,51 @@ fn session(
     })
 }
 
+/// What finding a device costs that a session has left at a faster rate, and what a change of rate costs and saves.
+fn rates(
+    wire: Wire,
+    authority: &SoftAuthority,
+    flash: &Flash,
+    statement: &Statement,
+) -> anyhow::Result<()> {
+    let flash = flash.clone();
+    let shipment = wrap(statement, &keys(), 1);
+    let world = World::new(&wire.settings(4_096), move |_| {
+        let mut desk = Desk::with_flash(1, flash.clone());
+        desk.rates = &[921_600];
+        Device::<Desk>::new(desk)
+    });
+    world.pass(10 * MILLISECOND);
+    let mut session = Session::open(world.port())?;
+    let begin = world.now();
+    session.hasten(u64::MAX / 1_000_000_000)?;
+    ensure!(session.rate() == Some(921_600), "no change of rate");
+    let changed = (world.now() - begin) as f64 / 1e9;
+    let case = "rate/115200-to-921600";
+    Row::new(format!("{case}/change"), "seconds", changed).print()?;
+    let mut device = statement.clone();
+    device.standing.challenge = session.greeting().challenge;
+    let challenge = Challenge([3; 32]);
+    let begin = world.now();
+    flow::inject(
+        &mut session,
+        authority,
+        &device,
+        &shipment,
+        challenge,
+        &mut |_| {},
+    )?;
+    let order = (world.now() - begin) as f64 / 1e9;
+    Row::new(format!("{case}/order-of-5-keys-then"), "seconds", order).print()?;
+    // The station vanishes without a word; the next one comes at once.
+    std::mem::forget(session);
+    let begin = world.now();
+    let session = Session::open(world.port())?;
+    ensure!(session.rate() == Some(921_600), "found elsewhere");
+    let found = (world.now() - begin) as f64 / 1e9;
+    Row::new("rate/device-left-at-921600/search", "seconds", found).print()
+}
+
 pub(super) fn run() -> anyhow::Result<()> {
     let authority = SoftAuthority::new(0);
     let wire = Wire {
@@ -125,6 +175,9 @@ pub(super) fn run() -> anyhow::Result<()> {
         ("p-256", UnwrapAlgorithm::P256),
     ] {
         let (flash, statement) = enrolled(&authority, unwrap)?;
+        if unwrap == UnwrapAlgorithm::P256 {
+            rates(wire, &authority, &flash, &statement)?;
+        }
         for (compute, operation) in [("no-compute", 0), ("100-ms-operations", OPERATION)] {
             let cost = session(wire, &authority, &flash, &statement, operation)?;
             let case = format!("session-5-keys/115200/1-ms-turnaround/{name}/{compute}");
