@@ -169,6 +169,15 @@ impl Emulator {
         end(&mut self.process);
     }
 
+    /// Resets the device, as its reset button does. Its flash and its serial port stay.
+    ///
+    /// # Errors
+    /// [`EmulateError::Monitor`].
+    pub fn reset(&mut self) -> Result<(), EmulateError> {
+        self.monitor.execute("system_reset", json!({}))?;
+        Ok(())
+    }
+
     /// Freezes the device, its clock included.
     ///
     /// # Errors

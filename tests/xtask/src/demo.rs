@@ -33,6 +33,43 @@ const KEYS: [(&str, &str); 5] = [
 /// The emulated device's id.
 const DEVICE_ID: [u8; 16] = *b"keyferry demo #1";
 
+#[cfg(unix)]
+use crate::bad_line::BadLine as Cable;
+
+/// A seed that nobody chose.
+#[cfg(unix)]
+pub(crate) fn any_seed() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    std::hash::RandomState::new().build_hasher().finish() >> 32
+}
+
+/// There is no bad cable without pseudo-terminals.
+#[cfg(not(unix))]
+enum Cable {}
+
+#[cfg(not(unix))]
+impl Cable {
+    fn lay(_: &Emulator, _: u64) -> anyhow::Result<Self> {
+        bail!("a bad cable needs pseudo-terminals: Linux or macOS")
+    }
+
+    fn path(&self) -> &str {
+        match *self {}
+    }
+
+    fn with_a_reset(
+        &self,
+        _: &mut Emulator,
+        _: impl FnOnce() -> anyhow::Result<Value>,
+    ) -> anyhow::Result<Value> {
+        match *self {}
+    }
+
+    fn faults(&self) -> anyhow::Result<Value> {
+        match *self {}
+    }
+}
+
 /// What the demo works with.
 struct Demo<'s> {
     screen: &'s Screen,
@@ -46,7 +83,7 @@ struct Demo<'s> {
 ///
 /// # Errors
 /// Whatever step fails, with the command that failed.
-pub(crate) fn run(screen: &Screen, unwrap: &str) -> anyhow::Result<Outcome> {
+pub(crate) fn run(screen: &Screen, unwrap: &str, bad_line: Option<u64>) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
     setup::ensure(screen, setup::Need::Demo)?;
     let mut steps = Vec::new();
@@ -73,15 +110,32 @@ pub(crate) fn run(screen: &Screen, unwrap: &str) -> anyhow::Result<Outcome> {
             demo.create(watch, label, key_type, &["--extractable"])
         })?;
     }
-    let device = demo.step("start the board", |demo, _| demo.start())?;
+    let mut device = demo.step("start the board", |demo, _| demo.start())?;
+    let cable = bad_line
+        .map(|seed| {
+            let name = format!("lay a bad cable to it (--seed {seed})");
+            demo.step(&name, |_, _| Cable::lay(&device, seed))
+        })
+        .transpose()?;
+    let port = cable
+        .as_ref()
+        .map_or_else(|| device.port().to_owned(), |cable| cable.path().to_owned());
     screen.say("           policy open: this device is trusted because it is on this port");
     let enrolled = demo.step("enrol the blank device", |demo, watch| {
-        demo.orders(watch, "enroll", &device, &["--unwrap", unwrap], false)
+        demo.orders(watch, "enroll", &port, &["--unwrap", unwrap], false)
     })?;
     let injected = demo.step(
         "inject five keys in one order, and prove them",
-        |demo, watch| demo.orders(watch, "inject", &device, &[], true),
+        |demo, watch| {
+            let inject = || demo.orders(watch, "inject", &port, &[], true);
+            match &cable {
+                Some(cable) => cable.with_a_reset(&mut device, inject),
+                None => inject(),
+            }
+        },
     )?;
+    let faults = cable.as_ref().map(Cable::faults).transpose()?;
+    drop(cable);
     demo.step("cut the power (SIGKILL)", |_, _| {
         device.kill();
         Ok(())
@@ -91,7 +145,7 @@ pub(crate) fn run(screen: &Screen, unwrap: &str) -> anyhow::Result<Outcome> {
         demo.keyferry(watch, &["device", "list", "--port", device.port()])
     })?;
     let proved = demo.step("prove all five again", |demo, watch| {
-        demo.orders(watch, "prove", &device, &[], true)
+        demo.orders(watch, "prove", device.port(), &[], true)
     })?;
     device.kill();
 
@@ -117,6 +171,7 @@ pub(crate) fn run(screen: &Screen, unwrap: &str) -> anyhow::Result<Outcome> {
         "device": enrolled["device"],
         "unwrap": unwrap,
         "suite": injected["suite"],
+        "bad_line": faults,
         "seconds": begun.elapsed().as_secs_f64(),
     });
     let summary = match summary {
@@ -295,7 +350,7 @@ impl Demo<'_> {
         &self,
         watch: &Watch,
         order: &str,
-        device: &Emulator,
+        port: &str,
         more: &[&str],
         with_keys: bool,
     ) -> anyhow::Result<Value> {
@@ -303,7 +358,7 @@ impl Demo<'_> {
             "device",
             order,
             "--port",
-            device.port(),
+            port,
             "--authority",
             AUTHORITY,
             "--policy",

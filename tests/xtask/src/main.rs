@@ -4,6 +4,8 @@
 //! What CI runs is what a person runs. Everything here goes through `std::process` without a shell, so that it works the
 //! same wherever the prerequisites do. A door never skips a step without saying so.
 
+#[cfg(unix)]
+mod bad_line;
 mod bench;
 mod checks;
 mod demo;
@@ -49,6 +51,14 @@ enum Door {
         /// Kind of the device's unwrap key.
         #[arg(long, default_value = "rsa-2048", value_parser = ["rsa-2048", "p-256"])]
         unwrap: String,
+        /// Over a bad cable in real time: bit errors, a stall of 300 ms at a random place, and a reset of the device in mid-order.
+        #[cfg(unix)]
+        #[arg(long)]
+        bad_line: bool,
+        /// Chooses what goes wrong on the bad cable; random without it.
+        #[cfg(unix)]
+        #[arg(long, requires = "bad_line")]
+        seed: Option<u64>,
     },
     /// Everything that CI checks: setup, formatting, lints, documentation, no_std builds, tests.
     Test {
@@ -93,7 +103,18 @@ fn main() -> ExitCode {
     let outcome = match arguments.door {
         Door::Setup { check: true } => setup::check(&screen),
         Door::Setup { check: false } => setup::run(&screen, Need::Fuzz),
-        Door::Demo { unwrap } => demo::run(&screen, &unwrap),
+        #[cfg(unix)]
+        Door::Demo {
+            unwrap,
+            bad_line,
+            seed,
+        } => demo::run(
+            &screen,
+            &unwrap,
+            bad_line.then(|| seed.unwrap_or_else(demo::any_seed)),
+        ),
+        #[cfg(not(unix))]
+        Door::Demo { unwrap } => demo::run(&screen, &unwrap, None),
         Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
         Door::Fuzz {
             seconds,

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use anyhow::ensure;
 
 use crate::bench::{self, Bench};
+use crate::demo;
 use crate::firmware::{self, Variant};
 use crate::fuzz::{self, Wanted};
 use crate::kryoptic;
@@ -244,6 +245,19 @@ pub(crate) const STEPS: &[Step] = &[
             "keyferry-firmware",
         ])),
     },
+    Step {
+        name: "the demo over a bad line",
+        action: Action::Call {
+            run: |screen, _| {
+                // Bit errors, a stall and a reset, each seed at other places.
+                for seed in 1..=2 {
+                    demo::run(screen, "rsa-2048", Some(seed))?;
+                }
+                Ok(())
+            },
+            by_hand: "cargo xtask demo --bad-line --seed 1",
+        },
+    },
 ];
 
 /// `--long` adds these.
@@ -284,6 +298,29 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
                 Ok(())
             },
             by_hand: "cargo xtask bench leakage",
+        },
+    },
+    Step {
+        name: "campaign: bench link",
+        action: Action::Call {
+            run: |screen, _| {
+                let outcome = bench::run(screen, &Bench::Link)?;
+                ensure!(outcome.ok, "the link does not use the wire as it should");
+                Ok(())
+            },
+            by_hand: "cargo xtask bench link",
+        },
+    },
+    Step {
+        name: "campaign: the demo over bad lines",
+        action: Action::Call {
+            run: |screen, _| {
+                for seed in 100..120 {
+                    demo::run(screen, "p-256", Some(seed))?;
+                }
+                Ok(())
+            },
+            by_hand: "cargo xtask demo --bad-line --unwrap p-256",
         },
     },
     Step {
