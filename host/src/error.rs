@@ -9,6 +9,7 @@ use crate::audit::AuditError;
 use crate::broker::BrokerError;
 use crate::certificate::CertificateError;
 use crate::device::DeviceError;
+use crate::device::capture::CaptureError;
 use crate::emulate::EmulateError;
 use crate::export::ExportError;
 use crate::hsm::{HsmError, KeyType, PinError, PublicKeyError, SpecError};
@@ -65,6 +66,9 @@ pub enum Failure {
     /// The device or the line.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A recording of a line.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// A job between HSM and device.
     #[error(transparent)]
     Job(#[from] JobError),
@@ -300,7 +304,14 @@ impl Failure {
             | Self::Read { .. }
             | Self::TooLong { .. } => Exit::Usage,
             Self::FingerprintMismatch { .. } => Exit::Policy,
-            Self::Write { .. } => Exit::JobFailed,
+            Self::Capture(CaptureError::Write { .. } | CaptureError::Line { .. })
+            | Self::Write { .. } => Exit::JobFailed,
+            Self::Capture(
+                CaptureError::Exists { .. }
+                | CaptureError::Read { .. }
+                | CaptureError::NotOne { .. }
+                | CaptureError::Format { .. },
+            ) => Exit::Usage,
         }
     }
 
@@ -310,6 +321,7 @@ impl Failure {
         match self {
             Self::Hsm(error) => error.hint(),
             Self::Job(JobError::Device(error)) | Self::Device(error) => device_hint(error),
+            Self::Capture(error) => Some(error.hint().into()),
             Self::Job(error) => error.hint(),
             Self::Policy(error) => error.hint(),
             Self::Registry(error) => error.hint(),

@@ -11,6 +11,7 @@ mod emulate;
 mod files;
 mod hsm;
 mod key;
+mod line;
 mod order;
 mod output;
 mod policy;
@@ -71,6 +72,9 @@ enum Command {
     /// Orders as files, for lines without an HSM.
     #[command(subcommand)]
     Order(order::Command),
+    /// What went over a line.
+    #[command(subcommand)]
+    Line(line::Command),
     /// Emulated devices.
     Emulate(emulate::Emulate),
 }
@@ -96,6 +100,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ca(command) => ca::run(&context, command),
         Command::Broker(arguments) => broker::run(&context, &arguments),
         Command::Order(command) => order::run(&context, command),
+        Command::Line(command) => line::run(&context, command),
         Command::Emulate(arguments) => emulate::run(&context, &arguments),
     };
     context.end(result)

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{Context, fields};
 use crate::device::DeviceError;
+use crate::device::capture::{CaptureError, Recorder};
 use crate::device::port::{self, Name, NameError, Port, SYSFS};
 
 /// Checks a port's name before anything else is done.
@@ -23,4 +24,17 @@ pub(super) fn open(context: &Context, name: &str) -> Result<Box<dyn Port>, Devic
         context.note(&format!("note: {slow}\nhint: {}", slow.hint()));
     })?;
     Ok(port)
+}
+
+/// Records a port. Should that fail on the way, it is told, and the session goes on.
+pub(super) fn record(
+    context: &Context,
+    port: Box<dyn Port>,
+    path: &Path,
+) -> Result<Box<dyn Port>, CaptureError> {
+    let context = *context;
+    let told = Box::new(move |error: &CaptureError| {
+        context.warn(&format!("{error}; the session goes on without it"));
+    });
+    Ok(Box::new(Recorder::new(port, path, told)?))
 }

@@ -6,6 +6,7 @@ mod lifecycle;
 mod look;
 mod provision;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use clap::{Args, Subcommand};
@@ -52,6 +53,9 @@ pub(super) struct PortArgs {
     /// The device's port: a serial device, tcp:HOST:NUMBER or unix:PATH.
     #[arg(long, value_name = "PORT", value_parser = super::port::named)]
     port: String,
+    /// Record what goes over the line in a new file, for `keyferry line decode`.
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
 }
 
 /// The device, the HSM that it works with, and the books.
@@ -111,5 +115,10 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
 }
 
 fn greet(context: &Context, port: &PortArgs) -> Result<Session, Failure> {
-    Ok(Session::open(super::port::open(context, &port.port)?)?)
+    let line = super::port::open(context, &port.port)?;
+    let line = match &port.capture {
+        Some(file) => super::port::record(context, line, file)?,
+        None => line,
+    };
+    Ok(Session::open(line)?)
 }

@@ -447,7 +447,7 @@ fn take_progress(
 }
 
 /// A device's words without control characters: they end up on a terminal.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
 
