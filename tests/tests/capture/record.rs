@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keyferry::device::capture::{CaptureError, Item, Recording, What};
-use keyferry::device::port;
+use keyferry::device::port::{self, Port};
+use keyferry_protocol::link::Millis;
 use keyferry_tests::command::{self, Answer};
 use keyferry_tests::desk::{Desk, OnDesk};
 use keyferry_tests::relay::Relay;
@@ -58,6 +59,31 @@ fn a_recording_is_its_owners_and_overwrites_nothing() {
     assert!(error.contains("none/info.capture"), "{error}");
 }
 
+/// A port that says it has a rate, as real serial devices do and terminals without a wire do not.
+struct WithRate(Box<dyn Port>);
+
+impl Port for WithRate {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn read(&mut self, bytes: &mut [u8], until: Millis) -> std::io::Result<usize> {
+        self.0.read(bytes, until)
+    }
+
+    fn now(&self) -> Millis {
+        self.0.now()
+    }
+
+    fn set_baud(&mut self, _baud: u32) -> std::io::Result<bool> {
+        Ok(true)
+    }
+}
+
 #[test]
 fn every_byte_is_in_it_once_in_its_order() {
     let folder = tempfile::tempdir().unwrap();
@@ -68,7 +94,7 @@ fn every_byte_is_in_it_once_in_its_order() {
         .unwrap();
     let name = ttyname(&pair.slave).unwrap();
     let mut far = fs::File::from(pair.master);
-    let opened = port::open(name.to_str().unwrap()).unwrap();
+    let opened = Box::new(WithRate(port::open(name.to_str().unwrap()).unwrap()));
     let (mut near, path) = recorded(opened, folder.path(), "all");
     assert_eq!(near.write(b"to the device").unwrap(), 13);
     std::io::Write::write_all(&mut far, b"to the station").unwrap();

@@ -173,3 +173,22 @@ impl io::Write for Exclusive {
         Ok(())
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// A pseudo-terminal keeps settings as a real device does, also a rate that has no constant of its own (termios(3)).
+    #[test]
+    fn the_rate_is_set() {
+        let pair = nix::pty::openpty(None, None).unwrap();
+        let mut serial = SerialPort::from(pair.slave);
+        configure(&mut serial).unwrap();
+        for baud in [BAUD, 921_600, 1_234_567, 4_000_000] {
+            set_baud(&mut serial, baud).unwrap();
+            let settings = rustix::termios::tcgetattr(&serial).unwrap();
+            assert_eq!(settings.output_speed(), baud);
+            assert_eq!(settings.input_speed(), baud);
+        }
+    }
+}
