@@ -468,6 +468,9 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             // Bytes from nowhere may have come while the line was quiet: a zero parts them from the frame.
             let lead = now * 1000 >= self.line_free;
             self.out_length = self.next_frame(lead);
+            if self.out_length == 0 {
+                self.sender.mind(now * 1000);
+            }
         }
         self.out.get(self.out_sent..self.out_length).unwrap_or(&[])
     }
@@ -491,8 +494,8 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         if self.state == State::Closed {
             return None;
         }
-        let keep_alive =
-            (self.station && !self.sender.is_waiting()).then(|| self.heard_at + KEEP_ALIVE);
+        let keep_alive = (self.station && self.state == State::Open && !self.sender.is_waiting())
+            .then(|| self.heard_at + KEEP_ALIVE);
         [
             self.sender.timer(),
             keep_alive,

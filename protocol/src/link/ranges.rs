@@ -34,6 +34,18 @@ impl Ranges {
         self.0.push((start, end)).is_ok()
     }
 
+    /// Whether each begins after the one before, none is empty, and all lie within the `length` bytes after `base`.
+    pub(super) fn are_rising(&self, base: u16, length: usize) -> bool {
+        let mut reached = 0;
+        self.0.iter().all(|(start, end)| {
+            let start = usize::from(start.wrapping_sub(base));
+            let end = usize::from(end.wrapping_sub(base));
+            let rising = reached <= start && start < end;
+            reached = end;
+            rising
+        }) && reached <= length
+    }
+
     /// Where the range that `offset` is in ends, if there is one.
     pub(super) fn end_of(&self, offset: u16) -> Option<u16> {
         self.0

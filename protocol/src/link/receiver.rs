@@ -84,8 +84,8 @@ impl<const RX: usize> Receiver<RX> {
         let (Ok(ready), Ok(room)) = (i32::try_from(self.ready), i32::try_from(RX)) else {
             return;
         };
-        // What reaches beyond the credit was not kept whole.
-        if end <= ready || end > room {
+        // What reaches beyond the credit was not kept whole. A ping has no data, wherever it stands.
+        if length == 0 || end <= ready || end > room {
             return;
         }
         let after = offset.wrapping_add(length);

@@ -219,7 +219,11 @@ impl<const TX: usize> Sender<TX> {
             self.clean = self.clean.saturating_add(advance as u32);
             self.probes = 0;
         }
-        self.held = fields.held.clone();
+        self.held.clear();
+        // Others could lead around in a circle, or beyond what there is.
+        if fields.held.are_rising(self.base, self.length) {
+            self.held = fields.held.clone();
+        }
         self.credit = fields.credit;
         let (mut lost, mut news) = (false, advance > 0);
         while let Some(flight) = self.flights.first().copied() {
@@ -235,6 +239,10 @@ impl<const TX: usize> Sender<TX> {
             news = true;
             self.flights.remove(0);
         }
+        // What is acknowledged is on its way no more, whatever was heard: its offsets come again.
+        let base = self.base;
+        self.flights
+            .retain(|flight| flight.start == flight.end || distance(base, flight.end) > 0);
         if damaged
             && let Some(flight) = self.flights.first().copied()
             && flight.sent.is_some()
@@ -290,6 +298,13 @@ impl<const TX: usize> Sender<TX> {
         self.timer = self
             .is_waiting()
             .then(|| last.unwrap_or(now).max(now).div_ceil(1000) + allowance);
+    }
+
+    /// Something waits, and nothing of it may go out: then news of room may have been lost, and is to be asked for.
+    pub(super) fn mind(&mut self, now: Micros) {
+        if self.timer.is_none() && self.is_waiting() {
+            self.set_timer(now);
+        }
     }
 
     pub(super) const fn timer(&self) -> Option<Millis> {

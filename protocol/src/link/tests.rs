@@ -435,3 +435,103 @@ fn a_frame_has_the_bytes_of_the_specification() {
         "00044102010101010102ff030804050d0c0b0a020401020207486958444dd000"
     );
 }
+
+/// A frame as a stranger on the cable writes it to the station.
+fn forged(fields: &Fields) -> Vec<u8> {
+    let mut out = [0; 128];
+    let length = frame::encode(fields, &[], true, &mut out);
+    out[..length].to_vec()
+}
+
+/// Three ranges that lead around the whole circle of offsets would be followed for ever.
+#[test]
+fn ranges_that_lead_in_a_circle_are_no_ranges() {
+    let mut ends = Ends::opened();
+    let mut fields = Fields {
+        flags: flag::DEVICE,
+        session: 7,
+        acknowledgement: 7,
+        credit: 2_048,
+        ..Fields::default()
+    };
+    for (start, end) in [(0, 22_000), (22_000, 44_000), (44_000, 0)] {
+        assert!(fields.held.push(start, end));
+    }
+    ends.station.receive(&forged(&fields), ends.now);
+    ends.station.send(b"on we go").unwrap();
+    ends.settle();
+    assert_eq!(ends.at_device, [b"on we go"]);
+}
+
+/// An end that acknowledges and says that it heard nothing must not leave offsets behind that come again.
+#[test]
+fn what_is_acknowledged_is_not_on_its_way() {
+    let mut station = Station::new();
+    station.open(7, 7, 0);
+    station.send(b"hello").unwrap();
+    take_frame(&mut station, 0);
+    let mut fields = Fields {
+        flags: flag::DEVICE,
+        session: 7,
+        heard: u8::MAX,
+        acknowledgement: 7,
+        credit: 16_384,
+        parameters: Some(Parameters {
+            nonce: 7,
+            max_frame: u16::MAX,
+            rates: 0,
+        }),
+        ..Fields::default()
+    };
+    for _ in 0..25 {
+        station.receive(&forged(&fields), 0);
+        assert!(station.idle());
+        station.send(&[1; 4_000]).unwrap();
+        assert!(take_frame(&mut station, 0).len() > 4_000);
+        fields.acknowledgement = fields.acknowledgement.wrapping_add(4_002);
+    }
+}
+
+/// SPEC: M-4
+#[test]
+fn a_ping_takes_no_place_among_what_is_held() {
+    let mut ends = Ends::opened();
+    for length in 1..=ranges::MAX_RANGES as u16 {
+        ends.device.receive(
+            &forged(&Fields {
+                flags: flag::PING,
+                session: 7,
+                number: 1,
+                offset: 100 * length,
+                ..Fields::default()
+            }),
+            ends.now,
+        );
+    }
+    assert!(ends.device.receiver.held().as_slice().is_empty());
+}
+
+/// SPEC: M-4, M-37
+#[test]
+fn lost_news_of_room_is_asked_for() {
+    let mut ends = Ends::opened();
+    // All of the device's buffer, to the last byte.
+    ends.station.send(&[5; 2_048]).unwrap();
+    while !ends.station.idle() {
+        let bytes = take_frame(&mut ends.station, ends.now);
+        ends.device.receive(&bytes, ends.now);
+        let answer = take_frame(&mut ends.device, ends.now);
+        ends.station.receive(&answer, ends.now);
+    }
+    ends.station.send(&[6; 2_048]).unwrap();
+    while !take_frame(&mut ends.station, ends.now).is_empty() {}
+    collect(&mut ends.device, &mut ends.at_device);
+    assert!(!take_frame(&mut ends.device, ends.now).is_empty());
+    // That was lost.
+    for _ in 0..4 {
+        ends.wait();
+        ends.settle();
+    }
+    assert_eq!(ends.at_device, [[5; 2_048], [6; 2_048]]);
+    assert!(ends.now < 3_000, "{}", ends.now);
+}
