@@ -29,6 +29,20 @@ pub(super) fn request(data: &[u8]) -> bool {
     let again = request.encode(&mut room).expect("it is not longer");
     assert_eq!(Request::decode(again), Ok(request));
     assert_shortest(again, data);
+    assert!(again.len() <= request.longest());
+    // A device tells a blob by its first bytes, and takes it before all of it is there.
+    let front = again.get(..Request::BLOB_FRONT).unwrap_or(again);
+    let expected = match request {
+        Request::Blob { bytes } => Some((again.len() - bytes.len(), bytes.len())),
+        Request::Hello { .. }
+        | Request::Order { .. }
+        | Request::Status { .. }
+        | Request::List
+        | Request::Echo { .. }
+        | Request::Certificate
+        | Request::Rate { .. } => None,
+    };
+    assert_eq!(Request::blob_front(front), expected);
     true
 }
 

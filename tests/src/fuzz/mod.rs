@@ -10,7 +10,9 @@
 mod audit;
 mod broker;
 mod certificates;
+mod device;
 mod files;
+mod link;
 mod messages;
 mod seeds;
 
@@ -49,6 +51,21 @@ pub const TARGETS: &[Target] = &[
         name: "receipt",
         run: messages::receipt,
         seeds: seeds::receipts,
+    },
+    Target {
+        name: "deframer",
+        run: link::deframer,
+        seeds: link::deframer_seeds,
+    },
+    Target {
+        name: "link_pair",
+        run: link::pair,
+        seeds: link::pair_seeds,
+    },
+    Target {
+        name: "device",
+        run: device::device,
+        seeds: device::seeds,
     },
     Target {
         name: "broker",

@@ -192,6 +192,7 @@ pub(super) fn requests() -> Inputs {
         Request::List,
         Request::Echo { bytes: &bytes },
         Request::Certificate,
+        Request::Rate { baud: 921_600 },
         order(Some(SIGNATURE), &bytes),
     ];
     requests.extend(orders.iter().map(|bytes| order(None, bytes)));
@@ -234,6 +235,7 @@ pub(super) fn replies() -> Inputs {
         Reply::Slots(std::iter::once(slot).collect()),
         Reply::Echo { bytes: &bytes },
         Reply::Certificate { bytes: &bytes },
+        Reply::Rate { baud: 921_600 },
         Reply::Status {
             signature: SIGNATURE,
             status: &bytes,
