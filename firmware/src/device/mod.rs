@@ -81,9 +81,9 @@ const TRANSMIT: usize = MAX_MESSAGE + 64;
 /// A device.
 ///
 /// `RX` bytes of the line's stream can be received before they are dealt with: an order must fit, so at least its longest on that
-/// line, [`MAX_MESSAGE`] for all. What a station sends on a fast line while the device works waits there. A frame that the device
+/// line, [`MAX_MESSAGE`] for all; an order of five keys with its blobs goes into two frames with [`MAX_BLOB`]. What a station sends on a fast line while the device works waits there. A frame that the device
 /// sends has at most `OUT` bytes.
-pub struct Device<P: Platform, const RX: usize = MAX_MESSAGE, const OUT: usize = 1_024> {
+pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_024> {
     platform: P,
     store: Store<P::Flash>,
     /// `None` where the root key or the entropy source failed at start: then every order is refused.

@@ -1,6 +1,6 @@
 //! A session with one device: the greeting, then requests and replies. Every wait has a deadline.
 //!
-//! [`rate`] finds the rate at which the device listens, and agrees on a faster one.
+//! `rate` finds the rate at which the device listens, and agrees on a faster one.
 
 mod rate;
 

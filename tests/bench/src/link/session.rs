@@ -18,7 +18,8 @@ use keyferry_tests::software::{
 use super::rows::Row;
 use super::{Latency, Wire};
 
-/// What a private-key operation takes in the row that has some: a P-256 operation of a Cortex-M4 at 64 MHz, about.
+/// What a private-key operation takes of a device that is quick: a Cortex-M4 at 64 MHz needs some 170 ms for one on P-256, and seconds
+/// with RSA-2048. What else a device computes costs nothing here.
 const OPERATION: Nanos = 100 * MILLISECOND;
 
 /// The keys of the demo, of the same kinds.
@@ -188,9 +189,15 @@ pub(super) fn run() -> anyhow::Result<()> {
             Row::new(format!("{case}/compute"), "seconds", computed).print()?;
             Row::new(format!("{case}/all"), "seconds", cost.time as f64 / 1e9).print()?;
             let line = (cost.time - cost.computed) as f64 / wire.time_of(bytes) as f64;
-            Row::new(format!("{case}/line"), "ratio", line)
-                .at_most(1.10)
-                .print()?;
+            let row = Row::new(format!("{case}/line"), "ratio", line);
+            // A device that needs no time at all shows what the greeting costs that goes before the order. With a device that works,
+            // blobs cross the line meanwhile.
+            let row = if operation > 0 {
+                row.at_most(1.10)
+            } else {
+                row
+            };
+            row.print()?;
         }
     }
     Ok(())
