@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use super::prerequisites::{Package, Prerequisite, Remedy};
+use super::probe::PYTHON;
 use crate::kryoptic;
 use crate::process::{self, ask, command};
 use crate::screen::{BAD, Screen};
@@ -66,7 +67,7 @@ impl Access {
 pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Installer> {
     let (mut targets, mut components, mut packages) = (Vec::new(), Vec::new(), Vec::new());
     let (mut nightly, mut programs) = (Vec::new(), Vec::new());
-    let mut kryoptic = false;
+    let (mut kryoptic, mut python) = (false, false);
     for prerequisite in missing {
         match prerequisite.remedy {
             Remedy::RustTarget(name) => targets.push(name),
@@ -74,6 +75,7 @@ pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Insta
             Remedy::NightlyComponent(name) => nightly.extend(["--component", name]),
             Remedy::CargoProgram(name) => programs.push(name),
             Remedy::Package(package) => packages.push(package.apt),
+            Remedy::PythonEnvironment => python = true,
             Remedy::Kryoptic => kryoptic = true,
         }
     }
@@ -119,6 +121,16 @@ pub(super) fn installers(missing: &[&Prerequisite], access: Access) -> Vec<Insta
         installers.push(Installer {
             name: "cargo",
             work: Work::Commands(vec![words(&[&["cargo", "install", "--locked"], &programs])]),
+        });
+    }
+    if python {
+        let install: &[&str] = &[PYTHON, "-m", "pip", "install", "--quiet", "--requirement"];
+        installers.push(Installer {
+            name: "pip",
+            work: Work::Commands(vec![
+                words(&[&["python3", "-m", "venv", "target/interop"]]),
+                words(&[install, &["tests/interop/requirements.txt"]]),
+            ]),
         });
     }
     // Without the packages it would fail after a long time.
@@ -193,6 +205,7 @@ pub(super) fn advice(missing: &[&Prerequisite]) -> Vec<String> {
             | Remedy::RustComponent(_)
             | Remedy::NightlyComponent(_)
             | Remedy::CargoProgram(_)
+            | Remedy::PythonEnvironment
             | Remedy::Kryoptic => None,
         })
         .collect();
@@ -251,6 +264,7 @@ mod tests {
         let mut installers = installers(&all(), Access::Sudo);
         let kryoptic = installers.pop().expect("kryoptic is the last one");
         assert_eq!(kryoptic.work, Work::Kryoptic);
+        assert_eq!(installers.pop().map(|one| one.name), Some("pip"));
         assert_eq!(installers.pop().map(|one| one.name), Some("cargo"));
         let Some(Work::Commands(apt)) = installers.pop().map(|apt| apt.work) else {
             panic!("apt comes before both");
@@ -278,7 +292,8 @@ mod tests {
                 "rustup, components",
                 "rustup, targets",
                 "rustup, nightly",
-                "cargo"
+                "cargo",
+                "pip"
             ]
         );
     }
@@ -293,6 +308,8 @@ mod tests {
                 "any system     rustup toolchain install nightly --profile minimal --no-self-update --component rust-src \
                  --component miri",
                 "any system     cargo install --locked cargo-fuzz",
+                "any system     python3 -m venv target/interop",
+                "any system     target/interop/bin/python -m pip install --quiet --requirement tests/interop/requirements.txt",
                 "Debian, Ubuntu sudo apt-get install qemu-system-arm softhsm2 openssl opensc libnss3 libnss3-tools \
                  python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1 g++",
                 "Fedora         sudo dnf install qemu-system-arm softhsm openssl opensc nss-softokn nss-tools \

@@ -40,6 +40,8 @@ pub(crate) enum Remedy {
     CargoProgram(&'static str),
     /// A system package.
     Package(Package),
+    /// Python packages of the interop test, in an environment of their own.
+    PythonEnvironment,
     /// Our own build of kryoptic; the system packages for it come first.
     Kryoptic,
 }
@@ -246,6 +248,13 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
             dnf: "python3-cryptography",
             brew: "cryptography",
         }),
+    },
+    Prerequisite {
+        name: "pyserial",
+        why: "opens the port of the device in Python that was written from the specification alone",
+        need: Need::Tests,
+        probes: &[Probe::Pyserial],
+        remedy: Remedy::PythonEnvironment,
     },
     Prerequisite {
         name: "pkg-config",

@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 
 use crate::kryoptic;
-use crate::process::{ask, command};
+use crate::process::{ask, command, root};
+
+/// The Python of the interop test, from the root of the repository.
+pub(super) const PYTHON: &str = "target/interop/bin/python";
+/// What it must say of its pyserial; the version stands in `tests/interop/requirements.txt` too.
+const PYSERIAL: &str = "pyserial 3.5";
 
 /// A question put to the thing itself: a package database may be wrong, or not know it.
 pub(crate) enum Probe {
@@ -21,6 +26,8 @@ pub(crate) enum Probe {
     Program(&'static str),
     /// There is a folder with libclang in it.
     Libclang,
+    /// The environment of the interop test has the right pyserial.
+    Pyserial,
     /// kryoptic is built, from the sources as they are.
     Kryoptic,
 }
@@ -61,6 +68,11 @@ impl Probe {
                 Some(place.display().to_string())
             }
             Self::Libclang => Some(kryoptic::libclang()?.display().to_string()),
+            Self::Pyserial => {
+                let script = "import serial; print('pyserial', serial.__version__)";
+                let said = ask(&mut command(root().join(PYTHON), ["-I", "-c", script]))?;
+                (said.trim() == PYSERIAL).then(|| PYSERIAL.to_owned())
+            }
             Self::Kryoptic => Some(kryoptic::built()?.display().to_string()),
         }
     }
