@@ -33,6 +33,7 @@ use incoming::{Incoming, Rate};
 use memory::Memory;
 
 pub use operations::Operations;
+pub use orders::allowed;
 
 /// Milliseconds since any fixed moment, from a clock that never goes back.
 pub use keyferry_protocol::link::Millis;

@@ -19,8 +19,9 @@ pub(super) struct Accepted {
     pub(super) header: Header,
 }
 
-/// The table of SPEC.md: which kind of order is allowed in which state.
-const fn allowed(kind: Kind, state: State) -> bool {
+/// The table of SPEC.md, section 4: whether this kind of order is allowed in this state.
+#[must_use]
+pub const fn allowed(kind: Kind, state: State) -> bool {
     match state {
         State::Quarantined => false,
         State::Blank => match kind {
