@@ -221,6 +221,23 @@ impl OnDesk {
         }
     }
 
+    /// As [`Self::turn`], with a line that takes nothing.
+    pub fn stuck_turn(&self, bytes: &[u8], now: Millis) {
+        if let Some(device) = self.lock().as_mut() {
+            device.receive(bytes, now);
+            // As often as a board would while its transmitter is full.
+            for _ in 0..100 {
+                device.work(now);
+            }
+        }
+    }
+
+    /// Whether an order is under way.
+    #[must_use]
+    pub fn is_in_the_midst(&self) -> bool {
+        self.lock().as_ref().is_some_and(Device::is_busy)
+    }
+
     /// The device's identity key, as somebody gets it who has opened its case and read flash and fuses: `None` while it has none.
     ///
     /// # Panics

@@ -284,3 +284,49 @@ fn a_rate_at_which_nothing_is_heard_is_left_again() {
         assert!(matches!(last, Ok(Reply::Echo { .. })));
     }
 }
+
+/// Whoever keeps the device's transmitter busy keeps no order waiting.
+///
+/// SPEC: M-33
+#[test]
+fn a_line_that_takes_nothing_keeps_no_order_waiting() {
+    let (device, authority, shipment) = enrolled();
+    let (mut station, order) = begun(&device, &authority, &shipment, 1);
+    let until = station.now + JOB_PATIENCE;
+    let mut buffer = [0; MAX_MESSAGE];
+    let echo = Request::Echo { bytes: b"here" };
+    station
+        .link
+        .send(echo.encode(&mut buffer).unwrap())
+        .unwrap();
+    let bytes = station.link.transmit(station.now).to_vec();
+    station.link.transmitted(bytes.len(), station.now);
+    // Its answer stays where it is.
+    device.stuck_turn(&bytes, station.now);
+    device.stuck_turn(&[], until - 1);
+    assert!(device.is_in_the_midst(), "not yet");
+    device.stuck_turn(&[], until);
+    assert!(!device.is_in_the_midst());
+    drop(order);
+}
+
+/// SPEC: M-40
+#[test]
+fn a_rate_that_was_agreed_on_ends_with_its_session() {
+    let mut desk = Desk::new(1, 32);
+    desk.rates = &[921_600];
+    let device = OnDesk::start(desk);
+    let (mut station, _) = Station::open(&device, 700, 1_000_000);
+    let mut buffer = [0; MAX_MESSAGE];
+    let request = Request::Rate { baud: 921_600 };
+    station
+        .link
+        .send(request.encode(&mut buffer).unwrap())
+        .unwrap();
+    let bytes = station.link.transmit(station.now).to_vec();
+    // The answer has not left when a new session begins.
+    device.stuck_turn(&bytes, station.now);
+    let (station, _) = Station::open(&device, 701, station.now);
+    assert_eq!(device.rate(), rates::BASE);
+    drop(station);
+}

@@ -166,6 +166,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.rate.now
     }
 
+    /// What a session that is over had agreed on holds no more.
+    pub(super) fn forget_agreed_rate(&mut self) {
+        self.rate.agreed = None;
+    }
+
     pub(super) fn change_rate(&mut self, baud: u32) {
         if rates::set_of(&[baud]) & rates::set_of(self.platform.line_rates()) == 0 {
             self.refuse(Refusal::Unsupported);
@@ -177,10 +182,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     /// Nothing waits to be sent: a change that was agreed on takes place, one that does not work ends.
     pub(super) fn settle_rate(&mut self, now: Millis) {
-        if self.outgoing_length > 0 {
-            return;
-        }
-        let rate = match self.rate.agreed.take() {
+        let answered = self.outgoing_length == 0;
+        let rate = match self.rate.agreed.take_if(|_| answered) {
             Some(rate) => {
                 self.rate.since = now;
                 self.rate.heard = self.link.heard_frames();

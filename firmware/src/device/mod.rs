@@ -183,6 +183,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.operations
     }
 
+    /// Whether an order is under way.
+    #[must_use]
+    pub const fn is_busy(&self) -> bool {
+        !matches!(self.job, Job::Idle)
+    }
+
     /// The key store's flash, to look at.
     pub const fn flash(&self) -> &P::Flash {
         self.store.flash()
@@ -216,13 +222,14 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let more = self.step();
         // The work may have made room for what waits in the link.
         self.take_messages();
-        let sending = !self.transmit(now).is_empty();
-        if more || sending {
-            return Work::More;
-        }
+        // Before anything is sent: whoever keeps the line busy must not keep an order alive.
         let patience = self.awaits_blob().then_some(self.fed + JOB_PATIENCE);
         if patience.is_some_and(|until| now >= until) {
             self.abandon();
+            return Work::More;
+        }
+        let sending = !self.transmit(now).is_empty();
+        if more || sending {
             return Work::More;
         }
         let deadlines = [self.link.deadline(), patience, self.rate_deadline()];
@@ -236,6 +243,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         }
         self.drop_job();
         self.outgoing_length = 0;
+        self.forget_agreed_rate();
         scrub_stack::<SCRUBBED_STACK>();
     }
 

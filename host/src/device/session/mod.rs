@@ -22,6 +22,9 @@ const PATIENCE: Millis = 30_000;
 /// How long a device may work at all, in milliseconds, whatever progress it reports: an RSA-4096 key takes a slow part minutes.
 const LONGEST_WORK: Millis = 60 * 60 * 1000;
 
+/// How long the device may take to accept one message, in milliseconds: several times what all blobs of an order need at 9600 baud.
+const LONGEST_SENDING: Millis = 5 * 60 * 1000;
+
 /// How long a read may wait while bytes are still to go out, in milliseconds: then there is room to be found.
 const TURN: Millis = 5;
 
@@ -260,6 +263,21 @@ impl Session {
             .encode(&mut buffer)
             .map_err(|_| DeviceError::TooLong)?;
         let length = u16::try_from(message.len()).map_err(|_| DeviceError::TooLong)?;
+        let sent = self.send_whole(message, length, on_progress);
+        if sent.is_err() {
+            // Half a message stands in the stream: nothing can follow it.
+            self.link.close();
+        }
+        sent
+    }
+
+    fn send_whole(
+        &mut self,
+        message: &[u8],
+        length: u16,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<Option<Vec<u8>>, DeviceError> {
+        let end = self.port.now() + LONGEST_SENDING;
         let mut early = None;
         let mut rest = message;
         let mut begun = false;
@@ -278,11 +296,13 @@ impl Session {
                     return Ok(early);
                 }
             }
-            let deadline = self.port.now() + PATIENCE;
+            let deadline = (self.port.now() + PATIENCE).min(end);
             match self.wait_for(deadline, |link| link.room_to_write() > 0)? {
-                Some(message) => early = early.or(take_progress(message, on_progress)?),
-                None if self.link.room_to_write() > 0 => {}
-                None => return Err(self.disappeared()),
+                Some(message) if self.port.now() < end => {
+                    early = early.or(take_progress(message, on_progress)?);
+                }
+                None if self.link.room_to_write() > 0 && self.port.now() < end => {}
+                Some(_) | None => return Err(self.disappeared()),
             }
         }
     }
@@ -377,7 +397,8 @@ impl Session {
         let deadlines = [self.link.deadline(), self.rate_deadline(), Some(deadline)];
         let mut until = deadlines.into_iter().flatten().min().unwrap_or(deadline);
         if more_to_write {
-            until = until.min(now + TURN);
+            // What the link has to do is to write, and that has to wait for the port.
+            until = deadline.min(now + TURN);
         }
         let mut buffer = [0; 4096];
         match self.port.read(&mut buffer, until) {

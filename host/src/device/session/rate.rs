@@ -132,6 +132,10 @@ impl Session {
                 return Ok(());
             }
             self.unfit |= rates::set_of(&[rate]);
+            if self.rate != Some(old) {
+                // The base rate now, and another reckoning.
+                return self.hasten(bytes);
+            }
         }
         Ok(())
     }
