@@ -268,10 +268,12 @@ fn receipts_have_their_frozen_bytes() {
 
 #[test]
 fn cut_or_altered_fronts_are_typed_errors() {
+    // Miri takes a thousand times as long.
+    let step = if cfg!(miri) { 61 } else { 1 };
     for (_, header, body) in orders() {
         let mut buffer = [0; MAX_MESSAGE];
         let bytes = order::encode(header, &body, &mut buffer).unwrap().to_vec();
-        for end in 0..bytes.len() {
+        for end in (0..bytes.len()).step_by(step) {
             assert!(order::decode(&bytes[..end]).is_err(), "cut at {end}");
         }
         let mut longer = bytes.clone();
@@ -284,7 +286,7 @@ fn cut_or_altered_fronts_are_typed_errors() {
         format[16] = 2;
         assert_eq!(order::decode(&format), Err(DecodeError::UnknownFormat(2)));
         // Whatever a flipped bit makes of it, decoding must not panic.
-        for position in 0..bytes.len() {
+        for position in (0..bytes.len()).step_by(step) {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[position] ^= 1 << bit;

@@ -258,6 +258,21 @@ pub(crate) const STEPS: &[Step] = &[
             by_hand: "cargo xtask demo --bad-line --seed 1",
         },
     },
+    Step {
+        name: "miri: protocol",
+        action: Action::Tests(Cargo {
+            arguments: &[
+                "+nightly",
+                "miri",
+                "test",
+                "--no-fail-fast",
+                "--package",
+                "keyferry-protocol",
+            ],
+            // The vectors are read from files.
+            environment: &[("MIRIFLAGS", "-Zmiri-disable-isolation")],
+        }),
+    },
 ];
 
 /// `--long` adds these.
