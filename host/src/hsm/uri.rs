@@ -186,6 +186,12 @@ pub fn parse(uri: &str) -> Result<(TokenSpec, KeySpec), SpecError> {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => format!("{SCHEME}{rest}"),
         Some(_) | None => uri.to_owned(),
     };
+    // RFC 3986 §2 has no such characters. The parser leaves some of them out of its messages, and panics where nothing is left.
+    if uri.chars().any(char::is_control) {
+        return Err(SpecError::Malformed(
+            "a URI is one line and has no control characters".to_owned(),
+        ));
+    }
     let parsed = pk11_uri_parser::parse(&uri).map_err(|error| {
         // Two paragraphs, the second of which is the parser's advice on one line.
         let text = error.to_string();
@@ -298,6 +304,10 @@ mod tests {
             "pkcs11:token",
             "pkcs11:token=a;token=b",
             "pkcs11:token=a?b",
+            // The fuzzer's: the parser counts back from the end of nothing.
+            "pkcs11:?\n\n=",
+            "pkcs11:\n\t;",
+            "pkcs11:token=a\n;serial=b",
         ] {
             assert!(
                 matches!(parse(uri), Err(SpecError::Malformed(_))),
