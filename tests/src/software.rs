@@ -10,9 +10,9 @@ use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, 
 use keyferry_protocol::identity::{Challenge, Digest, p256_spki};
 use keyferry_protocol::proof::{Proof, proof_input};
 use keyferry_protocol::suite::Suite;
-use p256::ecdsa::signature::Signer;
+use p256::ecdsa::signature::{Signer, Verifier};
 use p256::elliptic_curve::sec1::ToSec1Point;
-use p256::pkcs8::{DecodePublicKey, EncodePrivateKey, EncodePublicKey};
+use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
 use sha2::Digest as _;
 
 /// An authority whose key is known.
@@ -206,7 +206,10 @@ fn kek(unwrap_key: &[u8], number: u8) -> (Suite, Vec<u8>, [u8; 32]) {
     (Suite::RsaOaepSha256, wrapped, secret)
 }
 
-/// Checks a symmetric key's proof.
+/// Checks a key's proof, of the kinds that are a signature or a code.
+///
+/// # Panics
+/// If a private key does not parse.
 #[must_use]
 pub fn proof_is_right(
     key: &SoftKey,
@@ -226,12 +229,20 @@ pub fn proof_is_right(
         }
         Proof::Cmac if key.clear.len() == 16 => cmac(&key.clear, &input, &report.value, false),
         Proof::Cmac => cmac(&key.clear, &input, &report.value, true),
-        Proof::None
-        | Proof::EcdsaP256Sha256
-        | Proof::RsaPkcs1Sha256
-        | Proof::Agreement
-        | Proof::Decryption
-        | Proof::CheckValue => false,
+        Proof::EcdsaP256Sha256 => {
+            let key = p256::ecdsa::SigningKey::from_pkcs8_der(&key.clear).expect("a P-256 key");
+            p256::ecdsa::Signature::from_slice(&report.value)
+                .is_ok_and(|signature| key.verifying_key().verify(&input, &signature).is_ok())
+        }
+        Proof::RsaPkcs1Sha256 => {
+            let key = rsa::RsaPrivateKey::from_pkcs8_der(&key.clear).expect("an RSA key");
+            let padding = rsa::Pkcs1v15Sign::new::<sha2::Sha256>();
+            let hash = sha2::Sha256::digest(input);
+            key.to_public_key()
+                .verify(padding, &hash, &report.value)
+                .is_ok()
+        }
+        Proof::None | Proof::Agreement | Proof::Decryption | Proof::CheckValue => false,
     }
 }
 

@@ -139,7 +139,7 @@ fn a_restart_anywhere_is_not_noticed() {
         }
     }
     println!("{runs} jobs with one or two restarts, {made_again} orders made again");
-    assert!(runs > 40 && made_again > 10);
+    assert!(runs >= 40 && made_again > 10);
 }
 
 /// A device that restarts whenever blobs come: the station gives up, and the device is as before.

@@ -36,6 +36,10 @@ pub const KEEP_ALIVE: Millis = 500;
 /// How long nothing may be heard of the other end before it counts as gone, in milliseconds.
 pub const SILENCE: Millis = 30_000;
 
+/// How long before its last byte has left a station decides what goes out next, in milliseconds. Decided earlier, frames would wait
+/// in the port's buffer while news of a loss comes in, and then be the wrong ones; later, the line might stand still meanwhile.
+const AHEAD: Millis = 25;
+
 /// How often in a row damage is reported while no good frame arrives. More would be an echo between ends at different rates.
 const REPORTS: u8 = 4;
 
@@ -357,6 +361,9 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
                 Deframed::Nothing => {}
                 Deframed::Damaged => {
                     if self.state == State::Open && self.reports < REPORTS {
+                        if self.reports == 0 {
+                            self.sender.shrink();
+                        }
                         self.reports += 1;
                         self.damaged = true;
                         self.answer = true;
@@ -465,6 +472,10 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         if self.out_sent == self.out_length {
             self.watch(now);
             self.out_sent = 0;
+            self.out_length = 0;
+            if self.decides_later() && self.line_free > (now + AHEAD) * 1000 {
+                return &[];
+            }
             // Bytes from nowhere may have come while the line was quiet: a zero parts them from the frame.
             let lead = now * 1000 >= self.line_free;
             self.out_length = self.next_frame(lead);
@@ -494,9 +505,14 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         if self.state == State::Closed {
             return None;
         }
+        let next = (self.decides_later()
+            && self.out_sent == self.out_length
+            && (self.answer || self.sender.has_due()))
+        .then(|| self.line_free.div_ceil(1000).saturating_sub(AHEAD));
         let keep_alive = (self.station && self.state == State::Open && !self.sender.is_waiting())
             .then(|| self.heard_at + KEEP_ALIVE);
         [
+            next,
             self.sender.timer(),
             keep_alive,
             Some(self.heard_at + SILENCE),
@@ -504,6 +520,12 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Whether frames wait for the line rather than in the port. A device hands over byte by byte what its transmitter takes, and
+    /// changes its rate when nothing is left.
+    fn decides_later(&self) -> bool {
+        self.station && self.state == State::Open
     }
 
     /// Looks at the clock.

@@ -253,8 +253,7 @@ impl<const TX: usize> Sender<TX> {
             self.flights.remove(0);
         }
         if lost {
-            self.size = (self.size / 2).max(SMALLEST_FRAME.min(self.largest));
-            self.clean = 0;
+            self.shrink();
         } else if self.clean >= u32::from(self.size) * u32::from(CLEAN_FRAMES) {
             self.size = self.size.saturating_mul(2).min(self.largest);
             self.clean = 0;
@@ -320,6 +319,17 @@ impl<const TX: usize> Sender<TX> {
         }
         self.ping = !opening;
         self.set_timer(now);
+    }
+
+    /// Something damaged has come the other way: what ruins one direction will not spare the other.
+    pub(super) fn shrink(&mut self) {
+        self.size = (self.size / 2).max(SMALLEST_FRAME.min(self.largest));
+        self.clean = 0;
+    }
+
+    /// Whether [`Self::take_due`] would give something.
+    pub(super) fn has_due(&self) -> bool {
+        !self.flights.is_full() && (self.ping || self.due_data().is_some())
     }
 
     /// What is to go out next, if anything. It counts as on its way from now on.

@@ -21,7 +21,7 @@ fn nonce_of(session: u16) -> u32 {
 impl Ends {
     fn closed() -> Self {
         Self {
-            station: Link::new(),
+            station: on_a_fast_line(),
             device: Link::new(),
             now: 1_000,
             at_station: Vec::new(),
@@ -76,6 +76,13 @@ impl Ends {
         let next = deadlines.into_iter().flatten().min().unwrap();
         self.now = self.now.max(next);
     }
+}
+
+/// A link whose bytes are away at once: time does not pass while bytes are carried here.
+fn on_a_fast_line() -> Station {
+    let mut station = Station::new();
+    station.set_rate(u32::MAX);
+    station
 }
 
 type Line<'a> = dyn FnMut(Vec<u8>) -> Vec<u8> + 'a;
@@ -281,7 +288,7 @@ fn a_restarted_device_says_so() {
 fn a_new_session_drops_the_old() {
     let mut ends = Ends::opened();
     ends.device.send(b"stale reply").unwrap();
-    ends.station = Link::new();
+    ends.station = on_a_fast_line();
     ends.open(8);
     ends.settle();
     assert_eq!(ends.events, [Event::Opened]);
@@ -294,7 +301,7 @@ fn a_new_session_drops_the_old() {
 #[test]
 fn a_session_of_the_same_number_is_new_all_the_same() {
     let mut ends = Ends::opened();
-    ends.station = Link::new();
+    ends.station = on_a_fast_line();
     ends.station.open(7, 1, ends.now);
     ends.station.send(b"hello").unwrap();
     ends.settle();
@@ -336,7 +343,7 @@ fn the_opening_is_repeated_until_it_is_heard() {
 /// SPEC: M-36
 #[test]
 fn a_cable_that_leads_back_is_no_device() {
-    let mut station = Station::new();
+    let mut station = on_a_fast_line();
     station.open(7, 7, 0);
     station.send(b"hello").unwrap();
     let mut now = 0;
@@ -470,7 +477,7 @@ fn ranges_that_lead_in_a_circle_are_no_ranges() {
 /// An end that acknowledges and says that it heard nothing must not leave offsets behind that come again.
 #[test]
 fn what_is_acknowledged_is_not_on_its_way() {
-    let mut station = Station::new();
+    let mut station = on_a_fast_line();
     station.open(7, 7, 0);
     station.send(b"hello").unwrap();
     take_frame(&mut station, 0);
@@ -538,4 +545,44 @@ fn lost_news_of_room_is_asked_for() {
     }
     assert_eq!(ends.at_device, [[5; 2_048], [6; 2_048]]);
     assert!(ends.now < 3_000, "{}", ends.now);
+}
+
+/// What the port has taken cannot be changed any more: on a slow line a station decides on the next frame when the last one has
+/// nearly left, and then sends first what was lost meanwhile.
+#[test]
+fn a_station_decides_late_what_goes_out_next() {
+    let mut ends = Ends::opened();
+    ends.station.set_rate(rates::BASE);
+    ends.station.send(&[7; 4_000]).unwrap();
+    let first = take_frame(&mut ends.station, ends.now);
+    let left = first.len() as u64 * rates::byte_time(rates::BASE) / 1_000_000;
+    assert!(first.len() > 1_000);
+    assert!(take_frame(&mut ends.station, ends.now).is_empty());
+    let next = ends.station.deadline().unwrap();
+    let leaves = ends.now + left;
+    assert!(
+        (leaves - AHEAD..=leaves - AHEAD + 1).contains(&next),
+        "{next}"
+    );
+    assert!(take_frame(&mut ends.station, next - 1).is_empty());
+    // The line does not stand still.
+    assert!(take_frame(&mut ends.station, next).len() > 1_000);
+}
+
+/// The noise that ruins one direction ruins the other too.
+#[test]
+fn what_arrives_damaged_makes_the_own_frames_smaller() {
+    let mut ends = Ends::opened();
+    for _ in 0..4 {
+        ends.device.ping();
+        ends.settle_through(&mut clean, &mut |mut bytes| {
+            bytes[3] ^= 4;
+            bytes
+        });
+        ends.wait();
+        ends.settle();
+    }
+    ends.station.send(&[7; 1_500]).unwrap();
+    let frame = take_frame(&mut ends.station, ends.now);
+    assert!(frame.len() < 1_024 / 4, "{}", frame.len());
 }

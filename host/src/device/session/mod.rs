@@ -71,6 +71,9 @@ impl Greeting {
 /// Called with each progress message.
 pub type OnProgress<'a> = dyn FnMut(Progress) + 'a;
 
+/// Gives each session its number, and a nonce that tells it from an earlier one of the same number. Neither is a secret.
+pub type Numbers = Box<dyn FnMut() -> (u16, u32) + Send>;
+
 /// The station's end of the link: 16 KiB each way, frames of up to 4 KiB.
 type StationLink = Link<16_384, 16_384, 4_096>;
 
@@ -89,6 +92,7 @@ pub struct Session {
     greeting: Greeting,
     /// The protocol versions that are offered.
     versions: (u8, u8),
+    numbers: Numbers,
     witness: Option<Box<dyn Witness>>,
 }
 
@@ -106,6 +110,22 @@ impl Session {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with_versions(port: Box<dyn Port>, min: u8, max: u8) -> Result<Self, DeviceError> {
+        Self::open_as(port, (min, max), Box::new(session_number))
+    }
+
+    /// Greets the device under numbers that the caller chooses, so that a simulation is the same each time. They must not repeat.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_numbered(port: Box<dyn Port>, numbers: Numbers) -> Result<Self, DeviceError> {
+        Self::open_as(port, (VERSION_MIN, VERSION), numbers)
+    }
+
+    fn open_as(
+        port: Box<dyn Port>,
+        versions: (u8, u8),
+        numbers: Numbers,
+    ) -> Result<Self, DeviceError> {
         let mut session = Self {
             moved_at: port.now(),
             port,
@@ -125,7 +145,8 @@ impl Session {
                 board: String::new(),
                 firmware: String::new(),
             },
-            versions: (min, max),
+            versions,
+            numbers,
             witness: None,
         };
         session.greet()?;
@@ -206,20 +227,24 @@ impl Session {
         }
     }
 
-    /// Sends the greeting, and waits for an answer until `deadline`.
-    fn call(&mut self, deadline: Millis) -> Result<Option<Vec<u8>>, DeviceError> {
+    /// Sends the greeting, and waits for an answer until `deadline`; until `end` if a device is heard that has trouble with the line.
+    fn call(&mut self, deadline: Millis, end: Millis) -> Result<Option<Vec<u8>>, DeviceError> {
         let (min, max) = self.versions;
         let mut buffer = [0; MAX_MESSAGE];
         let hello = Request::Hello { min, max }
             .encode(&mut buffer)
             .map_err(|_| DeviceError::TooLong)?;
-        let (number, nonce) = session_number();
+        let (number, nonce) = (self.numbers)();
         self.link.open(number, nonce, self.port.now());
         self.link.offer_rates(u16::MAX);
         self.link
             .send(hello)
             .map_err(|error| self.link_error(error))?;
-        self.wait(deadline)
+        let before = self.link.heard_frames();
+        match self.wait(deadline)? {
+            None if self.link.heard_frames() != before => self.wait(end),
+            answer => Ok(answer),
+        }
     }
 
     /// What the device said of itself.
@@ -472,7 +497,7 @@ pub(crate) fn printable(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
 
-/// A number for a session, and a nonce that tells it from an earlier one of the same number. Neither is a secret.
+/// At random.
 fn session_number() -> (u16, u32) {
     use std::hash::{BuildHasher, Hasher};
     let [a, b, c, d, e, f, ..] = std::hash::RandomState::new()

@@ -43,7 +43,12 @@ impl Session {
             } else {
                 end
             };
-            match self.call(deadline) {
+            let mut answer = self.call(deadline, end);
+            // It was reset in the middle of its answer.
+            while matches!(answer, Err(DeviceError::Restarted { .. })) && self.port.now() < end {
+                answer = self.call(deadline.max(self.port.now() + dwell).min(end), end);
+            }
+            match answer {
                 Ok(Some(message)) => return Ok(message),
                 Ok(None) => {}
                 Err(DeviceError::Disappeared { .. }) if self.arrived == 0 => break,
@@ -84,6 +89,8 @@ impl Session {
             }
             Ok(false) => {
                 self.rate = None;
+                // Nothing is gained by waiting for a line that takes no time.
+                self.link.set_rate(u32::MAX);
                 Ok(false)
             }
             Err(_) if rate != rates::BASE => Ok(false),

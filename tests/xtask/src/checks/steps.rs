@@ -339,6 +339,38 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
         },
     },
     Step {
+        name: "campaign: bench sessions",
+        action: Action::Call {
+            run: |screen, _| {
+                let sessions = Bench::Sessions {
+                    seed: 1,
+                    sessions: 10_000,
+                    unchecked: false,
+                };
+                let outcome = bench::run(screen, &sessions)?;
+                ensure!(outcome.ok, "sessions do not end as they must");
+                Ok(())
+            },
+            by_hand: "cargo xtask bench sessions",
+        },
+    },
+    Step {
+        name: "campaign: bench sessions, unchecked",
+        action: Action::Call {
+            run: |screen, _| {
+                let sessions = Bench::Sessions {
+                    seed: 1,
+                    sessions: 400,
+                    unchecked: true,
+                };
+                let outcome = bench::run(screen, &sessions)?;
+                ensure!(outcome.ok, "the campaign does not find wrong bytes");
+                Ok(())
+            },
+            by_hand: "cargo xtask bench sessions --unchecked --sessions 400",
+        },
+    },
+    Step {
         name: "campaign: fuzz",
         action: Action::Call {
             run: |screen, _| {
