@@ -1,4 +1,4 @@
-//! A small campaign, for every run of the tests. The whole one is `cargo xtask test --long`.
+//! A small campaign: `cargo test --release --package keyferry-campaign`. The whole one is `cargo xtask bench sessions`.
 
 use keyferry_campaign::campaign::{self, CHECKED, Row, Size};
 use keyferry_campaign::session::{Bench, Ending};
