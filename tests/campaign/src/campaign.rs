@@ -29,6 +29,8 @@ pub struct Size {
     pub sessions: u64,
     /// Long streams, spread likewise.
     pub streams: u64,
+    /// Messages each way of a stream: [`stream::LONG`] or fewer.
+    pub messages: u32,
     /// How many run at the same time. Makes no difference to what comes out.
     pub jobs: usize,
 }
@@ -304,8 +306,9 @@ fn injected(counts: &Counts, runs: u64, what: &str, report: &mut impl FnMut(Row)
 
 fn streams(size: &Size, report: &mut impl FnMut(Row), tick: &(impl Fn() + Sync)) {
     let outcomes = each(size.streams, size.jobs, |number| {
-        let plan = stream::plan(size.seed, number, bit_error_rate(number));
-        let outcome = stream::run(&plan, size.seed, number);
+        let ber = bit_error_rate(number);
+        let plan = stream::plan(size.seed, number, size.messages, ber);
+        let outcome = stream::run(&plan, size.seed, number, size.messages);
         tick();
         outcome
     });

@@ -91,6 +91,7 @@ fn all(arguments: &Arguments) -> anyhow::Result<bool> {
         seed: arguments.seed,
         sessions: arguments.sessions,
         streams: arguments.streams.unwrap_or(arguments.sessions / 50),
+        messages: keyferry_campaign::stream::LONG,
         jobs: arguments.jobs,
     };
     let ended = Arc::new(AtomicU64::new(0));

@@ -12,8 +12,8 @@ use keyferry_tests::line::{Counts, Machine, Nanos, Way, World};
 
 use crate::plan::{Dice, Length, Plan, UP, settings};
 
-/// Messages each way: on average more bytes than the offsets of the link count, so that these wrap around.
-const MESSAGES: u32 = 60;
+/// So many messages each way have more bytes than the offsets of the link count, on most runs: these wrap around.
+pub const LONG: u32 = 60;
 
 /// Longest message in bytes: twice the device's receive memory.
 const LONGEST: u64 = 4_096;
@@ -58,6 +58,8 @@ struct Script {
     number: u64,
     /// Tags of the sessions so far.
     tags: Vec<u32>,
+    /// How many messages each end has in a session.
+    planned: u32,
     messages: u64,
     bytes: u64,
     wrong: u64,
@@ -117,7 +119,8 @@ impl Progress {
         tag: u32,
         way: Way,
     ) {
-        while self.sent < MESSAGES {
+        let planned = lock(script).planned;
+        while self.sent < planned {
             let (message, taken) = match &mut self.outgoing {
                 Some(outgoing) => outgoing,
                 none => {
@@ -230,23 +233,18 @@ impl Machine for Far {
     }
 }
 
-/// Characters that a run without faults puts on the wire each way, about: faults are laid within it.
-pub const LENGTH: Length = Length {
-    down: 60_000,
-    up: 60_000,
-};
-
-/// The run with this number on a line with these faults.
+/// The run with this number, of so many messages each way, on a line with these faults.
 ///
 /// # Panics
 /// If the port fails, which this line's does not.
 #[must_use]
-pub fn run(plan: &Plan, seed: u64, number: u64) -> Outcome {
+pub fn run(plan: &Plan, seed: u64, number: u64, messages: u32) -> Outcome {
     let mut dice = Dice::new(seed, number, 3);
     let script = Arc::new(Mutex::new(Script {
         seed,
         number,
         tags: Vec::new(),
+        planned: messages,
         messages: 0,
         bytes: 0,
         wrong: 0,
@@ -352,7 +350,7 @@ impl Near {
         if lock(script).wrong > 0 {
             return true;
         }
-        let all = MESSAGES;
+        let all = lock(script).planned;
         let Progress { sent, got, .. } = self.progress;
         sent == all
             && got == all
@@ -362,8 +360,14 @@ impl Near {
     }
 }
 
-/// The plan of the run with this number.
+/// The plan of the run with this number, of so many messages each way.
 #[must_use]
-pub fn plan(seed: u64, number: u64, ber: f64) -> Plan {
-    Plan::draw(&mut Dice::new(seed, number, 5), ber, LENGTH)
+pub fn plan(seed: u64, number: u64, messages: u32, ber: f64) -> Plan {
+    // Faults are laid within about what a run without faults puts on the wire.
+    let each = u64::from(messages) * 1_000;
+    let length = Length {
+        down: each,
+        up: each,
+    };
+    Plan::draw(&mut Dice::new(seed, number, 5), ber, length)
 }

@@ -1,4 +1,5 @@
-//! A small campaign: `cargo test --release --package keyferry-campaign`. The whole one is `cargo xtask bench sessions`.
+//! A small campaign, for every run of the tests: without optimisation a session takes half a second. The whole one is `cargo xtask
+//! bench sessions`, which builds it in release mode.
 
 use keyferry_campaign::campaign::{self, CHECKED, Row, Size};
 use keyferry_campaign::session::{Bench, Ending};
@@ -8,6 +9,7 @@ fn rows(seed: u64, sessions: u64, jobs: usize) -> Vec<Row> {
         seed,
         sessions,
         streams: 4,
+        messages: 2,
         jobs,
     };
     let mut rows = Vec::new();
@@ -18,7 +20,7 @@ fn rows(seed: u64, sessions: u64, jobs: usize) -> Vec<Row> {
 /// SPEC: M-2, M-5
 #[test]
 fn every_target_is_held_in_a_small_campaign() {
-    let rows = rows(1, 200, 2);
+    let rows = rows(1, 20, 2);
     let missed: Vec<_> = rows.iter().filter(|row| row.is_missed()).collect();
     assert!(missed.is_empty(), "{missed:#?}");
     // In the build without a check there are fewer.
@@ -29,9 +31,9 @@ fn every_target_is_held_in_a_small_campaign() {
 #[test]
 fn a_campaign_is_the_same_from_the_same_seed() {
     let all = |rows: Vec<Row>| rows.into_iter().map(|Row(row)| row).collect::<Vec<_>>();
-    let first = all(rows(7, 12, 2));
-    assert_eq!(first, all(rows(7, 12, 1)));
-    assert_ne!(first, all(rows(8, 12, 1)));
+    let first = all(rows(7, 2, 2));
+    assert_eq!(first, all(rows(7, 2, 1)));
+    assert_ne!(first, all(rows(8, 2, 1)));
 }
 
 #[test]

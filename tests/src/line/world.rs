@@ -371,8 +371,12 @@ impl<M: Machine + 'static> Port for WorldPort<M> {
     fn set_baud(&mut self, baud: u32) -> io::Result<bool> {
         let mut state = self.plugged()?;
         // What was written before goes out first, at the old rate.
-        while let Some(until) = state.down_busy() {
+        loop {
+            // Before it is asked until when: the last byte may begin at this moment.
             state.settle();
+            let Some(until) = state.down_busy() else {
+                break;
+            };
             state.step(until);
         }
         let now = state.now;

@@ -8,7 +8,8 @@ use keyferry_firmware::device::{Device, Work};
 use keyferry_protocol::link::Millis;
 use keyferry_tests::desk::Desk;
 use keyferry_tests::line::{
-    Board, MILLISECOND, Machine, Nanos, Priced, Settings, World, character_time,
+    Board, Fault, MILLISECOND, Machine, Nanos, Planned, Priced, Settings, Trigger, Ways, World,
+    character_time,
 };
 
 /// Sends back what it gets, in upper case; what it is told makes it wait, compute, or change its rate.
@@ -230,6 +231,22 @@ fn the_station_changes_its_rate_when_all_is_sent() {
     let heard = world.machine(|echo| echo.heard_at.len());
     assert_eq!(heard, Some(100));
     assert_eq!(world.counts().down.framing_errors, 0);
+}
+
+/// Nothing else happens after it: once the world slept for ever then.
+#[test]
+fn a_rate_is_changed_behind_bytes_that_are_lost() {
+    let world = echo(|settings| {
+        settings.faults.planned.push(Planned {
+            fault: Fault::Drop(3),
+            ways: Ways::Down,
+            when: Trigger::Byte(0),
+        });
+    });
+    let mut port = world.port();
+    assert_eq!(port.write(b"abc").unwrap(), 3);
+    assert!(port.set_baud(921_600).unwrap());
+    assert!(world.now() < MILLISECOND, "{}", world.now());
 }
 
 #[test]
