@@ -62,7 +62,7 @@ pub enum Ending {
     Done,
     /// A typed error, by its name.
     Error(String),
-    /// It did not end in [`LIMIT`].
+    /// It did not end within ten minutes of virtual time.
     Hung,
     /// Station and device do not agree, or something was delivered that nobody sent.
     Broken(String),

@@ -184,6 +184,9 @@ impl Counts {
                 );
             }
         }
+        if row["errors"].is_object() {
+            screen.say(format!("{:>9}  {:<48}   {}", "", "", fates(row)));
+        }
     }
 
     fn close(&self, screen: &Screen) {
@@ -198,6 +201,20 @@ impl Counts {
             );
         }
     }
+}
+
+/// What became of the sessions of a row.
+fn fates(row: &Value) -> String {
+    let some = |name: &str| &row[name];
+    let late = row["late"].as_array().map_or(0, Vec::len);
+    format!(
+        "{} of {}; {late} late; errors {}; {} of {} with a reset",
+        some("done"),
+        some("sessions"),
+        some("errors"),
+        some("with_reset_survived"),
+        some("with_reset"),
+    )
 }
 
 /// A row's value with its unit.
