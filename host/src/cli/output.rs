@@ -138,14 +138,17 @@ pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
         _ => {
             let text = error.to_string();
             if json {
-                let first = text.lines().next().unwrap_or_default();
+                // What is wrong stands before the first empty line: names of missing arguments have lines of their own.
+                let lines = text.lines().map(str::trim);
+                let words: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+                let words = words.join(" ");
                 let message = match error.kind() {
                     ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                         "a subcommand is missing"
                     }
-                    _ => first.trim_start_matches("error: "),
+                    _ => words.trim_start_matches("error: "),
                 };
-                let hint = Some("keyferry --help".to_owned());
+                let hint = Some("see the same command with --help".to_owned());
                 report(true, message, hint, Exit::Usage);
             } else {
                 let _ = error.print();

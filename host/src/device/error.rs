@@ -151,14 +151,14 @@ impl DeviceError {
             Self::Open(error) => error.hint(),
             Self::Port { .. } => "unplug the adapter, plug it in again, and try once more",
             Self::Silent { .. } => {
-                "check power, cable and port; the device must run keyferry firmware"
+                "check power, cable and port, and that no terminal has the port open; the device must run keyferry firmware"
             }
             Self::Garbage { .. } => {
-                "check the baud rate, and that this port is the device's keyferry port"
+                "check the cable, and that this is the device's keyferry port, not its console or a loopback plug; --capture FILE records what came"
             }
             Self::NotDone { .. } => "check the cable, then run the command again",
             Self::Disappeared { .. } | Self::Restarted { .. } => {
-                "check power and cable, then see `keyferry device list`: the order was done whole or not at all"
+                "check power, cable and port; an order under way was done whole or not at all: see `keyferry device list`"
             }
             Self::Version { .. } => "update the device's firmware or this program",
             Self::Refused { refusal, .. } => refusal_hint(*refusal),

@@ -54,6 +54,15 @@ fn a_missing_port_is_named() {
 }
 
 #[test]
+fn a_missing_argument_is_named_to_scripts_too() {
+    let answer = Answer::of(command::keyferry().args(["--json", "device", "info"]));
+    assert_eq!(answer.code, 2, "{answer:?}");
+    let last = answer.last();
+    assert_eq!(last["ok"], false, "{last}");
+    assert!(last["error"].as_str().unwrap().contains("--port"), "{last}");
+}
+
+#[test]
 fn a_silent_port_is_given_up() {
     let (_device, path, _held) = terminal();
     let (code, error, hint) = info(&path);

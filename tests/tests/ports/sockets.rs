@@ -64,9 +64,18 @@ fn a_socket_that_nobody_serves_is_named() {
     assert_eq!(error, format!("nobody listens at '{port}'"));
 
     let port = format!("unix:{}/none", folder.path().display());
-    let (code, error, _) = info(&port);
+    let (code, error, hint) = info(&port);
     assert_eq!(code, 4);
     assert_eq!(error, format!("port '{port}' does not exist"));
+    assert!(hint.contains("start what serves the socket"), "{hint}");
+}
+
+#[test]
+fn a_host_without_its_prefix_is_told_how_to_write_it() {
+    let (code, error, hint) = info("localhost:4001");
+    assert_eq!(code, 4);
+    assert_eq!(error, "port 'localhost:4001' does not exist");
+    assert!(hint.contains("tcp:HOST:NUMBER"), "{hint}");
 }
 
 #[test]

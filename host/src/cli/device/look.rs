@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use clap::Args;
+use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::message::{Reply, Request};
 use serde_json::{Value, json};
 
@@ -52,9 +53,9 @@ pub(super) fn info(context: &Context, port: &PortArgs) -> Outcome {
         ("counter", greeting.counter.to_string()),
         ("board", greeting.board.clone()),
         ("firmware", greeting.firmware.clone()),
-        ("identity key", greeting.identity.to_string()),
-        ("unwrap key", greeting.unwrap.to_string()),
-        ("authority", greeting.authority.to_string()),
+        ("identity key", or_none(greeting.identity)),
+        ("unwrap key", or_none(greeting.unwrap)),
+        ("authority", or_none(greeting.authority)),
     ]
     .map(|(name, value)| [name.to_owned(), value]);
     context.table(["what", "as the device says, unverified"], &rows);
@@ -68,6 +69,15 @@ pub(super) fn info(context: &Context, port: &PortArgs) -> Outcome {
         "unwrap" => greeting.unwrap.to_string(),
         "authority" => greeting.authority.to_string(),
     })
+}
+
+/// A key's fingerprint for people; a blank device has no keys.
+fn or_none(fingerprint: Fingerprint) -> String {
+    if fingerprint == Fingerprint::ZERO {
+        "none yet".to_owned()
+    } else {
+        fingerprint.to_string()
+    }
 }
 
 pub(super) fn list(context: &Context, port: &PortArgs) -> Outcome {

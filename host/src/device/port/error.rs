@@ -76,10 +76,18 @@ pub enum PortError {
 impl PortError {
     /// The next move, for a person.
     #[must_use]
-    pub const fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::Name(_) => "name a serial device, tcp:HOST:NUMBER or unix:PATH",
-            Self::Missing { .. } => "plug the device in, or look up the port's name",
+            Self::Missing { port } if port.starts_with("unix:") => {
+                "start what serves the socket (device server, emulator), and check its path"
+            }
+            Self::Missing { port } if port.contains(':') && !port.contains(['/', '\\']) => {
+                "a TCP port is named tcp:HOST:NUMBER; a serial device by its path"
+            }
+            Self::Missing { .. } => {
+                "plug the device in, or look up the port's name (such as /dev/ttyUSB0 or COM3)"
+            }
             Self::Busy { .. } => "close the other program (a terminal, a second keyferry)",
             Self::Forbidden { .. } => {
                 "get the right to open it: on Linux, be in the group that the device belongs to (often dialout)"
