@@ -135,6 +135,12 @@ pub(crate) fn run(screen: &Screen, unwrap: &str, bad_line: Option<u64>) -> anyho
         },
     )?;
     let faults = cable.as_ref().map(Cable::faults).transpose()?;
+    if let Some(faults) = &faults {
+        screen.say(format!(
+            "           the cable carried {} bytes; bit errors: {}, stalls: {}, resets of the device: {}",
+            faults["bytes"], faults["bit_errors"], faults["stalls"], faults["resets"]
+        ));
+    }
     drop(cable);
     demo.step("cut the power (SIGKILL)", |_, _| {
         device.kill();
