@@ -9,6 +9,7 @@
 
 mod audit;
 mod broker;
+mod capture;
 mod certificates;
 mod device;
 mod files;
@@ -61,6 +62,11 @@ pub const TARGETS: &[Target] = &[
         name: "link_pair",
         run: link::pair,
         seeds: link::pair_seeds,
+    },
+    Target {
+        name: "capture",
+        run: capture::capture,
+        seeds: capture::seeds,
     },
     Target {
         name: "device",

@@ -11,7 +11,7 @@ use super::{Device, Input, Station};
 static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// A frame of these bytes, with the check that they need, between two zeros.
-fn framed(bytes: &[u8]) -> Vec<u8> {
+pub(in crate::fuzz) fn framed(bytes: &[u8]) -> Vec<u8> {
     let check = CRC.checksum(bytes).to_le_bytes();
     let mut frame = vec![0];
     let content = [bytes, &check].concat();

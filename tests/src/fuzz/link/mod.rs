@@ -9,7 +9,7 @@ mod wire;
 
 use keyferry_protocol::link::Link;
 
-pub(super) use deframer::{deframer, seeds as deframer_seeds};
+pub(super) use deframer::{deframer, framed, seeds as deframer_seeds};
 pub(super) use pair::{pair, seeds as pair_seeds};
 
 /// The device's end: little memory, so that it wraps around and runs full.
@@ -18,18 +18,18 @@ type Device = Link<512, 512, 320>;
 type Station = Link<2048, 2048, 1100>;
 
 /// Takes the fuzzer's bytes apart; gives zeros once there are no more.
-struct Input<'a>(&'a [u8]);
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
 
 impl<'a> Input<'a> {
-    const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn byte(&mut self) -> u8 {
+    pub(super) fn byte(&mut self) -> u8 {
         self.bytes(1).first().copied().unwrap_or(0)
     }
 
-    fn bytes(&mut self, count: usize) -> &'a [u8] {
+    pub(super) fn bytes(&mut self, count: usize) -> &'a [u8] {
         let (front, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;
         front
