@@ -14,12 +14,25 @@ byte_string! {
     Fingerprint, 32
 }
 byte_string! {
+    /// The first 4 bytes of a [`Fingerprint`]: tells the few keys of one place apart, and proves nothing.
+    Hint, 4
+}
+byte_string! {
     /// A SHA-256 digest, 32 bytes.
     Digest, 32
 }
 byte_string! {
     /// A one-time random value, 32 bytes.
     Challenge, 32
+}
+
+impl Fingerprint {
+    /// Its first bytes; zero stays zero.
+    #[must_use]
+    pub const fn hint(&self) -> Hint {
+        let [a, b, c, d, ..] = self.0;
+        Hint([a, b, c, d])
+    }
 }
 
 /// An ECDSA P-256 signature over SHA-256 (FIPS 186-5): r and s as 32 big-endian bytes each, the form PKCS#11

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::MAX_SLOTS;
 use crate::attributes::Attributes;
 use crate::codec::{self, DecodeError, TooLong};
-use crate::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
+use crate::identity::{Challenge, DeviceId, Digest, Fingerprint, Hint, Signature};
 use crate::order::Label;
 use crate::receipt::{Refusal, State};
 
@@ -116,10 +116,8 @@ pub struct Hello<'a> {
     pub device: DeviceId,
     /// Its identity key; zero while it has none.
     pub identity: Fingerprint,
-    /// Its unwrap key; zero while it has none.
-    pub unwrap: Fingerprint,
     /// Its authority; zero while it has none.
-    pub authority: Fingerprint,
+    pub authority: Hint,
     /// Its state.
     pub state: State,
     /// Whether it holds a certificate of its identity key, to be had with [`Request::Certificate`].

@@ -86,7 +86,7 @@ pub struct Header {
     pub device: DeviceId,
     /// Its identity key; zero while it has none.
     pub identity: Fingerprint,
-    /// Its unwrap key; zero while it has none.
+    /// Its unwrap key; zero in an [`Kind::Enroll`], whose sender learns the key from the answer.
     pub unwrap: Fingerprint,
     /// What keeps it from being used twice.
     pub freshness: Freshness,

@@ -153,7 +153,7 @@ class Session:
             if message[1] > 0:
                 return bytes([3, UNKNOWN_VERSION])
             self.greeted = True
-            hello = bytes([0, 0]) + b"interop".ljust(16, b"\0") + bytes(96) + bytes([0, 0]) + bytes(4) + b"\x5a" * 32
+            hello = bytes([0, 0]) + b"interop".ljust(16, b"\0") + bytes(36) + bytes([0, 0]) + bytes(4) + b"\x5a" * 32
             return hello + b"\x06python" + b"\x03spc"
         if not self.greeted:
             return bytes([3, SEQUENCE])

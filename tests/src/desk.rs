@@ -201,6 +201,14 @@ impl OnDesk {
             .map_or_else(Operations::default, Device::operations)
     }
 
+    /// The fingerprint of its unwrap key; zero while it has none, and once it is stopped.
+    #[must_use]
+    pub fn unwrap_key(&self) -> Fingerprint {
+        self.lock()
+            .as_ref()
+            .map_or(Fingerprint::ZERO, Device::unwrap_key)
+    }
+
     /// Gives the device these bytes at this time and lets it work until it has nothing to do; tells until when it would sleep,
     /// and what it sent. `None` if it was stopped.
     #[must_use]

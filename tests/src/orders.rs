@@ -97,10 +97,28 @@ impl Answer {
 
 /// A header for the device that was greeted, with its challenge and the counter that follows.
 #[must_use]
-pub fn fresh(session: &Session, kind: Kind) -> Header {
+pub fn fresh(device: &OnDesk, session: &Session, kind: Kind) -> Header {
+    let header = enrolment(session);
+    let unwrap = match kind {
+        Kind::Enroll => header.unwrap,
+        Kind::Inject | Kind::Prove | Kind::Remove | Kind::Rotate | Kind::Lock | Kind::Wipe => {
+            device.unwrap_key()
+        }
+    };
+    Header {
+        kind,
+        unwrap,
+        ..header
+    }
+}
+
+/// [`fresh`] for an `Enroll`.
+#[must_use]
+pub fn enrolment(session: &Session) -> Header {
     let greeting = session.greeting();
     let freshness = Freshness::Challenge(greeting.challenge);
-    Header::new(kind, greeting.address(), freshness, greeting.counter + 1)
+    let address = greeting.enrolment_address();
+    Header::new(Kind::Enroll, address, freshness, greeting.counter + 1)
 }
 
 impl Order {

@@ -82,7 +82,11 @@ fn the_stream_may_be_cut_anywhere() {
     for size in [1, 7, 65, 100, 512] {
         let (device, authority, _, shipment) = enrolled();
         let mut session = open(&device);
-        let order = Order::inject(&authority, fresh(&session, Kind::Inject), &shipment);
+        let order = Order::inject(
+            &authority,
+            fresh(&device, &session, Kind::Inject),
+            &shipment,
+        );
         let stream = order.blobs.concat();
         let pieces: Vec<_> = stream.chunks(size).collect();
         let (message, progress) = send(&mut session, &order, &pieces);
@@ -102,7 +106,11 @@ fn the_stream_may_be_cut_anywhere() {
 fn bytes_beyond_the_last_blob_spoil_the_order() {
     let (device, authority, statement, shipment) = enrolled();
     let mut session = open(&device);
-    let order = Order::inject(&authority, fresh(&session, Kind::Inject), &shipment);
+    let order = Order::inject(
+        &authority,
+        fresh(&device, &session, Kind::Inject),
+        &shipment,
+    );
     let mut stream = order.blobs.concat();
     stream.push(0);
     let (message, _) = send(&mut session, &order, &[&stream]);
@@ -120,7 +128,7 @@ fn bytes_beyond_the_last_blob_spoil_the_order() {
 fn blobs_behind_a_refused_order_are_dropped() {
     let (device, authority, _, shipment) = enrolled();
     let mut session = open(&device);
-    let header = fresh(&session, Kind::Inject);
+    let header = fresh(&device, &session, Kind::Inject);
     let mut unsigned = Order::inject(&authority, header, &shipment);
     unsigned.bytes[40] ^= 1;
     let mut stale = header;
@@ -146,7 +154,11 @@ fn blobs_behind_a_refused_order_are_dropped() {
 fn blobs_behind_an_order_that_was_done_are_dropped() {
     let (device, authority, _, shipment) = enrolled();
     let mut session = open(&device);
-    let order = Order::inject(&authority, fresh(&session, Kind::Inject), &shipment);
+    let order = Order::inject(
+        &authority,
+        fresh(&device, &session, Kind::Inject),
+        &shipment,
+    );
     let first = order.send(&mut session);
     assert_eq!(first.refusal(), None);
     let blobs: Vec<_> = order.blobs.iter().map(Vec::as_slice).collect();
@@ -169,7 +181,11 @@ fn blobs_behind_an_order_that_was_done_are_dropped() {
 fn a_forged_order_amid_the_stream_changes_nothing() {
     let (device, authority, _, shipment) = enrolled();
     let mut session = open(&device);
-    let order = Order::inject(&authority, fresh(&session, Kind::Inject), &shipment);
+    let order = Order::inject(
+        &authority,
+        fresh(&device, &session, Kind::Inject),
+        &shipment,
+    );
     let stream = order.blobs.concat();
     let (front, back) = stream.split_at(stream.len() / 2);
     let early = push(&mut session, &order, &[front], &mut quiet);

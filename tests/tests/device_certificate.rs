@@ -46,7 +46,7 @@ fn inject(
     certificate: &[u8],
 ) -> Answer {
     let mut session = open(device);
-    let header = fresh(&session, Kind::Inject);
+    let header = fresh(device, &session, Kind::Inject);
     Order::inject(authority, header, &with(shipment, certificate)).send(&mut session)
 }
 
@@ -84,14 +84,18 @@ fn a_certificate_is_kept_given_out_replaced_and_wiped() {
     assert_eq!(given(&device).as_ref(), Ok(&short));
     // An order without one leaves it.
     let mut session = open(&device);
-    let header = fresh(&session, Kind::Inject);
+    let header = fresh(&device, &session, Kind::Inject);
     let keys = wrap(&statement, &[aes_key(16, 1)], 2);
     let order = Order::inject(&authority, header, &keys);
     assert_eq!(order.send(&mut session).refusal(), None);
     assert_eq!(given(&device), Ok(short));
 
     let mut session = open(&device);
-    let wipe = Order::new(&authority, fresh(&session, Kind::Wipe), &Body::Wipe);
+    let wipe = Order::new(
+        &authority,
+        fresh(&device, &session, Kind::Wipe),
+        &Body::Wipe,
+    );
     assert_eq!(wipe.send(&mut session).refusal(), None);
     assert_eq!(given(&device), Err(Refusal::SlotEmpty));
 }
@@ -119,7 +123,7 @@ fn a_certificate_that_is_not_this_devices_or_was_altered_is_refused() {
     }
     // Altered on the way: the order states another digest.
     let mut session = open(&device);
-    let header = fresh(&session, Kind::Inject);
+    let header = fresh(&device, &session, Kind::Inject);
     let mut order = Order::inject(&authority, header, &with(&keys, &mine));
     order.blobs[0][7] ^= 1;
     let refused = order.send(&mut session).refusal();

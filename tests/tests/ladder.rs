@@ -147,7 +147,11 @@ fn prove(device: &OnDesk, slots: &[(u16, Proof)], questions: &[u8]) -> (Digest, 
         slots: slots.collect(),
         questions: questions.iter().copied().collect(),
     });
-    let order = Order::new(&SoftAuthority::new(0), fresh(&session, Kind::Prove), &body);
+    let order = Order::new(
+        &SoftAuthority::new(0),
+        fresh(device, &session, Kind::Prove),
+        &body,
+    );
     (order.digest(), order.send(&mut session))
 }
 
@@ -156,7 +160,7 @@ fn prove(device: &OnDesk, slots: &[(u16, Proof)], questions: &[u8]) -> (Digest, 
 fn every_rung_of_the_ladder_is_proved_from_the_slot() {
     let (device, authority, statement) = enrolled();
     let mut session = open(&device);
-    let header = fresh(&session, Kind::Inject);
+    let header = fresh(&device, &session, Kind::Inject);
     let order = Order::inject(&authority, header, &shipment(&statement, &keys()));
     let made = reports(order.send(&mut session), &statement);
     assert_eq!(made.len(), 4);
@@ -196,7 +200,7 @@ fn every_rung_of_the_ladder_is_proved_from_the_slot() {
 fn questions_that_do_not_fit_are_refused() {
     let (device, authority, statement) = enrolled();
     let mut session = open(&device);
-    let header = fresh(&session, Kind::Inject);
+    let header = fresh(&device, &session, Kind::Inject);
     let order = Order::inject(&authority, header, &shipment(&statement, &keys()));
     assert_eq!(order.send(&mut session).refusal(), None);
     let before = device.flash();
@@ -225,7 +229,7 @@ fn questions_that_do_not_fit_are_refused() {
     let mut session = open(&device);
     let mut short = wrap(&statement, &keys(), 2);
     short.parcels[1].question = vec![4; 64];
-    let order = Order::inject(&authority, fresh(&session, Kind::Inject), &short);
+    let order = Order::inject(&authority, fresh(&device, &session, Kind::Inject), &short);
     let refused = order.send(&mut session).refusal();
     assert_eq!(refused, Some((Refusal::Malformed, false)));
     // A question that gives nothing costs the whole order, also the keys that are right.
@@ -235,7 +239,7 @@ fn questions_that_do_not_fit_are_refused() {
         parcel.version = 2;
     }
     wrong.parcels[1].question = off;
-    let order = Order::inject(&authority, fresh(&session, Kind::Inject), &wrong);
+    let order = Order::inject(&authority, fresh(&device, &session, Kind::Inject), &wrong);
     let refused = order.send(&mut session).refusal();
     assert_eq!(refused, Some((Refusal::Attributes, true)));
     let slots = flow::list(&mut open(&device)).unwrap();

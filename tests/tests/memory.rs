@@ -22,7 +22,7 @@ use keyferry::device::session::Greeting;
 use keyferry::device::verify::Statement;
 use keyferry::hsm::KeySpec;
 use keyferry::station::{Hsm, Recipient};
-use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
+use keyferry_protocol::identity::{Challenge, Digest, Fingerprint, Hint};
 use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use keyferry_tests::board::{Image, Rig};
@@ -560,8 +560,7 @@ fn stated(hsm: &dyn Hsm) -> Statement {
     let greeting = Greeting {
         device: fake.id(),
         identity: Fingerprint::ZERO,
-        unwrap: Fingerprint::ZERO,
-        authority: Fingerprint::ZERO,
+        authority: Hint::ZERO,
         state: State::Blank,
         counter: 0,
         challenge: Challenge([5; 32]),

@@ -47,7 +47,7 @@ impl Station {
         let Ok(Reply::Hello(greeting)) = Reply::decode(answer) else {
             panic!("no greeting");
         };
-        let header = header(&greeting);
+        let header = header(&station.device, &greeting);
         (station, header)
     }
 
@@ -81,11 +81,11 @@ impl Station {
     }
 }
 
-fn header(greeting: &Hello<'_>) -> Header {
+fn header(device: &OnDesk, greeting: &Hello<'_>) -> Header {
     let address = keyferry_protocol::order::Address {
         device: greeting.device,
         identity: greeting.identity,
-        unwrap: greeting.unwrap,
+        unwrap: device.unwrap_key(),
     };
     let freshness = Freshness::Challenge(greeting.challenge);
     Header::new(Kind::Inject, address, freshness, greeting.counter + 1)

@@ -10,7 +10,7 @@ use keyferry_protocol::order::{Address, Body, Enroll, Kind};
 use keyferry_protocol::receipt::{self, Refusal, State, voucher_input};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::desk::{Desk, OnDesk};
-use keyferry_tests::orders::{Answer, Order, fresh, open};
+use keyferry_tests::orders::{Answer, Order, enrolment, fresh, open};
 use keyferry_tests::software::{SoftAuthority, aes_key, wrap};
 
 const PAGES: usize = 32;
@@ -24,7 +24,7 @@ fn enroll(device: &OnDesk, unwrap: UnwrapAlgorithm, nonce: u8) -> Answer {
         nonce: Challenge([nonce; 32]),
         unwrap,
     });
-    Order::new(&authority, fresh(&session, Kind::Enroll), &body).send(&mut session)
+    Order::new(&authority, enrolment(&session), &body).send(&mut session)
 }
 
 fn with_vendor(certificate: Vec<u8>) -> Desk {
@@ -111,7 +111,7 @@ fn orders_that_are_nobodys_cost_no_private_key_operation() {
     let device = OnDesk::start(with_vendor(vec![0x30; 100]));
     // On a blank device, too.
     let mut session = open(&device);
-    let header = fresh(&session, Kind::Enroll);
+    let header = enrolment(&session);
     let body = Body::Enroll(Enroll {
         authority: authority.public_key(),
         nonce: Challenge([1; 32]),
@@ -134,7 +134,7 @@ fn orders_that_are_nobodys_cost_no_private_key_operation() {
     assert_eq!((after.receipt, after.voucher, after.unwrap), (1, 1, 0));
     let shipment = wrap(&statement.unwrap(), &[aes_key(16, 1)], 1);
     let mut session = open(&device);
-    let good = fresh(&session, Kind::Inject);
+    let good = fresh(&device, &session, Kind::Inject);
     let address = good.address();
     let misaddressed = [
         Address {

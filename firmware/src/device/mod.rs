@@ -177,6 +177,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         device
     }
 
+    /// The fingerprint of its unwrap key; zero while it has none.
+    #[must_use]
+    pub const fn unwrap_key(&self) -> Fingerprint {
+        self.memory.unwrap
+    }
+
     /// Private-key operations since start. No unsigned or misaddressed order moves those that belong to orders.
     #[must_use]
     pub const fn operations(&self) -> Operations {
@@ -370,8 +376,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             version,
             device: self.platform.device_id(),
             identity: self.memory.identity,
-            unwrap: self.memory.unwrap,
-            authority: self.memory.authority,
+            authority: self.memory.authority.hint(),
             state: self.memory.state,
             certified: self.store.contains(ItemId::CERTIFICATE),
             counter: self.memory.counter,

@@ -153,9 +153,16 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         if self.is_last_order(digest) {
             return Ok((header, body));
         }
+        // Who asks for the keys cannot name them. The identity key is in the greeting, so that the order is for this device alone.
+        let unwrap = match header.kind {
+            Kind::Enroll => Fingerprint::ZERO,
+            Kind::Inject | Kind::Prove | Kind::Remove | Kind::Rotate | Kind::Lock | Kind::Wipe => {
+                self.memory.unwrap
+            }
+        };
         if header.device != self.platform.device_id()
             || header.identity != self.memory.identity
-            || header.unwrap != self.memory.unwrap
+            || header.unwrap != unwrap
         {
             return Err(Refusal::WrongAddress);
         }

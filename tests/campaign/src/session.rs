@@ -292,7 +292,7 @@ impl Bench {
         }
         if greeting.device != now.device
             || greeting.identity != fingerprint(&self.statement.identity_key)
-            || greeting.unwrap != fingerprint(&self.statement.unwrap_key)
+            || greeting.authority != self.statement.authority.hint()
             || (greeting.board, greeting.firmware) != (now.board.clone(), now.firmware.clone())
         {
             return broken("the greeting was not what the device said");

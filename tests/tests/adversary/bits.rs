@@ -6,10 +6,10 @@ use keyferry::device::session::Session;
 use keyferry_firmware::device::Operations;
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint, Signature};
 use keyferry_protocol::message::{Reply, Request};
-use keyferry_protocol::order::{self, Body, Enroll, Kind};
+use keyferry_protocol::order::{self, Body, Enroll};
 use keyferry_protocol::receipt::Refusal;
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::orders::{Order, fresh};
+use keyferry_tests::orders::{Order, enrolment};
 use keyferry_tests::software::{SoftAuthority, wrap};
 
 use crate::{NONCE, Victim, injecting, quiet, rewritten, two_keys, with_blobs};
@@ -57,7 +57,7 @@ fn refused(session: &mut Session, order: &Order) -> Refusal {
 /// One order of each kind, for a blank device or for one that is provisioned.
 fn orders(victim: &Victim, authority: &SoftAuthority, blank: bool) -> Vec<Order> {
     if blank {
-        let header = fresh(&victim.session(), Kind::Enroll);
+        let header = enrolment(&victim.session());
         let body = Body::Enroll(Enroll {
             authority: authority.public_key(),
             nonce: NONCE,
@@ -187,12 +187,12 @@ impl Seeded {
 fn no_unsigned_or_misaddressed_order_reaches_a_private_key() {
     let mut victim = Victim::board(72);
     let authority = SoftAuthority::new(0);
-    victim.enroll(&authority).unwrap();
+    let statement = victim.enroll(&authority).unwrap();
     victim.restart();
     let mut session = victim.session();
     let greeting = session.greeting().clone();
     let statement_free = flow::Terms {
-        address: greeting.address(),
+        address: flow::address(&statement),
         freshness: order::Freshness::Challenge(greeting.challenge),
         counter: greeting.counter + 1,
         audit_head: Digest::ZERO,

@@ -162,11 +162,7 @@ fn a_forged_greeting_moves_nothing() {
         let statement = victim.enroll(&authority).unwrap();
         victim.restart();
         let before = victim.scene();
-        let changes: [(ChangeHello, Refusal); 6] = [
-            (
-                |hello| hello.unwrap = Fingerprint([6; 32]),
-                Refusal::WrongAddress,
-            ),
+        let changes: [(ChangeHello, Refusal); 5] = [
             (
                 |hello| hello.identity = Fingerprint([6; 32]),
                 Refusal::WrongAddress,

@@ -6,7 +6,7 @@ use keyferry_protocol::identity::Digest;
 use keyferry_protocol::order::{Body, Enroll, Header, Kind, Rotate};
 use keyferry_protocol::receipt::Refusal;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
-use keyferry_tests::orders::{Order, fresh};
+use keyferry_tests::orders::{Order, enrolment};
 use keyferry_tests::software::{SoftAuthority, wrap};
 
 use crate::{NONCE, Victim, injecting, provisioned, rewritten, two_keys, with_blobs};
@@ -97,7 +97,7 @@ fn nobody_but_the_authority_is_obeyed() {
                 if std::ptr::eq(signer, named) && std::ptr::eq(signer, &authority) {
                     continue;
                 }
-                let header = fresh(&victim.session(), Kind::Enroll);
+                let header = enrolment(&victim.session());
                 let body = Body::Enroll(Enroll {
                     authority: named.public_key(),
                     nonce: NONCE,

@@ -107,10 +107,7 @@ impl Victim {
         Scene {
             state: greeting.state,
             counter: greeting.counter,
-            keys: format!(
-                "{:?}",
-                (greeting.identity, greeting.unwrap, greeting.authority)
-            ),
+            keys: format!("{:?}", (greeting.identity, greeting.authority)),
             slots: flow::list(&mut session).unwrap(),
             flash: self.flash(),
         }

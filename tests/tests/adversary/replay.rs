@@ -3,12 +3,12 @@
 
 use keyferry::device::flow::{self, Terms};
 use keyferry_firmware::device::Operations;
-use keyferry_protocol::identity::{Digest, Signature};
+use keyferry_protocol::identity::{Digest, Fingerprint, Signature};
 use keyferry_protocol::order::{Body, Enroll, Freshness, Kind};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::orders::{Order, fresh};
+use keyferry_tests::orders::{Order, enrolment};
 use keyferry_tests::software::{SoftAuthority, wrap};
 
 use crate::{ASKED, NONCE, Victim, injecting, provisioned, two_keys, with_blobs};
@@ -17,6 +17,7 @@ use crate::{ASKED, NONCE, Victim, injecting, provisioned, two_keys, with_blobs};
 fn enrolling(authority: &SoftAuthority, terms: Terms) -> Order {
     let header = keyferry_protocol::order::Header {
         audit_head: terms.audit_head,
+        unwrap: Fingerprint::ZERO,
         ..keyferry_protocol::order::Header::new(
             Kind::Enroll,
             terms.address,
@@ -47,7 +48,7 @@ fn recorded(victim: &Victim, authority: &SoftAuthority) -> Vec<Order> {
         assert_eq!(victim.scene(), before);
         tape.push(order);
     };
-    let blank = fresh(&victim.session(), Kind::Enroll);
+    let blank = enrolment(&victim.session());
     play(Order::new(authority, blank, &enroll_body(authority)));
     play(enrolling(authority, victim.terms(authority)));
 
@@ -283,7 +284,7 @@ fn the_twin_of_a_signature_makes_no_second_order() {
 fn a_detached_enroll_of_a_blank_device_does_not_pass_again_after_a_wipe() {
     for mut victim in Victim::both(47) {
         let authority = SoftAuthority::new(0);
-        let blank = fresh(&victim.session(), Kind::Enroll);
+        let blank = enrolment(&victim.session());
         let header = keyferry_protocol::order::Header {
             freshness: Freshness::Detached {
                 below: blank.counter,

@@ -6,7 +6,7 @@ use keyferry::device::verify::{Standing, Statement, fingerprint};
 use keyferry::error::{Exit, Failure};
 use keyferry::hsm::KeySpec;
 use keyferry::station::{Hsm, JobError, KeyCard, Recipient};
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Hint};
 use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use keyferry_tests::broker::{Broker, FakeDevice};
@@ -26,8 +26,7 @@ pub(crate) fn greeting(device: DeviceId, identity: Fingerprint) -> Greeting {
     Greeting {
         device,
         identity,
-        unwrap: Fingerprint::ZERO,
-        authority: Fingerprint::ZERO,
+        authority: Hint::ZERO,
         state: State::Blank,
         counter: 0,
         challenge: Challenge([5; 32]),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use keyferry_protocol::attributes::Attributes;
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Hint, Signature};
 use keyferry_protocol::message::{Hello, Progress, Reply, Request, SlotInfo, Task};
 use keyferry_protocol::receipt::{Refusal, State};
 
@@ -54,8 +54,7 @@ fn hello() -> Hello<'static> {
         version: 0,
         device: DeviceId([0xd1; 16]),
         identity: Fingerprint([0x1d; 32]),
-        unwrap: Fingerprint([0x0e; 32]),
-        authority: Fingerprint([0xa0; 32]),
+        authority: Hint([0xa0; 4]),
         state: State::Provisioned,
         certified: true,
         counter: 0x0102_0304,
@@ -247,8 +246,7 @@ fn the_greetings_fields_stand_in_the_order_of_the_table() {
             "version" => bytes.push(value.version),
             "device id" => bytes.extend(value.device.0),
             "identity fingerprint" => bytes.extend(value.identity.0),
-            "unwrap fingerprint" => bytes.extend(value.unwrap.0),
-            "authority fingerprint" => bytes.extend(value.authority.0),
+            "authority hint" => bytes.extend(value.authority.0),
             "state" => bytes.push(2),
             "certified" => bytes.push(1),
             "counter" => bytes.extend(value.counter.to_le_bytes()),

@@ -1,11 +1,12 @@
 //! `device info`, `list`, `certificate`, `echo`: nothing is ordered, and nothing that the device says is verified, but for a
 //! certificate by its CA.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use clap::Args;
-use keyferry_protocol::identity::Fingerprint;
+use keyferry_protocol::identity::{Fingerprint, Hint};
 use keyferry_protocol::message::{Reply, Request};
 use serde_json::{Value, json};
 
@@ -53,9 +54,11 @@ pub(super) fn info(context: &Context, port: &PortArgs) -> Outcome {
         ("counter", greeting.counter.to_string()),
         ("board", greeting.board.clone()),
         ("firmware", greeting.firmware.clone()),
-        ("identity key", or_none(greeting.identity)),
-        ("unwrap key", or_none(greeting.unwrap)),
-        ("authority", or_none(greeting.authority)),
+        (
+            "identity key",
+            or_none(greeting.identity, Fingerprint::ZERO),
+        ),
+        ("authority", or_none(greeting.authority, Hint::ZERO)),
     ]
     .map(|(name, value)| [name.to_owned(), value]);
     context.table(["what", "as the device says, unverified"], &rows);
@@ -66,14 +69,13 @@ pub(super) fn info(context: &Context, port: &PortArgs) -> Outcome {
         "board" => greeting.board,
         "firmware" => greeting.firmware,
         "identity" => greeting.identity.to_string(),
-        "unwrap" => greeting.unwrap.to_string(),
         "authority" => greeting.authority.to_string(),
     })
 }
 
 /// A key's fingerprint for people; a blank device has no keys.
-fn or_none(fingerprint: Fingerprint) -> String {
-    if fingerprint == Fingerprint::ZERO {
+fn or_none<T: PartialEq + Display>(fingerprint: T, none: T) -> String {
+    if fingerprint == none {
         "none yet".to_owned()
     } else {
         fingerprint.to_string()

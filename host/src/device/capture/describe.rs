@@ -122,7 +122,6 @@ fn reply(reply: Reply<'_>) -> Description {
                 ("board", json!(printable(hello.board))),
                 ("firmware", json!(printable(hello.firmware))),
                 ("identity", json!(hello.identity.to_string())),
-                ("unwrap", json!(hello.unwrap.to_string())),
                 ("authority", json!(hello.authority.to_string())),
             ],
         ),

@@ -205,7 +205,7 @@ pub fn enroll_order(
         counter: greeting.counter,
         challenge: greeting.challenge,
     };
-    let terms = Terms::now(greeting.address(), &standing, audit_head);
+    let terms = Terms::now(greeting.enrolment_address(), &standing, audit_head);
     let body = Body::Enroll(Enroll {
         authority: authority.public_key(),
         nonce,

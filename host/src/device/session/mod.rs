@@ -4,7 +4,7 @@
 
 mod rate;
 
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Hint};
 use keyferry_protocol::link::{Event, Link, LinkError, Millis};
 use keyferry_protocol::message::{Progress, Reply, Request};
 use keyferry_protocol::order::Address;
@@ -38,10 +38,8 @@ pub struct Greeting {
     pub device: DeviceId,
     /// Its identity key's fingerprint; zero while it has none.
     pub identity: Fingerprint,
-    /// Its unwrap key's fingerprint; zero while it has none.
-    pub unwrap: Fingerprint,
-    /// Its authority's fingerprint; zero while it has none.
-    pub authority: Fingerprint,
+    /// The beginning of its authority's fingerprint; zero while it has none.
+    pub authority: Hint,
     /// Its state.
     pub state: State,
     /// Whether it has a certificate.
@@ -57,13 +55,13 @@ pub struct Greeting {
 }
 
 impl Greeting {
-    /// Whom an order to this device is addressed to.
+    /// Whom an [`Enroll`](keyferry_protocol::order::Kind::Enroll) to this device is addressed to: its unwrap key is not known yet.
     #[must_use]
-    pub const fn address(&self) -> Address {
+    pub const fn enrolment_address(&self) -> Address {
         Address {
             device: self.device,
             identity: self.identity,
-            unwrap: self.unwrap,
+            unwrap: Fingerprint::ZERO,
         }
     }
 }
@@ -136,8 +134,7 @@ impl Session {
             greeting: Greeting {
                 device: DeviceId::ZERO,
                 identity: Fingerprint::ZERO,
-                unwrap: Fingerprint::ZERO,
-                authority: Fingerprint::ZERO,
+                authority: Hint::ZERO,
                 state: State::Quarantined,
                 certified: false,
                 counter: 0,
@@ -201,7 +198,6 @@ impl Session {
                 self.greeting = Greeting {
                     device: hello.device,
                     identity: hello.identity,
-                    unwrap: hello.unwrap,
                     authority: hello.authority,
                     state: hello.state,
                     certified: hello.certified,

@@ -61,7 +61,7 @@ pub fn deliver(
         return Err(OfflineError::AlreadyDelivered { device });
     }
     // The device's own word, unsigned: a device that lies here gets an order that it cannot use.
-    if greeting.address() != order.header.address() {
+    if (greeting.device, greeting.identity) != (order.header.device, order.header.identity) {
         return Err(OfflineError::OtherKeys { device });
     }
     let nonce = Challenge(random()?);

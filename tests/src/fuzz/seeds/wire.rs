@@ -2,7 +2,7 @@
 
 use keyferry::broker::wire::{self, Card, Claim, Class, KeptKey, Wanted};
 use keyferry_protocol::MAX_MESSAGE;
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Hint, Signature};
 use keyferry_protocol::message::{Hello, Progress, Reply, Request, SlotInfo, Task};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{Refusal, State};
@@ -61,8 +61,7 @@ pub(in crate::fuzz) fn replies() -> Inputs {
             version: 0,
             device: DeviceId([1; 16]),
             identity: Fingerprint([2; 32]),
-            unwrap: Fingerprint([3; 32]),
-            authority: Fingerprint([4; 32]),
+            authority: Hint([4; 4]),
             state: State::Provisioned,
             counter: 9,
             challenge: ONCE,
