@@ -122,6 +122,11 @@ impl Injector {
         }
     }
 
+    /// Characters that a direction carries before noise inverts its first bit.
+    pub(super) fn unharmed(&self, way: Way) -> u64 {
+        self.ways[way.index()].bits.gap / CHARACTER_BITS
+    }
+
     /// Draws what happens with the next character of this direction, which would begin at `at`. Once for each character.
     pub(super) fn arm(&mut self, way: Way, at: Nanos, counts: &mut Counts) {
         let direction = &mut self.ways[way.index()];

@@ -1,6 +1,7 @@
 //! How a line and the device at its end are made.
 
-use super::{Faults, MICROSECOND, MILLISECOND, Nanos};
+use super::injector::Injector;
+use super::{Faults, MICROSECOND, MILLISECOND, Nanos, Way};
 
 /// A line. The default has no adapter, no latency and no faults, and runs at 115200 baud.
 #[derive(Clone, Debug)]
@@ -44,6 +45,17 @@ impl Settings {
             },
             ..Self::default()
         }
+    }
+
+    /// How many characters go before the first that noise changes, in the direction where that is sooner.
+    #[must_use]
+    pub fn unharmed(&self) -> u64 {
+        let injector = Injector::new(&self.faults, self.seed);
+        Way::ALL
+            .map(|way| injector.unharmed(way))
+            .into_iter()
+            .min()
+            .unwrap_or(u64::MAX)
     }
 }
 
