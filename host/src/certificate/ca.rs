@@ -27,6 +27,9 @@ pub enum Validity {
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
+/// How far the clock of whoever verifies a certificate at once may be behind.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
+
 impl Validity {
     /// Checks that the period can be written down.
     ///
@@ -36,21 +39,24 @@ impl Validity {
         self.from(now).map(|_| ())
     }
 
-    /// The period that begins now.
+    /// The period that has just begun: a minute ago, for the clocks of those who verify at once.
     pub(super) fn from(self, now: SystemTime) -> Result<Period, CertificateError> {
         let time = |at: SystemTime| {
             DateTime::from_system_time(at)
                 .map(Time::from)
                 .map_err(|_| CertificateError::Time)
         };
+        let begin = now
+            .checked_sub(CLOCKS_DIFFER)
+            .ok_or(CertificateError::Time)?;
         let end = match self {
             Self::Unlimited => Time::INFINITY,
             Self::Days(days) => {
                 let length = Duration::from_secs(DAY * u64::from(days));
-                time(now.checked_add(length).ok_or(CertificateError::Time)?)?
+                time(begin.checked_add(length).ok_or(CertificateError::Time)?)?
             }
         };
-        Ok(Period::new(time(now)?, end))
+        Ok(Period::new(time(begin)?, end))
     }
 }
 

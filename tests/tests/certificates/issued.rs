@@ -1,5 +1,7 @@
 //! What is issued: content, size, and two other programs' opinion.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use keyferry::certificate::{
     CertificateError, DeviceCa, Document, Identity, MAXIMUM_CA_CERTIFICATE,
     MAXIMUM_DEVICE_CERTIFICATE, Serial, Validity, parse_subject, to_pem,
@@ -72,6 +74,10 @@ fn a_ca_certificate_says_that_it_certifies_devices_only() {
         .as_secs()
         / (24 * 60 * 60);
     assert_eq!(days, 3650);
+    // A verifier's clock may be behind.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let since = now.saturating_sub(document.not_before().unix_duration());
+    assert!(since >= Duration::from_secs(60));
 }
 
 #[test]
