@@ -222,7 +222,7 @@ fn figure(row: &Value) -> String {
     let value = row["value"].as_f64().unwrap_or(f64::NAN);
     match row["metric"].as_str() {
         Some("seconds") => format!("{:>10.1} µs", value * 1e6),
-        Some("ratio") => format!("{value:>10.3}"),
+        Some("ratio") => format!("{value:>10.4}"),
         Some("instructions") => match &row["within_round"] {
             Value::Object(within) => {
                 let part = |name: &str| within[name].as_f64().unwrap_or(f64::NAN);

@@ -7,7 +7,7 @@ pub(super) struct Row {
     case: String,
     metric: &'static str,
     value: f64,
-    target: Option<(f64, bool)>,
+    target: Option<(&'static str, f64, bool)>,
 }
 
 impl Row {
@@ -21,12 +21,12 @@ impl Row {
     }
 
     pub(super) const fn at_least(mut self, target: f64) -> Self {
-        self.target = Some((target, self.value >= target));
+        self.target = Some(("at least", target, self.value >= target));
         self
     }
 
     pub(super) const fn at_most(mut self, target: f64) -> Self {
-        self.target = Some((target, self.value <= target));
+        self.target = Some(("at most", target, self.value <= target));
         self
     }
 
@@ -35,7 +35,8 @@ impl Row {
         let mut row = json!({
             "bench": "link", "case": self.case, "metric": self.metric, "value": value,
         });
-        if let Some((target, ok)) = self.target {
+        if let Some((bound, target, ok)) = self.target {
+            row["bound"] = bound.into();
             row["target"] = target.into();
             row["ok"] = ok.into();
         }
