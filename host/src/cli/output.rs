@@ -174,6 +174,12 @@ fn report(json: bool, error: &str, hint: Option<String>, exit: Exit) {
     }
 }
 
+/// A number of things: "1 frame", "2 frames".
+pub(super) fn counted(count: u64, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{ending}")
+}
+
 /// Writes a line to stdout. A reader that went away is no failure of the job.
 fn print_line(line: &str) {
     let _ = writeln!(anstream::stdout(), "{line}");

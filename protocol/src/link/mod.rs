@@ -107,6 +107,8 @@ pub struct Link<const RX: usize, const TX: usize, const OUT: usize> {
     heard_at: Millis,
     /// How many good frames of the session came, modulo 2^32.
     heard_frames: u32,
+    /// What came in this session and was no frame, at most `u16::MAX`.
+    damaged_frames: u16,
     /// A frame is to be answered even if there is nothing to say.
     answer: bool,
     damaged: bool,
@@ -169,6 +171,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             heard: u8::MAX,
             heard_at: 0,
             heard_frames: 0,
+            damaged_frames: 0,
             answer: false,
             damaged: false,
             reports: 0,
@@ -347,6 +350,18 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         self.heard_frames
     }
 
+    /// How often in this session something came that was no frame: most often one that was damaged on the way. At most `u16::MAX`.
+    #[must_use]
+    pub const fn damaged_frames(&self) -> u16 {
+        self.damaged_frames
+    }
+
+    /// How many frames of this session had data that was sent before, because it was lost on the way. At most `u16::MAX`.
+    #[must_use]
+    pub const fn repeated_frames(&self) -> u16 {
+        self.sender.repeated()
+    }
+
     /// Asks the other end for a sign of life, unless it owes one already.
     pub fn ping(&mut self) {
         if self.state == State::Open {
@@ -360,6 +375,9 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             match self.deframer.feed(byte, &mut self.receiver) {
                 Deframed::Nothing => {}
                 Deframed::Damaged => {
+                    if self.state != State::Closed {
+                        self.damaged_frames = self.damaged_frames.saturating_add(1);
+                    }
                     if self.state == State::Open && self.reports < REPORTS {
                         if self.reports == 0 {
                             self.sender.shrink();
@@ -448,6 +466,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         self.session = session;
         self.known = false;
         self.event = None;
+        self.damaged_frames = 0;
         self.receiver.restart();
         self.sender.restart();
         self.heard = u8::MAX;

@@ -62,6 +62,9 @@ pub(super) struct Sender<const TX: usize> {
     credit: u16,
     flights: Vec<Flight, MAX_FLIGHTS>,
     next_number: u8,
+    /// How far the stream has been sent; see [`Self::repeated`].
+    furthest: u16,
+    repeated: u16,
     ping: bool,
     largest: u16,
     size: u16,
@@ -85,6 +88,8 @@ impl<const TX: usize> Sender<TX> {
             credit: 0,
             flights: Vec::new(),
             next_number: 0,
+            furthest: 0,
+            repeated: 0,
             ping: false,
             largest: SMALLEST_FRAME,
             size: SMALLEST_FRAME,
@@ -103,6 +108,8 @@ impl<const TX: usize> Sender<TX> {
         self.credit = 0;
         self.flights.clear();
         self.next_number = 0;
+        self.furthest = 0;
+        self.repeated = 0;
         self.ping = false;
         self.clean = 0;
         self.measured = None;
@@ -306,6 +313,11 @@ impl<const TX: usize> Sender<TX> {
         }
     }
 
+    /// How many frames had data that was sent before, at most `u16::MAX`.
+    pub(super) const fn repeated(&self) -> u16 {
+        self.repeated
+    }
+
     pub(super) const fn timer(&self) -> Option<Millis> {
         self.timer
     }
@@ -352,6 +364,11 @@ impl<const TX: usize> Sender<TX> {
         };
         // There is a place, see above.
         let _ = self.flights.push(flight);
+        let again = length > 0 && distance(offset, self.furthest) > 0;
+        self.repeated = self.repeated.saturating_add(again.into());
+        if distance(self.furthest, flight.end) > 0 {
+            self.furthest = flight.end;
+        }
         Some(Due {
             number,
             offset,

@@ -233,6 +233,48 @@ fn only_what_was_lost_is_sent_again() {
     assert_eq!(ends.at_device, [message]);
     // Twice the first frame, of 1024 bytes at most, and once the rest.
     assert!(carried < 1_900 + 1_024 + 200, "{carried} bytes");
+    // In two frames of half its size: a loss makes frames smaller.
+    assert_eq!(ends.station.repeated_frames(), 2);
+}
+
+#[test]
+fn what_a_line_does_is_counted_until_the_next_session() {
+    let mut ends = Ends::opened();
+    let counts = |ends: &Ends| {
+        let all = [ends.station.damaged_frames(), ends.device.damaged_frames()];
+        let again = [
+            ends.station.repeated_frames(),
+            ends.device.repeated_frames(),
+        ];
+        (all, again)
+    };
+    assert_eq!(counts(&ends), ([0, 0], [0, 0]));
+    let spoil_first = || {
+        let mut first = true;
+        move |mut bytes: Vec<u8>| {
+            if core::mem::take(&mut first) {
+                bytes[9] ^= 0x40;
+            }
+            bytes
+        }
+    };
+    ends.station.send(b"down").unwrap();
+    ends.settle_through(&mut spoil_first(), &mut clean);
+    assert_eq!(counts(&ends), ([0, 1], [1, 0]));
+    ends.device.send(b"up").unwrap();
+    ends.settle_through(&mut clean, &mut spoil_first());
+    assert_eq!(counts(&ends), ([1, 1], [1, 1]));
+    // More than half way around the offsets, so that the counting goes on beyond their end.
+    for _ in 0..30 {
+        ends.station.send(&[7; 1_500]).unwrap();
+        ends.settle();
+    }
+    assert_eq!(counts(&ends), ([1, 1], [1, 1]));
+    ends.station.receive(&[3, 9, 9, 0], ends.now);
+    assert_eq!(ends.station.damaged_frames(), 2);
+    ends.open(8);
+    ends.settle();
+    assert_eq!(counts(&ends), ([0, 0], [0, 0]));
 }
 
 /// SPEC: M-5

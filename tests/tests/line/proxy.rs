@@ -10,7 +10,7 @@ use keyferry::emulate::Line;
 use keyferry_protocol::identity::Challenge;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::board::{Image, Rig, open_again};
-use keyferry_tests::command;
+use keyferry_tests::command::{self, Answer};
 use keyferry_tests::line::{
     Fault, Faults, MILLISECOND, Planned, Proxy, ProxyError, Settings, Trigger, Ways,
 };
@@ -143,6 +143,49 @@ fn a_link_leads_to_the_line_and_goes_with_it() {
         Proxy::start("/dev/there-is-no-such-port", &settings),
         Err(ProxyError::Device(_))
     ));
+}
+
+#[test]
+fn an_echo_tells_what_the_line_did_to_it() {
+    let rig = board(76);
+    let echo = |faults: Faults, json: bool| {
+        let settings = Settings::real_time(Settings::UNPACED, faults, 1);
+        let proxy = Proxy::start(rig.port(), &settings).unwrap();
+        let mut echo = command::keyferry();
+        echo.args(["device", "echo", "--count", "20", "--port", proxy.path()]);
+        if json {
+            echo.arg("--json");
+        }
+        let answer = Answer::of(&mut echo);
+        assert_eq!(answer.code, 0, "{answer:?}");
+        answer
+    };
+    let last = echo(Faults::default(), true).last();
+    assert_eq!(last["damaged"], 0, "{last}");
+    assert_eq!(last["repeated"], 0, "{last}");
+    let text = echo(Faults::default(), false).stderr;
+    assert!(
+        text.contains("no frame was damaged or sent again"),
+        "{text}"
+    );
+
+    let spoilt = |ways| Planned {
+        fault: Fault::Burst(3),
+        ways,
+        when: Trigger::Byte(5_000),
+    };
+    let bad = Faults {
+        planned: vec![spoilt(Ways::Down), spoilt(Ways::Up)],
+        ..Faults::default()
+    };
+    let last = echo(bad.clone(), true).last();
+    assert!(last["damaged"].as_u64() >= Some(1), "{last}");
+    assert!(last["repeated"].as_u64() >= Some(1), "{last}");
+    let text = echo(bad, false).stderr;
+    assert!(
+        text.contains("came damaged") && !text.contains("no frame was damaged"),
+        "{text}"
+    );
 }
 
 /// `cargo xtask line`, killed when it is dropped.

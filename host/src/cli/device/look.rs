@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 
 use super::{PortArgs, greet};
 use crate::certificate::{CERTIFICATE_LABEL, Document, MAXIMUM_DEVICE_CERTIFICATE, to_pem};
+use crate::cli::output::counted;
 use crate::cli::policy::cas;
 use crate::cli::{Context, Outcome, fields, write_new};
+use crate::device::session::Mishaps;
 use crate::device::{DeviceError, flow};
 use crate::error::Failure;
 use crate::station::JobError;
@@ -37,10 +39,10 @@ pub(in crate::cli) struct Certificate {
 pub(in crate::cli) struct Echo {
     #[command(flatten)]
     port: PortArgs,
-    /// How many bytes a message has.
+    /// How many bytes a message has, 1 to 2000: a device takes no message that is much longer.
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u16).range(1..=2000))]
     bytes: u16,
-    /// How many messages.
+    /// How many messages, 1 to 100000.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: u32,
 }
@@ -165,12 +167,24 @@ pub(super) fn echo(context: &Context, arguments: &Echo) -> Outcome {
     }
     let seconds = start.elapsed().as_secs_f64();
     let bytes = u64::from(arguments.count) * u64::from(arguments.bytes);
+    let Mishaps { damaged, repeated } = session.mishaps();
+    let line = if (damaged, repeated) == (0, 0) {
+        "no frame was damaged or sent again".to_owned()
+    } else {
+        format!(
+            "{} came damaged, {} sent again",
+            counted(damaged.into(), "frame"),
+            counted(repeated.into(), "frame")
+        )
+    };
     context.note(&format!(
-        "{bytes} bytes went to the device and back in {seconds:.2} s, without a mistake"
+        "{bytes} bytes went to the device and back in {seconds:.2} s, without a mistake; {line}"
     ));
     Ok(fields! {
         "device" => session.greeting().device.to_string(),
         "bytes" => bytes,
         "seconds" => seconds,
+        "damaged" => damaged,
+        "repeated" => repeated,
     })
 }

@@ -66,6 +66,15 @@ impl Greeting {
     }
 }
 
+/// What the line did to a session. Nothing of it is lost to whoever uses the session: it costs time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mishaps {
+    /// How often something came that was no frame.
+    pub damaged: u16,
+    /// How many frames with data the station sent again.
+    pub repeated: u16,
+}
+
 /// Called with each progress message.
 pub type OnProgress<'a> = dyn FnMut(Progress) + 'a;
 
@@ -247,6 +256,15 @@ impl Session {
     #[must_use]
     pub const fn greeting(&self) -> &Greeting {
         &self.greeting
+    }
+
+    /// What the line did to this session so far.
+    #[must_use]
+    pub fn mishaps(&self) -> Mishaps {
+        Mishaps {
+            damaged: self.link.damaged_frames(),
+            repeated: self.link.repeated_frames(),
+        }
     }
 
     /// The port's name.
