@@ -282,6 +282,9 @@ impl Failure {
             }
             Self::Job(JobError::Broker(error)) => error.exit(),
             Self::Job(JobError::Device(error)) | Self::Device(error) => device_exit(error),
+            Self::Emulate(
+                EmulateError::FirmwareMissing { .. } | EmulateError::NotFirmware { .. },
+            ) => Exit::Usage,
             Self::Job(JobError::NotEnrolled { .. }) | Self::Emulate(_) | Self::DeviceEnded(_) => {
                 Exit::Device
             }

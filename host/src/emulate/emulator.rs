@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::firmware;
 use super::folder::{self, CAPTURE, FLASH, LOG, QEMU_LOG, SOCKET, on};
 use super::monitor::{Monitor, pseudo_terminal, tcp_number};
 use super::process::{self, Process, UART};
@@ -43,11 +44,7 @@ impl Emulator {
         if !cfg!(unix) && config.line != Line::Tcp {
             return Err(EmulateError::NoPseudoTerminal);
         }
-        if !config.firmware.is_file() {
-            return Err(EmulateError::FirmwareMissing {
-                path: config.firmware.clone(),
-            });
-        }
+        firmware::check(&config.firmware, config.board)?;
         let dir = std::path::absolute(&config.dir).map_err(on(&config.dir))?;
         let logs = folder::prepare(&dir, config.board)?;
 

@@ -23,6 +23,16 @@ pub enum EmulateError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// The firmware file holds something else than a program for the board.
+    #[error("{} is no firmware for board {board}: {reason}", path.display())]
+    NotFirmware {
+        /// The file.
+        path: PathBuf,
+        /// The board's name.
+        board: &'static str,
+        /// What it is instead.
+        reason: &'static str,
+    },
     /// Another emulated device runs on the same folder.
     #[error("a device already runs on {}", dir.display())]
     InUse {
@@ -87,8 +97,8 @@ impl EmulateError {
             Self::QemuMissing { .. } => Some(
                 "install QEMU: `apt install qemu-system-arm`, `dnf install qemu-system-arm` or `brew install qemu`",
             ),
-            Self::FirmwareMissing { .. } => Some(
-                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware`, or name another file",
+            Self::FirmwareMissing { .. } | Self::NotFirmware { .. } => Some(
+                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware`, or name the ELF file of another build",
             ),
             Self::InUse { .. } => Some("stop that device, or use another folder"),
             Self::FlashLength { .. } => {

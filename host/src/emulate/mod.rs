@@ -9,6 +9,7 @@
 
 mod emulator;
 mod error;
+mod firmware;
 mod folder;
 mod monitor;
 mod process;
@@ -46,6 +47,13 @@ impl Board {
     pub const fn program(self) -> &'static str {
         match self {
             Self::Mps2An386 => "qemu-system-arm",
+        }
+    }
+
+    /// The machine that an ELF file for it names in its header (`e_machine`): 40 is Arm.
+    pub(crate) const fn elf_machine(self) -> u16 {
+        match self {
+            Self::Mps2An386 => 40,
         }
     }
 

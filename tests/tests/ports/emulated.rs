@@ -9,6 +9,7 @@ use keyferry_protocol::identity::Challenge;
 use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::command;
 use keyferry_tests::software::SoftAuthority;
 
 #[test]
@@ -49,4 +50,29 @@ fn a_board_is_enrolled_over_each_kind_of_port() {
         assert!(start.elapsed() < Duration::from_secs(2));
         rig = Rig::start(Image::Default, 61);
     }
+}
+
+#[test]
+fn a_file_that_is_no_firmware_starts_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let devices = folder.path().join("devices");
+    let text = folder.path().join("firmware.hex");
+    std::fs::write(&text, ":020000040000FA\n").unwrap();
+    let this = std::env::current_exe().unwrap();
+    let none = folder.path().join("none");
+    let cases = [
+        (&text, "it is no ELF file"),
+        (&this, "it is a program for another processor"),
+        (&none, "there is no firmware at"),
+    ];
+    for (firmware, error) in cases {
+        let start = || {
+            let mut start = command::keyferry();
+            start.arg("emulate").arg("--firmware").arg(firmware);
+            start.arg("--dir").arg(&devices);
+            start
+        };
+        command::refused(start, 2, error, "cargo build --package");
+    }
+    assert!(!devices.exists());
 }
