@@ -37,6 +37,14 @@ pub enum DeviceError {
         /// How many bytes came.
         bytes: usize,
     },
+    /// The other end of the port went before a device had answered.
+    #[error("'{port}' was closed at its other end before a device answered{}", sent(*bytes))]
+    HungUp {
+        /// The port as given.
+        port: String,
+        /// How many bytes came before.
+        bytes: usize,
+    },
     /// The device was there and is gone.
     #[error("the device on '{port}' disappeared in mid-session")]
     Disappeared {
@@ -109,6 +117,7 @@ impl DeviceError {
             | Self::Port { .. }
             | Self::Silent { .. }
             | Self::Garbage { .. }
+            | Self::HungUp { .. }
             | Self::Refused { signed: false, .. }
             | Self::Untrusted { .. }
             | Self::Unexpected
@@ -132,6 +141,7 @@ impl DeviceError {
             | Self::Port { .. }
             | Self::Silent { .. }
             | Self::Garbage { .. }
+            | Self::HungUp { .. }
             | Self::Version { .. }
             | Self::NotDone { .. }
             | Self::Refused { .. }
@@ -156,6 +166,9 @@ impl DeviceError {
             Self::Garbage { .. } => {
                 "check the cable, and that this is the device's keyferry port, not its console or a loopback plug; --capture FILE records what came"
             }
+            Self::HungUp { .. } => {
+                "check that a device is connected there and that nobody else is being served; --capture FILE records what came"
+            }
             Self::NotDone { .. } => "check the cable, then run the command again",
             Self::Disappeared { .. } | Self::Restarted { .. } => {
                 "check power, cable and port; an order under way was done whole or not at all: see `keyferry device list`"
@@ -177,6 +190,14 @@ impl DeviceError {
             }
             Self::Authority(_) => "check the token and the authority key",
         }
+    }
+}
+
+fn sent(bytes: usize) -> String {
+    match bytes {
+        0 => String::new(),
+        1 => " (1 byte came)".to_owned(),
+        _ => format!(" ({bytes} bytes came)"),
     }
 }
 

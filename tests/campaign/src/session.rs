@@ -308,6 +308,7 @@ fn name(error: &DeviceError) -> String {
         DeviceError::Port { .. } => "port".to_owned(),
         DeviceError::Silent { .. } => "silent".to_owned(),
         DeviceError::Garbage { .. } => "garbage".to_owned(),
+        DeviceError::HungUp { .. } => "hung-up".to_owned(),
         DeviceError::Disappeared { .. } => "disappeared".to_owned(),
         DeviceError::Restarted { .. } => "restarted".to_owned(),
         DeviceError::NotDone { .. } => "not-done".to_owned(),

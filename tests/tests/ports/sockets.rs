@@ -1,5 +1,6 @@
 //! Devices behind sockets.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
@@ -123,8 +124,49 @@ fn a_socket_that_hangs_up_at_once_is_not_waited_for() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = format!("tcp:{}", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || drop(listener.accept()));
+    let (code, error, hint) = info(&port);
+    server.join().unwrap();
+    assert_eq!(code, 4);
+    assert_eq!(
+        error,
+        format!("'{port}' was closed at its other end before a device answered")
+    );
+    assert!(hint.contains("nobody else is being served"), "{hint}");
+}
+
+#[test]
+fn a_server_that_says_something_and_hangs_up_is_no_device_that_disappeared() {
+    let text = b"port in use by 10.0.0.7\r\n";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let port = format!("unix:{}", path.display());
+    let server = std::thread::spawn(move || {
+        let (mut caller, _) = listener.accept().unwrap();
+        caller.write_all(text).unwrap();
+    });
+    let (code, error, hint) = info(&port);
+    server.join().unwrap();
+    assert_eq!(code, 4);
+    let words = "was closed at its other end before a device answered (25 bytes came)";
+    assert_eq!(error, format!("'{port}' {words}"));
+    assert!(hint.contains("--capture FILE"), "{hint}");
+}
+
+#[test]
+fn a_server_that_hangs_up_in_the_midst_of_the_greeting_is_named_so_too() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("tcp:{}", listener.local_addr().unwrap());
+    // Having read one byte only, it resets the connection (RFC 9293, section 3.6.1).
+    let server = std::thread::spawn(move || {
+        let (mut caller, _) = listener.accept().unwrap();
+        caller.read_exact(&mut [0; 1]).unwrap();
+    });
     let (code, error, _) = info(&port);
     server.join().unwrap();
     assert_eq!(code, 4);
-    assert!(error.contains(&port), "{error}");
+    assert!(
+        error.contains("was closed at its other end before a device answered"),
+        "{error}"
+    );
 }

@@ -107,7 +107,7 @@ impl Session {
     /// Greets the device on `port`.
     ///
     /// # Errors
-    /// [`DeviceError::Silent`], [`DeviceError::Garbage`], [`DeviceError::Version`] and what the port says.
+    /// [`DeviceError::Silent`], [`DeviceError::Garbage`], [`DeviceError::HungUp`], [`DeviceError::Version`] and what the port says.
     pub fn open(port: Box<dyn Port>) -> Result<Self, DeviceError> {
         Self::open_with_versions(port, VERSION_MIN, VERSION)
     }
@@ -200,7 +200,10 @@ impl Session {
 
     fn greet(&mut self) -> Result<(), DeviceError> {
         self.arrived = 0;
-        let message = self.find()?;
+        let message = match self.find() {
+            Err(DeviceError::Disappeared { port }) => return Err(self.hung_up(port)),
+            found => found?,
+        };
         let (min, max) = self.versions;
         match Reply::decode(&message) {
             Ok(Reply::Hello(hello)) if (min..=max).contains(&hello.version) => {
@@ -468,6 +471,19 @@ impl Session {
         }
     }
 
+    /// Nobody can be gone from where no device was yet.
+    fn hung_up(&mut self, port: String) -> DeviceError {
+        // What was said in farewell may still be there after a write has failed.
+        let mut buffer = [0; 4096];
+        if let Ok(count) = self.port.read(&mut buffer, self.port.now()) {
+            self.arrived += count;
+        }
+        DeviceError::HungUp {
+            port,
+            bytes: self.arrived,
+        }
+    }
+
     fn link_error(&self, error: LinkError) -> DeviceError {
         match error {
             LinkError::TooLong => DeviceError::TooLong,
@@ -478,9 +494,11 @@ impl Session {
     /// A port that fails after it was opened has been unplugged.
     fn port_error(&self, source: std::io::Error) -> DeviceError {
         match source.kind() {
-            std::io::ErrorKind::BrokenPipe | std::io::ErrorKind::UnexpectedEof => {
-                self.disappeared()
-            }
+            std::io::ErrorKind::BrokenPipe
+            | std::io::ErrorKind::UnexpectedEof
+            // A server that goes without having read all that it was sent.
+            | std::io::ErrorKind::ConnectionReset
+            | std::io::ErrorKind::ConnectionAborted => self.disappeared(),
             // Linux reports EIO, which has no kind of its own, when a terminal's other end is closed.
             _ if source.raw_os_error() == Some(5) => self.disappeared(),
             _ => DeviceError::Port {

@@ -51,7 +51,6 @@ impl Session {
             match answer {
                 Ok(Some(message)) => return Ok(message),
                 Ok(None) => {}
-                Err(DeviceError::Disappeared { .. }) if self.arrived == 0 => break,
                 Err(error) => return Err(error),
             }
             if self.port.now() >= end {
