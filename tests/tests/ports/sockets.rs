@@ -47,6 +47,19 @@ fn a_device_is_reached_over_a_unix_socket() {
 }
 
 #[test]
+fn the_keys_that_a_blank_device_does_not_have_are_null() {
+    let relay = Relay::on_tcp(desk());
+    let mut info = command::keyferry();
+    info.args(["device", "info", "--port", relay.path()]);
+    let last = command::done(&mut info);
+    assert_eq!(last["state"], "blank");
+    for name in ["identity", "authority"] {
+        let fields = last.as_object().unwrap();
+        assert!(fields[name].is_null(), "{last}");
+    }
+}
+
+#[test]
 fn a_socket_that_nobody_serves_is_named() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = format!("tcp:{}", free.local_addr().unwrap());

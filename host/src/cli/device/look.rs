@@ -70,18 +70,19 @@ pub(super) fn info(context: &Context, port: &PortArgs) -> Outcome {
         "counter" => greeting.counter,
         "board" => greeting.board,
         "firmware" => greeting.firmware,
-        "identity" => greeting.identity.to_string(),
-        "authority" => greeting.authority.to_string(),
+        "identity" => known(greeting.identity, Fingerprint::ZERO),
+        "authority" => known(greeting.authority, Hint::ZERO),
     })
 }
 
-/// A key's fingerprint for people; a blank device has no keys.
+/// A key's fingerprint; a blank device has no keys, and says zero.
+fn known<T: PartialEq + Display>(fingerprint: T, none: T) -> Option<String> {
+    (fingerprint != none).then(|| fingerprint.to_string())
+}
+
+/// The same for people.
 fn or_none<T: PartialEq + Display>(fingerprint: T, none: T) -> String {
-    if fingerprint == none {
-        "none yet".to_owned()
-    } else {
-        fingerprint.to_string()
-    }
+    known(fingerprint, none).unwrap_or_else(|| "none yet".to_owned())
 }
 
 pub(super) fn list(context: &Context, port: &PortArgs) -> Outcome {
