@@ -8,6 +8,7 @@ use keyferry_protocol::link::frame::{Fields, flag};
 use keyferry_protocol::link::rates;
 use serde_json::{Map, Value, json};
 
+use super::output::counted;
 use super::{Context, Outcome, fields};
 use crate::device::capture::{Decoder, Item, Recording, To, describe};
 use crate::device::session::printable;
@@ -59,13 +60,17 @@ fn decode(context: &Context, arguments: &Decode) -> Outcome {
     for (to, bytes) in [(To::Device, to_device), (To::Station, to_station)] {
         if bytes > 0 {
             context.warn(&format!(
-                "it ends with {bytes} bytes to the {to} of a frame that has no end"
+                "it ends with {} to the {to} of a frame that has no end",
+                counted(bytes as u64, "byte")
             ));
         }
     }
     context.print(&format!(
-        "{} frames ({} repeated), {} damaged, {} messages",
-        counts.frames, counts.again, counts.damaged, counts.messages
+        "{} ({} repeated), {} damaged, {}",
+        counted(counts.frames, "frame"),
+        counts.again,
+        counts.damaged,
+        counted(counts.messages, "message")
     ));
     Ok(fields! {
         "port" => port,
@@ -117,7 +122,11 @@ fn show(context: &Context, item: &Item, counts: &mut Counts) {
                 fields! { "length" => length, "start" => hex::encode(first), "text" => text },
             );
             context.event(event);
-            let words = format!("damaged: {length} bytes, {} |{text}|", hex::encode(first));
+            let words = format!(
+                "damaged: {}, {} |{text}|",
+                counted(*length as u64, "byte"),
+                hex::encode(first)
+            );
             context.print(&line(*ms, Some(*to), &words));
         }
         Item::Message { ms, to, bytes } => {

@@ -188,3 +188,14 @@ fn print_line(line: &str) {
 fn note_line(line: &str) {
     let _ = writeln!(anstream::stderr(), "{line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn one_thing_is_not_many() {
+        let told = [0, 1, 2].map(|count| counted(count, "frame"));
+        assert_eq!(told, ["0 frames", "1 frame", "2 frames"]);
+    }
+}

@@ -515,7 +515,9 @@ fn take_progress(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Option<Vec<u8>>, DeviceError> {
     match Reply::decode(&message) {
-        Ok(Reply::Progress(progress)) => {
+        Ok(Reply::Progress(mut progress)) => {
+            // How long the search for primes takes is a guess of the device.
+            progress.total = progress.total.max(progress.done);
             on_progress(progress);
             Ok(None)
         }
@@ -544,5 +546,29 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.link.close();
         let _ = self.write();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keyferry_protocol::message::Task;
+
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_of_more_steps_than_there_are() {
+        let mut told = Vec::new();
+        for (done, total) in [(80, 81), (81, 81), (99, 81)] {
+            let progress = Reply::Progress(Progress {
+                task: Task::GenerateUnwrapKey,
+                done,
+                total,
+            });
+            let mut buffer = [0; 32];
+            let message = progress.encode(&mut buffer).unwrap().to_vec();
+            let answer = take_progress(message, &mut |step| told.push((step.done, step.total)));
+            assert!(answer.unwrap().is_none());
+        }
+        assert_eq!(told, [(80, 81), (81, 81), (99, 99)]);
     }
 }
