@@ -311,6 +311,7 @@ impl Failure {
             | Self::Write { .. } => Exit::JobFailed,
             Self::Capture(
                 CaptureError::Exists { .. }
+                | CaptureError::Create { .. }
                 | CaptureError::Read { .. }
                 | CaptureError::NotOne { .. }
                 | CaptureError::Format { .. },

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::{Context, fields};
 use crate::device::DeviceError;
-use crate::device::capture::{CaptureError, Recorder};
+use crate::device::capture::{CaptureError, NewFile, Recorder};
 use crate::device::port::{self, Name, NameError, Port, SYSFS};
+use crate::error::Failure;
 
 /// Checks a port's name before anything else is done.
 pub(super) fn named(name: &str) -> Result<String, NameError> {
@@ -26,15 +27,25 @@ pub(super) fn open(context: &Context, name: &str) -> Result<Box<dyn Port>, Devic
     Ok(port)
 }
 
-/// Records a port. Should that fail on the way, it is told, and the session goes on.
-pub(super) fn record(
+/// Opens a port, and records it if a file is named for that. The file is made first.
+pub(super) fn open_recorded(
     context: &Context,
-    port: Box<dyn Port>,
-    path: &Path,
-) -> Result<Box<dyn Port>, CaptureError> {
+    name: &str,
+    capture: Option<&Path>,
+) -> Result<Box<dyn Port>, Failure> {
+    let file = capture.map(|path| NewFile::make(path, name)).transpose()?;
+    let port = open(context, name)?;
+    match file {
+        Some(file) => Ok(record(context, port, file)),
+        None => Ok(port),
+    }
+}
+
+/// Records a port. Should that fail on the way, it is told, and the session goes on.
+pub(super) fn record(context: &Context, port: Box<dyn Port>, file: NewFile) -> Box<dyn Port> {
     let context = *context;
     let told = Box::new(move |error: &CaptureError| {
         context.warn(&format!("{error}; the session goes on without it"));
     });
-    Ok(Box::new(Recorder::new(port, path, told)?))
+    Box::new(Recorder::new(port, file, told))
 }

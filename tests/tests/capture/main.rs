@@ -8,7 +8,7 @@ mod spoiled;
 
 use std::path::{Path, PathBuf};
 
-use keyferry::device::capture::{Decoder, Item, Recorder, Recording, To, describe};
+use keyferry::device::capture::{Decoder, Item, NewFile, Recorder, Recording, To, describe};
 use keyferry::device::port::Port;
 use serde_json::Value;
 
@@ -46,7 +46,8 @@ fn messages(items: &[Item]) -> Vec<(To, &'static str, Value)> {
 /// Records a port in a new file of this folder. Nothing may go wrong with it.
 fn recorded(port: Box<dyn Port>, folder: &Path, name: &str) -> (Box<dyn Port>, PathBuf) {
     let path = folder.join(name);
+    let file = NewFile::make(&path, port.name()).unwrap();
     let told = Box::new(|error: &keyferry::device::capture::CaptureError| panic!("{error}"));
-    let recorder = Recorder::new(port, &path, told).unwrap();
+    let recorder = Recorder::new(port, file, told);
     (Box::new(recorder), path)
 }

@@ -48,15 +48,31 @@ fn a_recording_is_its_owners_and_overwrites_nothing() {
     assert_eq!(fs::read(&path).unwrap(), before);
 
     let missing = folder.path().join("none/info.capture");
+    // A port that is not there either: the file's name is looked at first.
+    for port in [relay.path(), "/dev/there-is-no-such-port"] {
+        let start = || {
+            let mut info = command::keyferry();
+            info.args(["device", "info", "--port", port]);
+            info.arg("--capture").arg(&missing);
+            info
+        };
+        command::refused(start, 2, "none/info.capture", "make its folder first");
+    }
+}
+
+#[test]
+fn a_session_that_never_begins_leaves_no_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("info.capture");
     let answer = Answer::of(
         command::keyferry()
-            .args(["--json", "device", "info", "--port", relay.path()])
+            .args(["--json", "device", "info", "--port"])
+            .arg("/dev/there-is-no-such-port")
             .arg("--capture")
-            .arg(&missing),
+            .arg(&path),
     );
-    assert_eq!(answer.code, 1, "{answer:?}");
-    let error = answer.last()["error"].as_str().unwrap().to_owned();
-    assert!(error.contains("none/info.capture"), "{error}");
+    assert_eq!(answer.code, 4, "{answer:?}");
+    assert!(!path.exists());
 }
 
 /// A port that says it has a rate, as real serial devices do and terminals without a wire do not.

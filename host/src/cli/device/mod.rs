@@ -115,10 +115,6 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
 }
 
 fn greet(context: &Context, port: &PortArgs) -> Result<Session, Failure> {
-    let line = super::port::open(context, &port.port)?;
-    let line = match &port.capture {
-        Some(file) => super::port::record(context, line, file)?,
-        None => line,
-    };
+    let line = super::port::open_recorded(context, &port.port, port.capture.as_deref())?;
     Ok(Session::open(line)?)
 }

@@ -14,7 +14,15 @@ pub enum CaptureError {
         /// The file.
         path: PathBuf,
     },
-    /// It cannot be made, or not be written any more.
+    /// It cannot be made.
+    #[error("the recording {} cannot be made: {source}", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It cannot be written any more.
     #[error("the recording {} cannot be written: {source}", path.display())]
     Write {
         /// The file.
@@ -59,10 +67,16 @@ pub enum CaptureError {
 impl CaptureError {
     /// The next move, for a person.
     #[must_use]
-    pub const fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::Exists { .. } => {
                 "choose another name, or remove it: no recording is ever overwritten"
+            }
+            Self::Create { source, .. } if matches!(source.kind(), io::ErrorKind::NotFound) => {
+                "make its folder first, or choose another; nothing was sent to the device"
+            }
+            Self::Create { .. } => {
+                "look for room and rights in that folder; nothing was sent to the device"
             }
             Self::Write { .. } => "look for room and rights in that folder",
             Self::Read { .. } => "check the file's name, and whether you may read it",

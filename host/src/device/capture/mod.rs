@@ -31,7 +31,7 @@ pub use decoder::{Decoder, Item};
 pub use describe::{Description, describe};
 pub use error::CaptureError;
 pub use reader::Recording;
-pub use recorder::{OnFailure, Recorder};
+pub use recorder::{NewFile, OnFailure, Recorder};
 
 /// The version of the file's form.
 pub const FORMAT: u32 = 1;

@@ -14,28 +14,23 @@ use crate::device::port::Port;
 /// Is told, once, that the recording has ended before the session.
 pub type OnFailure = Box<dyn FnMut(&CaptureError) + Send>;
 
-/// A port that writes down what passes. The session goes on when that fails.
-pub struct Recorder {
-    port: Box<dyn Port>,
+/// A new file for a recording. It is made before the port is opened, so that a bad name costs no session; where no session comes about,
+/// it goes again.
+pub struct NewFile {
     path: PathBuf,
-    /// Until it fails.
+    /// Until it is a recording.
     file: Option<File>,
-    on_failure: OnFailure,
 }
 
-impl Recorder {
-    /// Records `port` into a new file, for its owner alone.
+impl NewFile {
+    /// Makes the file for a recording of the port of this name, for its owner alone.
     ///
     /// # Errors
-    /// [`CaptureError::Exists`], [`CaptureError::Write`].
-    pub fn new(
-        port: Box<dyn Port>,
-        path: &Path,
-        on_failure: OnFailure,
-    ) -> Result<Self, CaptureError> {
+    /// [`CaptureError::Exists`], [`CaptureError::Create`].
+    pub fn make(path: &Path, port: &str) -> Result<Self, CaptureError> {
         let failed = |source: io::Error| match source.kind() {
             ErrorKind::AlreadyExists => CaptureError::Exists { path: path.into() },
-            _ => CaptureError::Write {
+            _ => CaptureError::Create {
                 path: path.into(),
                 source,
             },
@@ -47,21 +42,51 @@ impl Recorder {
             use std::os::unix::fs::OpenOptionsExt;
             options.mode(0o600);
         }
-        let mut file = options.open(path).map_err(failed)?;
         let started = DateTime::from_system_time(SystemTime::now())
             .map_err(|error| failed(io::Error::other(error)))?;
         let heading = Heading {
             format: FORMAT,
-            port: port.name().to_owned(),
+            port: port.to_owned(),
             started: started.to_string(),
         };
-        write_line(&mut file, &heading).map_err(failed)?;
-        Ok(Self {
+        let mut new = Self {
+            path: path.to_owned(),
+            file: None,
+        };
+        let file = new.file.insert(options.open(path).map_err(failed)?);
+        write_line(file, &heading).map_err(failed)?;
+        Ok(new)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // An empty file that stays is a nuisance, no more.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A port that writes down what passes. The session goes on when that fails.
+pub struct Recorder {
+    port: Box<dyn Port>,
+    path: PathBuf,
+    /// Until it fails.
+    file: Option<File>,
+    on_failure: OnFailure,
+}
+
+impl Recorder {
+    /// Records `port` into this file.
+    #[must_use]
+    pub fn new(port: Box<dyn Port>, mut to: NewFile, on_failure: OnFailure) -> Self {
+        Self {
             port,
-            path: path.into(),
-            file: Some(file),
+            path: to.path.clone(),
+            file: to.file.take(),
             on_failure,
-        })
+        }
     }
 
     fn record(&mut self, line: &Written) {
