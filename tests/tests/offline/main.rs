@@ -4,6 +4,7 @@
 mod batch;
 mod books;
 mod brokered;
+mod captured;
 mod deliver;
 mod files;
 mod guide;

@@ -8,6 +8,7 @@ use keyferry_protocol::message::Progress;
 
 use super::authority;
 use crate::cli::{Context, Outcome, fields, port};
+use crate::device::capture::{CaptureError, NewFile};
 use crate::error::Failure;
 use crate::export::Trust;
 use crate::station::offline::{self, BatchFolder, Delivered, How, OfflineError};
@@ -20,6 +21,10 @@ pub(in crate::cli) struct Deliver {
     /// A device's port (a serial device, tcp:HOST:NUMBER or unix:PATH); may be given several times, and all are served at once.
     #[arg(long = "port", value_name = "PORT", required = true, value_parser = port::named)]
     ports: Vec<String>,
+    /// Record what goes over the line in a new file, for `keyferry line decode`; with several ports in one file each: FILE.1 for the
+    /// first port, FILE.2 for the second …
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
     /// Public key file of the authority that must have signed the orders.
     #[arg(long, value_name = "FILE")]
     authority: PathBuf,
@@ -35,7 +40,8 @@ pub(in crate::cli) fn deliver(context: &Context, arguments: &Deliver) -> Outcome
         folder.batch().orders.len(),
         signer.fingerprint()
     ));
-    let results = serve(context, &folder, &arguments.ports);
+    let captures = captures(arguments)?;
+    let results = serve(context, &folder, &arguments.ports, captures);
     let mut done = Vec::new();
     let mut failed = Vec::new();
     for (port, result) in arguments.ports.iter().zip(results) {
@@ -82,18 +88,43 @@ pub(in crate::cli) fn deliver(context: &Context, arguments: &Deliver) -> Outcome
     })
 }
 
+/// Makes the files of the recordings: all of them, before any device is called.
+fn captures(arguments: &Deliver) -> Result<Vec<Option<NewFile>>, CaptureError> {
+    let several = arguments.ports.len() > 1;
+    (1_u32..)
+        .zip(&arguments.ports)
+        .map(|(number, port)| {
+            let named = arguments.capture.as_ref().map(|path| {
+                let mut path = path.clone().into_os_string();
+                if several {
+                    path.push(format!(".{number}"));
+                }
+                path
+            });
+            named
+                .map(|path| NewFile::make(path.as_ref(), port))
+                .transpose()
+        })
+        .collect()
+}
+
 /// Serves all ports at once: a device works for seconds, and the line has many.
 fn serve(
     context: &Context,
     folder: &BatchFolder,
     ports: &[String],
+    captures: Vec<Option<NewFile>>,
 ) -> Vec<Result<Delivered, OfflineError>> {
     thread::scope(|scope| {
         let threads: Vec<_> = ports
             .iter()
-            .map(|name| {
+            .zip(captures)
+            .map(|(name, capture)| {
                 scope.spawn(move || {
-                    let port = port::open(context, name)?;
+                    let mut port = port::open(context, name)?;
+                    if let Some(file) = capture {
+                        port = port::record(context, port, file);
+                    }
                     let mut progress = |step: Progress| {
                         context.event(fields! {
                             "port" => name,
