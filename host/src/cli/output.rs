@@ -1,6 +1,6 @@
 //! What a command says: to scripts in JSON on stdout, to people on stderr.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use anstyle::{AnsiColor, Style};
@@ -186,6 +186,13 @@ fn print_line(line: &str) {
 }
 
 fn note_line(line: &str) {
+    // A progress bar may stand in the terminal's line; it is drawn again below. (ECMA-48, 8.3.41: EL erases the line.)
+    let erase = if std::io::stderr().is_terminal() {
+        "\r\x1b[2K"
+    } else {
+        ""
+    };
+    let _ = write!(anstream::stderr(), "{erase}");
     let _ = writeln!(anstream::stderr(), "{line}");
 }
 

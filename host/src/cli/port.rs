@@ -6,6 +6,7 @@ use super::{Context, fields};
 use crate::device::DeviceError;
 use crate::device::capture::{CaptureError, NewFile, Recorder};
 use crate::device::port::{self, Name, NameError, Port, SYSFS};
+use crate::device::session::Session;
 use crate::error::Failure;
 
 /// Checks a port's name before anything else is done.
@@ -39,6 +40,22 @@ pub(super) fn open_recorded(
         Some(file) => Ok(record(context, port, file)),
         None => Ok(port),
     }
+}
+
+/// Tells when a device is not heard any more, long before it is given up.
+pub(super) fn tell_of_quiet(context: &Context, session: &mut Session) {
+    let (context, port) = (*context, session.port_name());
+    session.set_on_quiet(Box::new(move |quiet| {
+        let seconds = quiet.as_secs();
+        context.event(fields! {
+            "port" => port,
+            "note" => "nothing is heard of the device",
+            "seconds" => seconds,
+        });
+        context.note(&format!(
+            "nothing heard from '{port}' for {seconds} s; still waiting (power and cable?)"
+        ));
+    }));
 }
 
 /// Records a port. Should that fail on the way, it is told, and the session goes on.

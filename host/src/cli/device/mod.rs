@@ -116,5 +116,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
 
 fn greet(context: &Context, port: &PortArgs) -> Result<Session, Failure> {
     let line = super::port::open_recorded(context, &port.port, port.capture.as_deref())?;
-    Ok(Session::open(line)?)
+    let mut session = Session::open(line)?;
+    super::port::tell_of_quiet(context, &mut session);
+    Ok(session)
 }

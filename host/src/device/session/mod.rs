@@ -4,6 +4,8 @@
 
 mod rate;
 
+use std::time::Duration;
+
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Hint};
 use keyferry_protocol::link::{Event, Link, LinkError, Millis};
 use keyferry_protocol::message::{Progress, Reply, Request};
@@ -27,6 +29,10 @@ const LONGEST_SENDING: Millis = 5 * 60 * 1000;
 
 /// How long a read may wait while bytes are still to go out, in milliseconds: then there is room to be found.
 const TURN: Millis = 5;
+
+/// How long nothing may be heard before somebody is told, in milliseconds. A device is asked twice a second,
+/// and answers at once but in a long step of its work.
+const QUIET: Millis = 5_000;
 
 /// How long the line may refuse every byte, in milliseconds.
 const STALL: Millis = 10_000;
@@ -78,6 +84,9 @@ pub struct Mishaps {
 /// Called with each progress message.
 pub type OnProgress<'a> = dyn FnMut(Progress) + 'a;
 
+/// Is told, once in a session's life, that nothing has been heard of a device for this long, while it is waited for.
+pub type OnQuiet = Box<dyn FnMut(Duration) + Send>;
+
 /// Gives each session its number, and a nonce that tells it from an earlier one of the same number. Neither is a secret.
 pub type Numbers = Box<dyn FnMut() -> (u16, u32) + Send>;
 
@@ -101,6 +110,8 @@ pub struct Session {
     versions: (u8, u8),
     numbers: Numbers,
     witness: Option<Box<dyn Witness>>,
+    /// Until it is told.
+    on_quiet: Option<OnQuiet>,
 }
 
 impl Session {
@@ -154,6 +165,7 @@ impl Session {
             versions,
             numbers,
             witness: None,
+            on_quiet: None,
         };
         session.greet()?;
         Ok(session)
@@ -162,6 +174,11 @@ impl Session {
     /// Has every order of this session, and every receipt, written down.
     pub fn set_witness(&mut self, witness: Box<dyn Witness>) {
         self.witness = Some(witness);
+    }
+
+    /// Has somebody told when the device is not heard any more, long before it is given up.
+    pub fn set_on_quiet(&mut self, on_quiet: OnQuiet) {
+        self.on_quiet = Some(on_quiet);
     }
 
     /// Has an order made, and written down where there is a witness.
@@ -379,15 +396,28 @@ impl Session {
         deadline: Millis,
         wanted: impl Fn(&StationLink) -> bool,
     ) -> Result<Option<Vec<u8>>, DeviceError> {
+        let start = self.port.now();
         loop {
             if let Some(message) = self.take_message()? {
                 return Ok(Some(message));
             }
+            self.mind_quiet(start);
             let more_to_write = self.write()?;
             if wanted(&self.link) || self.port.now() >= deadline {
                 return Ok(None);
             }
             self.read(deadline, more_to_write)?;
+        }
+    }
+
+    /// Tells that nothing is heard, if it is so since `start` at least: before, nobody listened.
+    fn mind_quiet(&mut self, start: Millis) {
+        let since = self.link.heard_at().max(start);
+        let quiet = self.port.now().saturating_sub(since);
+        if quiet >= QUIET
+            && let Some(mut on_quiet) = self.on_quiet.take()
+        {
+            on_quiet(Duration::from_millis(quiet));
         }
     }
 
