@@ -285,9 +285,9 @@ impl Failure {
             Self::Emulate(
                 EmulateError::FirmwareMissing { .. } | EmulateError::NotFirmware { .. },
             ) => Exit::Usage,
-            Self::Job(JobError::NotEnrolled { .. }) | Self::Emulate(_) | Self::DeviceEnded(_) => {
-                Exit::Device
-            }
+            Self::Job(JobError::NotEnrolled { .. } | JobError::SlotRefused { .. })
+            | Self::Emulate(_)
+            | Self::DeviceEnded(_) => Exit::Device,
             Self::Job(JobError::UnwrapKey(_)) => Exit::Policy,
             Self::Job(JobError::LabelTooLong(_) | JobError::ProofTooWeak { .. })
             | Self::BadSlot(_) => Exit::Usage,

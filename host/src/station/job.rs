@@ -2,8 +2,10 @@
 
 use heapless::String as Fixed;
 use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint};
+use keyferry_protocol::message::SlotInfo;
 use keyferry_protocol::order::MAX_LABEL;
 use keyferry_protocol::proof::{Level, Proof, proof_input};
+use keyferry_protocol::receipt::Refusal;
 use keyferry_protocol::suite::Suite;
 
 use super::hsm::{Hsm, KeyCard, Recipient};
@@ -74,6 +76,18 @@ pub enum JobError {
         /// What the device allows.
         device: Vec<Suite>,
     },
+    /// The device refused the keys for what is, or was, in a slot.
+    #[error("device {device} refused version {version} of the keys for {}: {refusal}", in_words(.slots))]
+    SlotRefused {
+        /// The device.
+        device: DeviceId,
+        /// The slots that it may mean: by its own word, which is not signed, or all that the order was for.
+        slots: Vec<u16>,
+        /// The keys' version.
+        version: u32,
+        /// Its reason, which is signed.
+        refusal: Refusal,
+    },
     /// The label does not fit into a slot.
     #[error("label '{0}' is longer than {MAX_LABEL} bytes")]
     LabelTooLong(String),
@@ -136,6 +150,10 @@ impl JobError {
             Self::NoCommonSuite { .. } => {
                 Some("enrol the device with another kind of unwrap key".to_owned())
             }
+            Self::SlotRefused { refusal, .. } => {
+                let (refusal, signed) = (*refusal, true);
+                Some(DeviceError::Refused { refusal, signed }.hint().to_owned())
+            }
             Self::LabelTooLong(_) => Some("give the key a shorter label on the token".to_owned()),
             Self::ProofWrong { .. } => Some(
                 "do not ship this device: inject the key again with a higher --version".to_owned(),
@@ -145,6 +163,12 @@ impl JobError {
             ),
         }
     }
+}
+
+fn in_words(slots: &[u16]) -> String {
+    let numbers: Vec<_> = slots.iter().map(u16::to_string).collect();
+    let word = if slots.len() == 1 { "slot" } else { "slots" };
+    format!("{word} {}", numbers.join(", "))
 }
 
 fn names(suites: &[Suite]) -> String {
@@ -249,16 +273,46 @@ pub fn inject(
         on_progress,
     )
     .map_err(|error| {
+        let error = name_slots(visit, shipping, error);
         // Where nobody knows whether the device has the keys, the log says `open` until somebody does.
-        if error.leaves_order_open() {
-            error.into()
+        if matches!(&error, JobError::Device(error) if error.leaves_order_open()) {
+            error
         } else {
-            given_up(error.into())
+            given_up(error)
         }
     })?;
     visit.statement.standing = proofs.standing;
     // Where the proofs cannot be checked, the keys stay open: the device has them, and a later `prove` settles it.
     check(visit, hsm, shipping.targets, questions, &proofs)
+}
+
+/// A device says only that a slot is taken. Which one it is, a person learns here.
+fn name_slots(visit: &mut Visit, shipping: &Shipping<'_>, error: DeviceError) -> JobError {
+    let DeviceError::Refused {
+        refusal: refusal @ (Refusal::SlotTaken | Refusal::VersionRollback),
+        signed: true,
+    } = error
+    else {
+        return error.into();
+    };
+    let wanted = shipping.targets.iter().map(|target| target.slot);
+    let is_full = |slot: u16, full: &[SlotInfo]| {
+        full.iter()
+            .any(|one| one.slot == slot && one.version >= shipping.version)
+    };
+    // A removed key's version still counts, and is in no list.
+    let slots = match flow::list(&mut visit.session) {
+        Ok(full) if wanted.clone().any(|slot| is_full(slot, &full)) => {
+            wanted.filter(|slot| is_full(*slot, &full)).collect()
+        }
+        Ok(_) | Err(_) => wanted.collect(),
+    };
+    JobError::SlotRefused {
+        device: visit.statement.device,
+        slots,
+        version: shipping.version,
+        refusal,
+    }
 }
 
 /// Wraps the targets: what an order for them needs, and the questions that stand in it.
