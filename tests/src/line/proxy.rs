@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use keyferry::device::port::{self, Port, PortError};
+use keyferry::error::Exit;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
@@ -45,6 +46,30 @@ pub enum ProxyError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl ProxyError {
+    /// The next move, for a person.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Device(error) => Some(error.hint()),
+            Self::Terminal(_) => None,
+            Self::Link { .. } => {
+                Some("name a path where nothing is, or a link that may be replaced")
+            }
+        }
+    }
+
+    /// The exit code that the `keyferry` command would have for it.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Device(PortError::Name(_)) | Self::Link { .. } => Exit::Usage,
+            Self::Device(_) => Exit::Device,
+            Self::Terminal(_) => Exit::JobFailed,
+        }
+    }
 }
 
 /// A line in real time. It is unplugged when it is dropped.

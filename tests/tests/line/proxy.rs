@@ -146,6 +146,75 @@ fn a_link_leads_to_the_line_and_goes_with_it() {
 }
 
 #[test]
+fn a_door_that_finds_no_port_says_so() {
+    let line = |arguments: &[&str]| {
+        let answer = Answer::of(
+            Command::new(command::xtask())
+                .args(["--json", "line", "--in"])
+                .args(arguments),
+        );
+        let last = answer.last();
+        assert_eq!(last["ok"], false, "{last}");
+        assert_eq!(last["exit"], answer.code, "{last}");
+        let word = |name: &str| last[name].as_str().unwrap_or_default().to_owned();
+        (answer.code, word("error"), word("hint"), answer.stderr)
+    };
+    let (code, error, hint, told) = line(&["/dev/there-is-no-such-port"]);
+    assert_eq!(code, 4);
+    assert_eq!(error, "port '/dev/there-is-no-such-port' does not exist");
+    assert!(hint.contains("plug the device in"), "{hint}");
+    assert!(told.contains("hint  plug the device in"), "{told}");
+    let (code, _, hint, _) = line(&["tcp:nowhere"]);
+    assert_eq!(code, 2);
+    assert!(hint.contains("tcp:HOST:NUMBER"), "{hint}");
+}
+
+#[test]
+fn a_line_that_falls_silent_is_told_long_before_it_is_given_up() {
+    let rig = board(77);
+    for json in [true, false] {
+        let dead = Planned {
+            fault: Fault::Dead(120_000 * MILLISECOND),
+            ways: Ways::Both,
+            when: Trigger::Byte(3_000),
+        };
+        let faults = Faults {
+            planned: vec![dead],
+            ..Faults::default()
+        };
+        let settings = Settings::real_time(Settings::UNPACED, faults, 1);
+        let proxy = Proxy::start(rig.port(), &settings).unwrap();
+        let mut echo = command::keyferry();
+        echo.args(["device", "echo", "--count", "100000", "--port"])
+            .arg(proxy.path())
+            .args(json.then_some("--json"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let begun = Instant::now();
+        let mut echo = Door(echo.spawn().unwrap());
+        let mut first = String::new();
+        if json {
+            let mut lines = BufReader::new(echo.0.stdout.take().unwrap());
+            lines.read_line(&mut first).unwrap();
+            let event: Value = serde_json::from_str(&first).unwrap();
+            assert_eq!(event["port"], proxy.path(), "{event}");
+            assert_eq!(event["note"], "nothing is heard of the device", "{event}");
+            assert_eq!(event["seconds"], 5, "{event}");
+        } else {
+            let mut lines = BufReader::new(echo.0.stderr.take().unwrap());
+            lines.read_line(&mut first).unwrap();
+            let words = format!("nothing heard from '{}' for 5 s", proxy.path());
+            assert!(first.contains(&words), "{first}");
+        }
+        let passed = begun.elapsed();
+        assert!(
+            passed >= Duration::from_secs(5) && passed < Duration::from_secs(20),
+            "{passed:?}"
+        );
+    }
+}
+
+#[test]
 fn an_echo_tells_what_the_line_did_to_it() {
     let rig = board(76);
     let echo = |faults: Faults, json: bool| {
@@ -168,6 +237,8 @@ fn an_echo_tells_what_the_line_did_to_it() {
         text.contains("no frame was damaged or sent again"),
         "{text}"
     );
+    let help = Answer::of(command::keyferry().args(["device", "echo", "--help"]));
+    assert!(help.stdout.contains("1 to 2000"), "{help:?}");
 
     let spoilt = |ways| Planned {
         fault: Fault::Burst(3),

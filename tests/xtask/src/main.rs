@@ -21,9 +21,12 @@ mod setup;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use keyferry::error::Exit;
+#[cfg(unix)]
+use keyferry_tests::line::ProxyError;
 use serde_json::{Map, Value, json};
 
-use screen::{BAD, Screen};
+use screen::{BAD, NOTE, Screen};
 use setup::Need;
 
 /// keyferry's doors for developers.
@@ -132,17 +135,43 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Door::Line(line) => line::run(&screen, &line),
     };
-    let outcome = outcome.unwrap_or_else(|error| {
-        screen.mark(BAD, "error", format!("{error:#}"));
-        let summary = Map::from_iter([("error".to_owned(), json!(format!("{error:#}")))]);
-        Outcome { ok: false, summary }
-    });
+    let (outcome, exit) = match outcome {
+        Ok(outcome) => (outcome, Exit::JobFailed),
+        Err(error) => {
+            let (exit, hint) = advice(&error);
+            screen.mark(BAD, "error", format!("{error:#}"));
+            let mut summary = Map::from_iter([
+                ("error".to_owned(), json!(format!("{error:#}"))),
+                ("exit".to_owned(), json!(exit.code())),
+            ]);
+            if let Some(hint) = hint {
+                screen.mark(NOTE, "hint", hint);
+                summary.insert("hint".to_owned(), json!(hint));
+            }
+            (Outcome { ok: false, summary }, exit)
+        }
+    };
     let mut last = outcome.summary;
     last.insert("ok".to_owned(), json!(outcome.ok));
     let written = screen.record(&Value::Object(last));
     if outcome.ok && written.is_ok() {
         ExitCode::SUCCESS
     } else {
-        ExitCode::FAILURE
+        ExitCode::from(exit.code())
     }
+}
+
+/// The exit code for an error, as the `keyferry` command would have it, and the next move for a person where there is one to name.
+#[cfg(unix)]
+fn advice(error: &anyhow::Error) -> (Exit, Option<&'static str>) {
+    match error.downcast_ref::<ProxyError>() {
+        Some(error) => (error.exit(), error.hint()),
+        None => (Exit::JobFailed, None),
+    }
+}
+
+/// There are no lines that could not be laid.
+#[cfg(not(unix))]
+fn advice(_error: &anyhow::Error) -> (Exit, Option<&'static str>) {
+    (Exit::JobFailed, None)
 }
