@@ -22,8 +22,11 @@ extern crate std;
 
 mod fmt;
 
+pub mod application;
+mod cipher;
 pub mod device;
 pub mod keys;
+mod mac;
 pub mod platform;
 pub mod prove;
 pub mod rng;

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{OpenSsl, answer, input, key};
+use keyferry_firmware::keys::UseFailed;
 use keyferry_firmware::keys::p256;
-use keyferry_firmware::prove::ProveFailed;
 use keyferry_protocol::attributes::{KeyKind, algorithm};
 use keyferry_protocol::identity::p256_spki;
 use keyferry_protocol::proof::Proof;
@@ -72,7 +72,7 @@ fn agreement_is_what_openssl_derives() {
         Vec::new(),
     ] {
         let refused = answer(Proof::Agreement, device, &bad);
-        assert_eq!(refused, Err(ProveFailed::Failed), "{}", hex::encode(bad));
+        assert_eq!(refused, Err(UseFailed::Failed), "{}", hex::encode(bad));
     }
 }
 
@@ -102,7 +102,7 @@ fn ctr_and_cbc_questions_of_openssl_are_answered() {
             assert_ne!(answer(Proof::Decryption, asked, &other).unwrap(), expected);
             for length in [0, 16, 47] {
                 let refused = answer(Proof::Decryption, asked, &question[..length]);
-                assert_eq!(refused, Err(ProveFailed::Failed));
+                assert_eq!(refused, Err(UseFailed::Failed));
             }
         }
     }
@@ -150,7 +150,7 @@ fn gcm_questions_are_answered_only_if_they_are_authentic() {
         bad.push([&nonce[..], &gcm(&secret, &nonce, &MESSAGE[..31], b"")].concat());
         for bad in bad {
             let refused = answer(Proof::Decryption, asked, &bad);
-            assert_eq!(refused, Err(ProveFailed::Failed));
+            assert_eq!(refused, Err(UseFailed::Failed));
         }
     }
 }
@@ -167,12 +167,12 @@ fn a_key_answers_only_with_the_algorithm_it_is_for() {
             algorithm::RSA_OAEP_SHA256,
         ] {
             let refused = answer(Proof::Decryption, key(kind, algorithm, &secret), &question);
-            assert_eq!(refused, Err(ProveFailed::Unsupported));
+            assert_eq!(refused, Err(UseFailed::Unsupported));
         }
     }
     let rsa = key(KeyKind::Rsa(256), algorithm::RSA_PKCS1V15_SHA256, &[1; 260]);
     let refused = answer(Proof::Decryption, rsa, &[1; 256]);
-    assert_eq!(refused, Err(ProveFailed::Unsupported));
+    assert_eq!(refused, Err(UseFailed::Unsupported));
 }
 
 #[cfg(feature = "rsa")]
@@ -221,6 +221,6 @@ fn an_oaep_question_of_openssl_is_answered() {
         vec![0; 256],
     ] {
         let refused = answer(Proof::Decryption, target, &bad);
-        assert_eq!(refused, Err(ProveFailed::Failed));
+        assert_eq!(refused, Err(UseFailed::Failed));
     }
 }

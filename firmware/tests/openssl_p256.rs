@@ -4,8 +4,9 @@
 mod common;
 
 use common::{OpenSsl, drbg, input, key, open, proof};
+use keyferry_firmware::keys::UseFailed;
 use keyferry_firmware::keys::{fingerprint, p256};
-use keyferry_firmware::prove::{Asked, ProveFailed, prove};
+use keyferry_firmware::prove::{Asked, prove};
 use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_kek};
 use keyferry_firmware::wipe::Secret;
 use keyferry_protocol::attributes::KeyKind;
@@ -257,19 +258,19 @@ fn proofs_that_do_not_go_with_the_key_are_refused() {
         for kind in KINDS {
             if kind != fitting {
                 let refused = attempt(proof, kind, &[1; 16], 512);
-                assert_eq!(refused, Err(ProveFailed::Unsupported), "{proof:?} {kind:?}");
+                assert_eq!(refused, Err(UseFailed::Unsupported), "{proof:?} {kind:?}");
             }
         }
         let expected = match (proof, cfg!(feature = "rsa")) {
-            (Proof::RsaPkcs1Sha256, false) => ProveFailed::Unsupported,
-            (_, true | false) => ProveFailed::Failed,
+            (Proof::RsaPkcs1Sha256, false) => UseFailed::Unsupported,
+            (_, true | false) => UseFailed::Failed,
         };
         // Not a key of this kind; and no room.
         assert_eq!(attempt(proof, fitting, &[1; 15], 512), Err(expected));
         let room = proof.length(fitting) - 1;
         assert_eq!(
             attempt(proof, fitting, &[1; 16], room),
-            Err(ProveFailed::Failed)
+            Err(UseFailed::Failed)
         );
     }
     for kind in KINDS {
@@ -277,8 +278,8 @@ fn proofs_that_do_not_go_with_the_key_are_refused() {
     }
     assert_eq!(
         attempt(Proof::Cmac, KeyKind::Aes(17), &[1; 17], 512),
-        Err(ProveFailed::Unsupported)
+        Err(UseFailed::Unsupported)
     );
     let zero = attempt(Proof::EcdsaP256Sha256, KeyKind::P256, &[0; 32], 512);
-    assert_eq!(zero, Err(ProveFailed::Failed));
+    assert_eq!(zero, Err(UseFailed::Failed));
 }

@@ -264,16 +264,6 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     /// What a slot's public part says, if the slot is occupied.
     pub(super) fn slot_info(&mut self, slot: u16) -> Result<Option<SlotInfo>, Refusal> {
-        let mut bytes = [0; SlotInfo::MAX_LENGTH];
-        match self
-            .store
-            .public(slot_item(slot)?, &mut bytes)
-            .map_err(storage)?
-        {
-            None => Ok(None),
-            Some(bytes) => SlotInfo::decode(bytes)
-                .map(Some)
-                .map_err(|_| Refusal::Storage),
-        }
+        self.store.slot(slot).map_err(storage)
     }
 }

@@ -16,8 +16,9 @@ use super::answer::{slot_item, storage, too_long};
 use super::inject::{Asked, Injecting};
 use super::orders::Accepted;
 use super::{Device, Job};
+use crate::keys::Key;
 use crate::platform::Platform;
-use crate::prove::{self, Key, prove};
+use crate::prove::{self, prove};
 use crate::wipe::Secret;
 
 /// Longest stored key in bytes, filled up to a multiple of eight, and longer than any proof: RSA-4096's.

@@ -49,6 +49,37 @@ impl core::fmt::Display for InvalidKey {
 
 impl core::error::Error for InvalidKey {}
 
+/// Why a key was not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UseFailed {
+    /// This build cannot do this, or not with this kind of key.
+    Unsupported,
+    /// The secret is not a key of this kind, what it was to be used on does not fit or is not authentic, or `out` is too short.
+    Failed,
+}
+
+impl core::fmt::Display for UseFailed {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Unsupported => "this use of this key is not supported",
+            Self::Failed => "the key could not be used on this",
+        })
+    }
+}
+
+impl core::error::Error for UseFailed {}
+
+/// A key as its slot has it.
+#[derive(Clone, Copy)]
+pub struct Key<'a> {
+    /// What it is.
+    pub kind: KeyKind,
+    /// `psa_algorithm_t`: the one algorithm that its attributes permit.
+    pub algorithm: u32,
+    /// Its secret bytes.
+    pub secret: &'a [u8],
+}
+
 /// Length in bytes of the secret bytes of a key of this kind.
 #[must_use]
 pub const fn secret_length(kind: KeyKind) -> usize {

@@ -16,8 +16,10 @@ use zeroize::Zeroize as _;
 use super::{InvalidKey, RSA_EXPONENT_LENGTH, rsa_secret_length};
 use crate::wipe::wipe;
 
+mod operations;
 mod spki;
 
+pub(crate) use operations::{decrypt_oaep_sha256, sign_pkcs1_sha256};
 pub(crate) use spki::ALGORITHM;
 pub use spki::{SPKI_LENGTH_MAX, public_spki};
 

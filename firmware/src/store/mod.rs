@@ -22,6 +22,7 @@
 //! most a sealed secret of [`MAX_SECRET`] + 8 bytes and three tables of items of under 400 bytes each.
 
 use embedded_storage::nor_flash::{NorFlash, NorFlashErrorKind};
+use keyferry_protocol::message::SlotInfo;
 
 use crate::platform::RootKey;
 
@@ -211,6 +212,23 @@ impl<F: NorFlash> Store<F> {
         match snapshot.directory.get(id) {
             Some(entry) => read::public(&mut self.ring, snapshot.start, id, entry, buf).map(Some),
             None => Ok(None),
+        }
+    }
+
+    /// What a slot holds, as its public part says; `None` if it is empty, or if there is no such slot.
+    ///
+    /// # Errors
+    /// As [`Self::public`]; [`StoreError::Damaged`] also if that says nothing.
+    pub fn slot(&mut self, slot: u16) -> Result<Option<SlotInfo>, StoreError> {
+        let Some(item) = ItemId::slot(slot) else {
+            return Ok(None);
+        };
+        let mut bytes = [0; SlotInfo::MAX_LENGTH];
+        match self.public(item, &mut bytes)? {
+            None => Ok(None),
+            Some(bytes) => SlotInfo::decode(bytes)
+                .map(Some)
+                .map_err(|_| StoreError::Damaged),
         }
     }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use keyferry_firmware::keys::p256;
-use keyferry_firmware::prove::{Asked, Key, ProveFailed, prove};
+use keyferry_firmware::keys::{Key, UseFailed};
+use keyferry_firmware::prove::{Asked, prove};
 use keyferry_firmware::rng::Drbg;
 use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_kek, open_key};
 use keyferry_firmware::wipe::Secret;
@@ -114,7 +115,7 @@ pub(crate) const fn key(kind: KeyKind, algorithm: u32, secret: &[u8]) -> Key<'_>
 }
 
 /// Asks a key over [`input`].
-pub(crate) fn answer(proof: Proof, key: Key<'_>, question: &[u8]) -> Result<Vec<u8>, ProveFailed> {
+pub(crate) fn answer(proof: Proof, key: Key<'_>, question: &[u8]) -> Result<Vec<u8>, UseFailed> {
     let mut out = [0; 512];
     let asked = Asked {
         proof,
