@@ -476,6 +476,7 @@ fn offline_exit(error: &OfflineError) -> Exit {
     match error {
         OfflineError::Document(error) => export_exit(error),
         OfflineError::Device(_)
+        | OfflineError::Job(JobError::SlotRefused { .. })
         | OfflineError::UnknownDevice { .. }
         | OfflineError::MovedOn { .. } => Exit::Device,
         OfflineError::Job(_) => Exit::Hsm,

@@ -2,7 +2,6 @@
 
 use heapless::String as Fixed;
 use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint};
-use keyferry_protocol::message::SlotInfo;
 use keyferry_protocol::order::MAX_LABEL;
 use keyferry_protocol::proof::{Level, Proof, proof_input};
 use keyferry_protocol::receipt::Refusal;
@@ -17,7 +16,7 @@ use crate::broker::BrokerError;
 use crate::certificate::CertificateError;
 use crate::device::DeviceError;
 use crate::device::flow::{self, Demand, Parcel, Proofs, Shipment};
-use crate::device::session::OnProgress;
+use crate::device::session::{OnProgress, Session};
 use crate::device::verify::{SlotReport, Statement};
 use crate::hsm::{Asked, HsmError, PublicKeyError, Question, random};
 
@@ -273,7 +272,9 @@ pub fn inject(
         on_progress,
     )
     .map_err(|error| {
-        let error = name_slots(visit, shipping, error);
+        let slots: Vec<_> = shipping.targets.iter().map(|target| target.slot).collect();
+        let device = visit.statement.device;
+        let error = name_slots(&mut visit.session, device, &slots, shipping.version, error);
         // Where nobody knows whether the device has the keys, the log says `open` until somebody does.
         if matches!(&error, JobError::Device(error) if error.leaves_order_open()) {
             error
@@ -287,7 +288,13 @@ pub fn inject(
 }
 
 /// A device says only that a slot is taken. Which one it is, a person learns here.
-fn name_slots(visit: &mut Visit, shipping: &Shipping<'_>, error: DeviceError) -> JobError {
+pub(super) fn name_slots(
+    session: &mut Session,
+    device: DeviceId,
+    wanted: &[u16],
+    version: u32,
+    error: DeviceError,
+) -> JobError {
     let DeviceError::Refused {
         refusal: refusal @ (Refusal::SlotTaken | Refusal::VersionRollback),
         signed: true,
@@ -295,22 +302,20 @@ fn name_slots(visit: &mut Visit, shipping: &Shipping<'_>, error: DeviceError) ->
     else {
         return error.into();
     };
-    let wanted = shipping.targets.iter().map(|target| target.slot);
-    let is_full = |slot: u16, full: &[SlotInfo]| {
+    // Where it is in doubt, all of them. A removed key's version still counts, and is in no list.
+    let full = flow::list(session).unwrap_or_default();
+    let is_full = |slot: &u16| {
         full.iter()
-            .any(|one| one.slot == slot && one.version >= shipping.version)
+            .any(|one| one.slot == *slot && one.version >= version)
     };
-    // A removed key's version still counts, and is in no list.
-    let slots = match flow::list(&mut visit.session) {
-        Ok(full) if wanted.clone().any(|slot| is_full(slot, &full)) => {
-            wanted.filter(|slot| is_full(*slot, &full)).collect()
-        }
-        Ok(_) | Err(_) => wanted.collect(),
-    };
+    let mut slots: Vec<_> = wanted.iter().copied().filter(is_full).collect();
+    if slots.is_empty() {
+        slots = wanted.to_vec();
+    }
     JobError::SlotRefused {
-        device: visit.statement.device,
+        device,
         slots,
-        version: shipping.version,
+        version,
         refusal,
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Terms};
 use keyferry::device::session::Session;
+use keyferry::station::JobError;
 use keyferry::station::offline::{How, OfflineError, check_answer, deliver};
 use keyferry_protocol::identity::Digest;
 use keyferry_protocol::receipt::Refusal;
@@ -196,16 +197,17 @@ fn a_signed_refusal_is_kept_and_the_order_stays_open() {
     // The same version again: the slots are taken.
     let second = room.batch("second", &[room.order(0, 2, 1)]);
     let refused = room.deliver(&second, 0);
-    assert!(
-        matches!(
-            refused,
-            Err(OfflineError::Device(DeviceError::Refused {
-                refusal: Refusal::SlotTaken,
-                signed: true
-            }))
-        ),
-        "{refused:?}"
-    );
+    let Err(OfflineError::Job(JobError::SlotRefused {
+        device,
+        slots,
+        version: 1,
+        refusal: Refusal::SlotTaken,
+    })) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(device, room.statements[0].device);
+    assert_eq!(slots, [0, 1]);
     let folder = room.open(&second).unwrap();
     let entry = &folder.batch().orders[0];
     let order = folder.order(entry).unwrap();

@@ -1,17 +1,20 @@
 //! Delivering an order of a batch, at a line that has no HSM.
 
 use keyferry_protocol::identity::{Challenge, DeviceId};
-use keyferry_protocol::order::Kind;
+use keyferry_protocol::order::{self, Body, Kind};
 use keyferry_protocol::receipt::Refusal;
 
 use super::answer::check_answer;
 use super::error::OfflineError;
 use super::folder::BatchFolder;
+use super::order_file::DetachedOrder;
 use crate::device::DeviceError;
 use crate::device::flow;
 use crate::device::port::Port;
 use crate::device::session::{OnProgress, Session};
 use crate::hsm::random;
+use crate::station::JobError;
+use crate::station::job::name_slots;
 
 /// How a receipt came into the folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +43,7 @@ pub struct Delivered {
 ///
 /// # Errors
 /// [`OfflineError::UnknownDevice`], [`OfflineError::OtherKeys`], [`OfflineError::AlreadyDelivered`], [`OfflineError::MovedOn`]; those of
-/// [`BatchFolder::order`], [`BatchFolder::receipt`] and [`BatchFolder::keep`]; [`OfflineError::Device`].
+/// [`BatchFolder::order`], [`BatchFolder::receipt`] and [`BatchFolder::keep`]; [`OfflineError::Device`], [`JobError::SlotRefused`].
 pub fn deliver(
     folder: &BatchFolder,
     port: Box<dyn Port>,
@@ -84,7 +87,7 @@ pub fn deliver(
         })) => return Err(moved_on(standing.counter)),
         Err(error) if error.is_signed_refusal() => {
             folder.keep_refusal(entry, &receipt)?;
-            return Err(error);
+            return Err(in_full(&mut session, &order, error));
         }
         result => result?,
     };
@@ -99,4 +102,21 @@ pub fn deliver(
         },
         pending: answer.pending(),
     })
+}
+
+/// A refusal with the slot that it is about, if it is about one.
+fn in_full(session: &mut Session, order: &DetachedOrder, error: OfflineError) -> OfflineError {
+    let OfflineError::Device(error) = error else {
+        return error;
+    };
+    let Ok((_, Body::Inject(inject))) = order::decode(&order.order.bytes) else {
+        return error.into();
+    };
+    let slots: Vec<_> = inject.entries.iter().map(|entry| entry.slot).collect();
+    let version = inject.entries.first().map_or(0, |entry| entry.version);
+    let device = order.statement.device;
+    match name_slots(session, device, &slots, version, error) {
+        JobError::Device(error) => error.into(),
+        named => named.into(),
+    }
 }
