@@ -1,7 +1,7 @@
 //! An order that nobody goes on with is dropped, in virtual time.
 
 use keyferry::device::flow::{self, Shipment};
-use keyferry_firmware::device::{JOB_PATIENCE, Millis, Work};
+use keyferry_firmware::device::{JOB_LIMIT, JOB_PATIENCE, Millis, Work};
 use keyferry_protocol::identity::Challenge;
 use keyferry_protocol::link::{Front, Link, SILENCE, rates};
 use keyferry_protocol::message::{Hello, Reply, Request};
@@ -213,6 +213,51 @@ fn a_slow_station_is_waited_for() {
     station.now += JOB_PATIENCE - 1;
     let answers = station.say(&Request::Blob { bytes: last });
     assert_eq!(outcome(&answers), Ok(Outcome::Applied));
+}
+
+/// Whoever feeds it byte by byte does not keep a key-encryption key in its memory for ever.
+///
+/// SPEC: M-41
+#[test]
+fn an_order_that_trickles_in_is_dropped_in_the_end() {
+    let (device, authority, shipment) = enrolled();
+    let (mut station, order) = begun(&device, &authority, &shipment, 1);
+    let until = station.now + JOB_LIMIT;
+    let mut pieces = order.blobs[1].chunks(1);
+    while station.now + JOB_PATIENCE - 1 < until {
+        station.now += JOB_PATIENCE - 1;
+        let bytes = pieces.next().unwrap();
+        assert!(station.say(&Request::Blob { bytes }).is_empty());
+    }
+    assert_eq!(station.work, Work::Idle(Some(until)));
+    station.now = until;
+    assert!(station.settle().is_empty());
+    assert_ne!(station.work, Work::Idle(Some(until)));
+    let bytes = pieces.next().unwrap();
+    let answers = station.say(&Request::Blob { bytes });
+    assert_eq!(outcome(&answers), Err(Refusal::Sequence));
+}
+
+/// SPEC: M-42
+#[test]
+fn a_message_that_is_too_long_is_passed_over() {
+    let (device, _, _) = enrolled();
+    let (mut station, _) = Station::open(&device, 700, 1_000_000);
+    for length in [MAX_MESSAGE + 1, 40_000, usize::from(u16::MAX)] {
+        let length = u16::try_from(length).unwrap();
+        station.link.begin(length).unwrap();
+        let (mut left, mut answers) = (usize::from(length), Vec::new());
+        while left > 0 {
+            let piece = [5; 1_000];
+            left -= station.link.write(&piece[..left.min(1_000)]);
+            answers.extend(station.settle());
+        }
+        assert_eq!(outcome(&answers), Err(Refusal::Malformed), "{length}");
+        let bytes = &[7; 100];
+        let mut buffer = [0; MAX_MESSAGE];
+        let same = Reply::Echo { bytes }.encode(&mut buffer).unwrap().to_vec();
+        assert_eq!(station.say(&Request::Echo { bytes }), [same]);
+    }
 }
 
 /// SPEC: M-33

@@ -136,6 +136,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             next,
         });
         self.fed = self.now;
+        self.began = self.now;
         self.progress(Task::Unwrap, 0, inject.blob_count() as u16);
         Ok(())
     }

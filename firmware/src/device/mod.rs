@@ -50,6 +50,10 @@ pub const SCRUBBED_STACK: usize = if cfg!(feature = "rsa") {
 /// and the key-encryption key in RAM with it.
 pub const JOB_PATIENCE: Millis = 30_000;
 
+/// How long an order may take from its acceptance until the last byte of its blobs has come, in milliseconds: what trickles in for ever
+/// must not keep a key-encryption key in RAM for ever. All blobs of the largest order take under a minute at 9600 baud.
+pub const JOB_LIMIT: Millis = 600_000;
+
 /// How often the station is told at most that work goes on, in milliseconds.
 const PROGRESS_EVERY: Millis = 200;
 
@@ -112,6 +116,8 @@ pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_
     told: Millis,
     /// When the order under way, or the last bytes of its blobs, came.
     fed: Millis,
+    /// When the order under way was accepted.
+    began: Millis,
     operations: Operations,
 }
 
@@ -166,6 +172,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             now: 0,
             told: 0,
             fed: 0,
+            began: 0,
             operations: Operations::default(),
         };
         device
@@ -229,7 +236,9 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         // The work may have made room for what waits in the link.
         self.take_messages();
         // Before anything is sent: whoever keeps the line busy must not keep an order alive.
-        let patience = self.awaits_blob().then_some(self.fed + JOB_PATIENCE);
+        let patience = self
+            .awaits_blob()
+            .then_some((self.fed + JOB_PATIENCE).min(self.began + JOB_LIMIT));
         if patience.is_some_and(|until| now >= until) {
             self.abandon();
             return Work::More;

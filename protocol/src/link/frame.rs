@@ -350,6 +350,9 @@ impl Deframer {
 
     fn fields(&self) -> Option<(Fields, u16)> {
         let flags = self.front[0] & 0x3f;
+        if flags & (flag::OPEN | flag::RESET) == flag::OPEN | flag::RESET {
+            return None;
+        }
         let parameters = (flags & flag::OPEN != 0).then(|| Parameters {
             nonce: u32::from(self.u16_at(HEADER)) | u32::from(self.u16_at(HEADER + 2)) << 16,
             max_frame: self.u16_at(HEADER + 4),

@@ -442,7 +442,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
     /// A device takes a new session up.
     fn accept_session(&mut self, fields: &Fields, parameters: Parameters, length: u16) -> bool {
         let data = usize::from(length);
-        if fields.offset != 0 || data > OPENING_DATA || fields.has(flag::RESET) {
+        if fields.offset != 0 || data > OPENING_DATA {
             return false;
         }
         self.restart(fields.session);

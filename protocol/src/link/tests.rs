@@ -489,11 +489,127 @@ fn a_frame_has_the_bytes_of_the_specification() {
     );
 }
 
-/// A frame as a stranger on the cable writes it to the station.
+/// A frame as a stranger on the cable writes it.
 fn forged(fields: &Fields) -> Vec<u8> {
+    forged_with(fields, &[])
+}
+
+fn forged_with(fields: &Fields, data: &[u8]) -> Vec<u8> {
     let mut out = [0; 128];
-    let length = frame::encode(fields, &[], true, &mut out);
+    let length = frame::encode(fields, data, true, &mut out);
     out[..length].to_vec()
+}
+
+/// SPEC: M-2, M-9
+#[test]
+fn a_frame_that_opens_and_resets_or_opens_amid_a_stream_is_dropped() {
+    let parameters = Some(Parameters {
+        nonce: 99,
+        max_frame: 512,
+        rates: 0,
+    });
+    for (flags, offset, length, opens) in [
+        (flag::OPEN, 0, 32, true),
+        (flag::OPEN | flag::RESET, 0, 0, false),
+        (flag::OPEN, 1, 0, false),
+        (flag::OPEN, 0, 33, false),
+    ] {
+        let mut ends = Ends::opened();
+        let fields = Fields {
+            flags,
+            session: 8,
+            offset,
+            parameters,
+            ..Fields::default()
+        };
+        ends.device
+            .receive(&forged_with(&fields, &[0; 33][..length]), ends.now);
+        assert_eq!(ends.device.event(), opens.then_some(Event::Opened));
+        if !opens {
+            // Neither is there a word to the stranger, nor is the session harmed.
+            let said = take_frame(&mut ends.device, ends.now);
+            assert!(said.is_empty() || flags & flag::RESET != 0, "{flags:x}");
+            ends.station.send(b"on we go").unwrap();
+            ends.settle();
+            assert_eq!(ends.at_device, [b"on we go"]);
+        }
+    }
+}
+
+/// SPEC: M-43
+#[test]
+fn what_is_held_is_kept_whatever_comes_after() {
+    let mut ends = Ends::opened();
+    ends.station.send(&[6; 3_000]).unwrap();
+    let first = take_frame(&mut ends.station, ends.now);
+    let second = take_frame(&mut ends.station, ends.now);
+    ends.device.receive(&second, ends.now);
+    let held = ends.device.receiver.held().as_slice().to_vec();
+    assert_eq!(held.len(), 1);
+    // The same bytes once more, and now they are damaged, or forged: what is there already is not written to.
+    let mut damaged = second;
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 4;
+    ends.device.receive(&damaged, ends.now);
+    let fields = Fields {
+        session: 7,
+        number: 9,
+        offset: held[0].0,
+        ..Fields::default()
+    };
+    ends.device
+        .receive(&forged_with(&fields, &[9; 40]), ends.now);
+    assert_eq!(ends.device.receiver.held().as_slice(), held);
+    ends.device.receive(&first, ends.now);
+    ends.settle();
+    collect(&mut ends.device, &mut ends.at_device);
+    assert_eq!(ends.at_device, [[6; 3_000]]);
+}
+
+/// SPEC: M-44
+#[test]
+fn few_numbers_are_unheard_even_with_room_for_many_frames() {
+    let mut station = on_a_fast_line();
+    station.open(7, 7, 0);
+    station.send(b"hello").unwrap();
+    take_frame(&mut station, 0);
+    let fields = Fields {
+        flags: flag::DEVICE,
+        session: 7,
+        acknowledgement: 7,
+        credit: 32_767,
+        parameters: Some(Parameters {
+            nonce: 7,
+            max_frame: 0,
+            rates: 0,
+        }),
+        ..Fields::default()
+    };
+    station.receive(&forged(&fields), 0);
+    station.send(&[1; 16_000]).unwrap();
+    let sent = (0..200)
+        .take_while(|_| !take_frame(&mut station, 0).is_empty())
+        .count();
+    assert!((1..128).contains(&sent), "{sent}");
+}
+
+/// SPEC: M-45
+#[test]
+fn no_credit_is_above_half_the_circle_of_offsets() {
+    let mut largest = Link::<32_767, 128, 640>::new();
+    largest.open(1, 1, 0);
+    largest.send(b"hello").unwrap();
+    let frame = largest.transmit(0).to_vec();
+    let mut deframer = Deframer::new();
+    let mut receiver = receiver::Receiver::<128>::new();
+    let credits: Vec<u16> = frame
+        .iter()
+        .filter_map(|byte| match deframer.feed(*byte, &mut receiver) {
+            Deframed::Frame(fields, _) => Some(fields.credit),
+            Deframed::Nothing | Deframed::Damaged => None,
+        })
+        .collect();
+    assert_eq!(credits, [32_767]);
 }
 
 /// Three ranges that lead around the whole circle of offsets would be followed for ever.
