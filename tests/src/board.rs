@@ -32,6 +32,8 @@ pub enum Image {
     PlainStorage,
     /// Nothing is wiped.
     NoWipe,
+    /// No line: an application that uses its key. It has no heap.
+    Telemetry,
 }
 
 impl Image {
@@ -42,14 +44,17 @@ impl Image {
             Self::Default => "default",
             Self::PlainStorage => "sabotage-plain-storage",
             Self::NoWipe => "sabotage-no-wipe",
+            Self::Telemetry => "telemetry",
         }
     }
 
-    /// The Cargo feature that makes it.
-    const fn feature(self) -> Option<&'static str> {
+    /// What makes it: the name of its binary, and Cargo's arguments.
+    const fn made(self) -> (&'static str, &'static [&'static str]) {
         match self {
-            Self::Default => None,
-            Self::PlainStorage | Self::NoWipe => Some(self.name()),
+            Self::Default => (PACKAGE, &[]),
+            Self::PlainStorage => (PACKAGE, &["--features", "sabotage-plain-storage"]),
+            Self::NoWipe => (PACKAGE, &["--features", "sabotage-no-wipe"]),
+            Self::Telemetry => ("telemetry", &["--no-default-features"]),
         }
     }
 
@@ -80,12 +85,11 @@ impl Image {
             .args(["build", "--quiet", "--package", PACKAGE])
             .args(["--target", TARGET, "--profile", "firmware", "--target-dir"])
             .arg(&folder);
-        if let Some(feature) = self.feature() {
-            command.args(["--features", feature]);
-        }
+        let (binary, arguments) = self.made();
+        command.args(["--bin", binary]).args(arguments);
         let status = command.status().expect("cargo runs");
         assert!(status.success(), "the firmware does not build: {command:?}");
-        folder.join(TARGET).join("firmware").join(PACKAGE)
+        folder.join(TARGET).join("firmware").join(binary)
     }
 }
 
@@ -167,6 +171,25 @@ impl Rig {
         self.emulator.kill();
         let emulator = Emulator::start(&self.config).expect("the device starts");
         Self { emulator, ..self }
+    }
+
+    /// Cuts the power, and switches it on again with another image.
+    ///
+    /// # Panics
+    /// If the device does not start.
+    #[must_use]
+    pub fn restart_as(mut self, image: Image) -> Self {
+        self.config.firmware = image.elf();
+        self.restart()
+    }
+
+    /// All that it has ever sent, also to nobody.
+    ///
+    /// # Panics
+    /// If that cannot be read.
+    #[must_use]
+    pub fn sent(&self) -> Vec<u8> {
+        fs::read(self.config.dir.join("uart.bin")).expect("the device is recorded")
     }
 
     /// Cuts the power, and switches it on again with another kind of serial port.

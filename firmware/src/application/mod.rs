@@ -99,6 +99,16 @@ impl<F: NorFlash> Keys<F> {
         }
     }
 
+    /// Counts a start and gives its number, which is on flash before this returns. None is ever given twice, also not to a
+    /// [`crate::device::Device`] on the same flash; there may be gaps. For what must not be repeated: a message's number, or the seed of a
+    /// [`Drbg`](crate::rng::Drbg).
+    ///
+    /// # Errors
+    /// [`KeyError::Store`].
+    pub fn next_start(&mut self) -> Result<u32, KeyError> {
+        self.store.next_boot().map_err(KeyError::Store)
+    }
+
     /// Gives the flash back, for instance to a [`crate::device::Device`].
     #[must_use]
     pub fn into_flash(self) -> F {

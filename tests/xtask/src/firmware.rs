@@ -23,6 +23,8 @@ pub(crate) enum Variant {
     SabotagePlainStorage,
     /// Nothing is wiped: a defect that the leak tests must find.
     SabotageNoWipe,
+    /// An application that uses its key, without a heap.
+    Telemetry,
     /// The real one, which also counts what unwrapping costs.
     Measure,
     /// It counts, and bad padding costs less: a defect that `bench leakage` must find.
@@ -31,10 +33,11 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// Those that the tests run.
-    pub(crate) const TESTED: [Self; 3] = [
+    pub(crate) const TESTED: [Self; 4] = [
         Self::Default,
         Self::SabotagePlainStorage,
         Self::SabotageNoWipe,
+        Self::Telemetry,
     ];
 
     /// Those that `bench leakage` runs.
@@ -46,17 +49,21 @@ impl Variant {
             Self::Default => "default",
             Self::SabotagePlainStorage => "sabotage-plain-storage",
             Self::SabotageNoWipe => "sabotage-no-wipe",
+            Self::Telemetry => "telemetry",
             Self::Measure => "measure",
             Self::MeasureEarlyReject => "measure-early-reject",
         }
     }
 
-    /// The cargo features that make it, on top of the default ones.
-    const fn features(self) -> Option<&'static str> {
+    /// What makes it: the name of its binary, and cargo's arguments.
+    const fn made(self) -> (&'static str, &'static [&'static str]) {
         match self {
-            Self::Default => None,
-            Self::SabotagePlainStorage | Self::SabotageNoWipe | Self::Measure => Some(self.name()),
-            Self::MeasureEarlyReject => Some("measure,sabotage-early-reject"),
+            Self::Default => (PACKAGE, &[]),
+            Self::SabotagePlainStorage => (PACKAGE, &["--features", "sabotage-plain-storage"]),
+            Self::SabotageNoWipe => (PACKAGE, &["--features", "sabotage-no-wipe"]),
+            Self::Telemetry => ("telemetry", &["--no-default-features"]),
+            Self::Measure => (PACKAGE, &["--features", "measure"]),
+            Self::MeasureEarlyReject => (PACKAGE, &["--features", "measure,sabotage-early-reject"]),
         }
     }
 }
@@ -120,9 +127,8 @@ pub(crate) fn build(variant: Variant) -> Result<PathBuf, BuildError> {
         .args(["--profile", PROFILE])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit());
-    if let Some(features) = variant.features() {
-        cargo.args(["--features", features]);
-    }
+    let (binary, arguments) = variant.made();
+    cargo.args(["--bin", binary]).args(arguments);
     // Without it defmt builds errors in and nothing else.
     if env::var_os("DEFMT_LOG").is_none() {
         cargo.env("DEFMT_LOG", "info");
@@ -131,7 +137,8 @@ pub(crate) fn build(variant: Variant) -> Result<PathBuf, BuildError> {
     if !output.status.success() {
         return Err(BuildError::Cargo { variant });
     }
-    let executable = executable(&output.stdout).ok_or(BuildError::NoExecutable { variant })?;
+    let executable =
+        executable(&output.stdout, binary).ok_or(BuildError::NoExecutable { variant })?;
 
     let folder = target_folder()
         .ok_or(BuildError::NoExecutable { variant })?
@@ -171,13 +178,13 @@ pub(crate) fn target_folder() -> Option<PathBuf> {
     metadata["target_directory"].as_str().map(PathBuf::from)
 }
 
-/// The executable of the board's package, from cargo's messages.
-fn executable(messages: &[u8]) -> Option<PathBuf> {
+/// The executable of this name, from cargo's messages.
+fn executable(messages: &[u8], binary: &str) -> Option<PathBuf> {
     messages
         .split(|byte| *byte == b'\n')
         .filter_map(|line| serde_json::from_slice::<Value>(line).ok())
         .filter(|message| {
-            message["reason"] == "compiler-artifact" && message["target"]["name"] == PACKAGE
+            message["reason"] == "compiler-artifact" && message["target"]["name"] == binary
         })
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }
@@ -194,8 +201,11 @@ mod tests {
             "{\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"keyferry-mps2-an386\"},\"executable\":\"/t/fw\"}\n",
             "{\"reason\":\"build-finished\",\"success\":true}\n",
         );
-        assert_eq!(executable(messages.as_bytes()), Some("/t/fw".into()));
-        assert_eq!(executable(b"not json\n"), None);
+        assert_eq!(
+            executable(messages.as_bytes(), PACKAGE),
+            Some("/t/fw".into())
+        );
+        assert_eq!(executable(b"not json\n", PACKAGE), None);
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl Uart {
     }
 
     /// Changes to this rate once the transmitter is empty, and says whether the line runs at it.
-    pub fn follow(&mut self, rate: u32) -> bool {
+    pub(crate) fn run_at(&mut self, rate: u32) -> bool {
         if rate != self.rate && STATE.read() & TX_FULL == 0 {
             // The byte before may still be on the wire (DDI 0479 has no flag for that): give it time.
             let byte = crate::clock::FREQUENCY_HZ / self.rate * 11;

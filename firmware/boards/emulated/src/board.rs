@@ -1,6 +1,6 @@
 //! The board as the firmware sees it.
 
-use embedded_hal::digital::OutputPin;
+use embedded_hal::digital::OutputPin as _;
 use keyferry_firmware::Platform;
 use keyferry_firmware::keys::p256;
 use keyferry_firmware::platform::{Description, RootKey, SourceFailed, Status};
@@ -12,38 +12,34 @@ use keyferry_firmware::wipe::Secret;
 use semihosting::fs::File;
 use semihosting::io::Read;
 
+use crate::Chip;
 use crate::arguments::Arguments;
 use crate::entropy::Entropy;
-use crate::flash::Flash;
-use crate::led::Led;
 
-/// The board.
-pub struct Board {
+/// A chip with what the emulator's command line says it is.
+pub struct Board<C> {
     arguments: Arguments,
     entropy: Entropy,
-    led: Led,
-    #[cfg(feature = "measure")]
-    meter: crate::meter::Meter,
+    chip: C,
 }
 
-impl Board {
+impl<C: Chip> Board<C> {
     /// The board that the emulator's command line describes.
-    pub fn new(arguments: Arguments) -> Self {
+    pub fn new(chip: C) -> Self {
+        let arguments = Arguments::read();
         Self {
             entropy: Entropy::new(arguments.entropy),
             arguments,
-            led: Led::off(),
-            #[cfg(feature = "measure")]
-            meter: crate::meter::Meter::new(),
+            chip,
         }
     }
 }
 
-impl Platform for Board {
-    type Flash = Flash;
+impl<C: Chip> Platform for Board<C> {
+    type Flash = C::Flash;
 
-    fn take_flash(&mut self) -> Flash {
-        Flash::new()
+    fn take_flash(&mut self) -> C::Flash {
+        self.chip.flash()
     }
 
     fn device_id(&self) -> DeviceId {
@@ -63,7 +59,7 @@ impl Platform for Board {
 
     fn description(&self) -> Description {
         Description {
-            board: "mps2-an386",
+            board: C::NAME,
             firmware: env!("CARGO_PKG_VERSION"),
             development: true,
             rng: SourceClass::Test,
@@ -72,7 +68,7 @@ impl Platform for Board {
     }
 
     fn line_rates(&self) -> &'static [u32] {
-        crate::uart::RATES
+        C::RATES
     }
 
     fn vendor_certificate<'a>(
@@ -122,11 +118,11 @@ impl Platform for Board {
             Status::Idle | Status::Done => false,
         };
         // One LED: lit while there is work, and left on after a refusal. Setting it cannot fail (its error is Infallible).
-        let Ok(()) = self.led.set_state(lit.into());
+        let Ok(()) = self.chip.led().set_state(lit.into());
     }
 
     #[cfg(feature = "measure")]
     fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
-        self.meter.take(mark);
+        self.chip.measure(mark);
     }
 }
