@@ -36,3 +36,8 @@ pub mod wipe;
 
 pub use keyferry_protocol as protocol;
 pub use platform::Platform;
+
+/// The guide's code is compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../GUIDE.md")]
+struct Guide;
