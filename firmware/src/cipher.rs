@@ -47,7 +47,7 @@ pub(crate) fn decrypt<R: CryptoRng + ?Sized>(
         KeyKind::Aes(16) => open::<Aes128>(key, additional, sealed, out),
         KeyKind::Aes(24) => open::<Aes192>(key, additional, sealed, out),
         KeyKind::Aes(32) => open::<Aes256>(key, additional, sealed, out),
-        #[cfg(feature = "rsa")]
+        #[cfg(feature = "rsa-keys")]
         KeyKind::Rsa(_) if key.algorithm == algorithm::RSA_OAEP_SHA256 && additional.is_empty() => {
             crate::keys::rsa::decrypt_oaep_sha256(key.secret, sealed, rng, out)
         }

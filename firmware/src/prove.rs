@@ -62,7 +62,7 @@ pub fn prove<R: CryptoRng + ?Sized>(
             let signature = keys::p256::sign(secret, input, rng).map_err(|_| UseFailed::Failed)?;
             out.copy_from_slice(&signature.to_bytes());
         }
-        #[cfg(feature = "rsa")]
+        #[cfg(feature = "rsa-keys")]
         (Proof::RsaPkcs1Sha256, KeyKind::Rsa(_)) => {
             if keys::rsa::sign_pkcs1_sha256(secret, input, rng, out)? != out.len() {
                 return Err(UseFailed::Failed);

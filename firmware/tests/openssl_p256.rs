@@ -261,7 +261,7 @@ fn proofs_that_do_not_go_with_the_key_are_refused() {
                 assert_eq!(refused, Err(UseFailed::Unsupported), "{proof:?} {kind:?}");
             }
         }
-        let expected = match (proof, cfg!(feature = "rsa")) {
+        let expected = match (proof, cfg!(feature = "rsa-keys")) {
             (Proof::RsaPkcs1Sha256, false) => UseFailed::Unsupported,
             (_, true | false) => UseFailed::Failed,
         };

@@ -212,7 +212,7 @@ impl<F: NorFlash> Keys<F> {
                     out.copy_from_slice(&made);
                     Ok(made.len())
                 }
-                #[cfg(feature = "rsa")]
+                #[cfg(feature = "rsa-keys")]
                 (KeyKind::Rsa(_), algorithm::RSA_PKCS1V15_SHA256) => Ok(
                     keys::rsa::sign_pkcs1_sha256(key.secret, message, rng, signature)?,
                 ),

@@ -14,6 +14,8 @@ mod memory;
 mod operations;
 mod orders;
 mod proving;
+#[cfg(test)]
+mod tests;
 
 use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
 use keyferry_protocol::link::{Event, Link, LinkError, rates};
@@ -40,7 +42,7 @@ pub use keyferry_protocol::link::Millis;
 
 /// Stack bytes that [`Device`] overwrites after each step that may have touched a key; a board's stack must be larger by
 /// what lies above. RSA's bignum temporaries go deepest.
-pub const SCRUBBED_STACK: usize = if cfg!(feature = "rsa") {
+pub const SCRUBBED_STACK: usize = if cfg!(feature = "rsa-keys") {
     20 * 1024
 } else {
     10 * 1024

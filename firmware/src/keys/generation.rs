@@ -1,5 +1,6 @@
 //! Making the unwrap key, whatever its kind, in bounded steps.
 
+use keyferry_protocol::attributes::KeyKind;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use rand_core::CryptoRng;
 
@@ -9,26 +10,26 @@ use crate::wipe::Secret;
 /// An unwrap key in the making.
 pub struct Generation {
     algorithm: UnwrapAlgorithm,
-    #[cfg(feature = "rsa")]
+    #[cfg(feature = "rsa-generation")]
     rsa: Option<super::rsa::Generation>,
 }
 
 impl Generation {
-    /// Begins; nothing if this build has no such keys.
+    /// Begins; nothing if this build makes no such keys.
     #[must_use]
     pub fn new(algorithm: UnwrapAlgorithm) -> Option<Self> {
         let kind = unwrap_key_kind(algorithm);
-        if !super::kind_supported(kind) {
-            return None;
+        match kind {
+            KeyKind::P256 => {}
+            KeyKind::Rsa(_) if cfg!(feature = "rsa-generation") => {}
+            KeyKind::Rsa(_) | KeyKind::Aes(_) | KeyKind::Secret(_) => return None,
         }
         Some(Self {
             algorithm,
-            #[cfg(feature = "rsa")]
+            #[cfg(feature = "rsa-generation")]
             rsa: match kind {
-                keyferry_protocol::attributes::KeyKind::Rsa(modulus) => {
-                    Some(super::rsa::Generation::new(modulus).ok()?)
-                }
-                _ => None,
+                KeyKind::Rsa(modulus) => Some(super::rsa::Generation::new(modulus).ok()?),
+                KeyKind::P256 | KeyKind::Aes(_) | KeyKind::Secret(_) => None,
             },
         })
     }
@@ -38,7 +39,7 @@ impl Generation {
     /// # Errors
     /// [`InvalidKey`] if the search cannot go on.
     pub fn step<R: CryptoRng + ?Sized>(&mut self, rng: &mut R) -> Result<bool, InvalidKey> {
-        #[cfg(feature = "rsa")]
+        #[cfg(feature = "rsa-generation")]
         if let Some(rsa) = &mut self.rsa {
             return match rsa.step(rng) {
                 Ok(super::rsa::Step::Searching) => Ok(false),
@@ -53,7 +54,7 @@ impl Generation {
     /// Candidates tried, and how many it takes on average.
     #[must_use]
     pub fn progress(&self) -> (u16, u16) {
-        #[cfg(feature = "rsa")]
+        #[cfg(feature = "rsa-generation")]
         if let Some(rsa) = &self.rsa {
             return (rsa.tested(), rsa.expected());
         }
@@ -72,7 +73,7 @@ impl Generation {
     ) -> Result<(usize, usize), InvalidKey> {
         let length = secret_length(unwrap_key_kind(self.algorithm));
         let secret = secret.get_mut(..length).ok_or(InvalidKey)?;
-        #[cfg(feature = "rsa")]
+        #[cfg(feature = "rsa-generation")]
         if let Some(rsa) = self.rsa {
             rsa.finish(rng, secret).map_err(|_| InvalidKey)?;
             return Ok((length, super::rsa::public_spki(secret, spki)?));

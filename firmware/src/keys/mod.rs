@@ -19,14 +19,14 @@ use crate::wipe::Secret;
 
 mod generation;
 pub mod p256;
-#[cfg(feature = "rsa")]
+#[cfg(feature = "rsa-keys")]
 pub mod rsa;
 
 /// Bytes before p in the secret bytes of an RSA key: the public exponent.
 const RSA_EXPONENT_LENGTH: usize = 4;
 
 /// Longest secret bytes of any key this build can hold.
-pub const MAX_SECRET_BYTES: usize = if cfg!(feature = "rsa") {
+pub const MAX_SECRET_BYTES: usize = if cfg!(feature = "rsa-keys") {
     rsa_secret_length(512)
 } else {
     MAX_GENERIC_SECRET
@@ -106,7 +106,7 @@ pub const fn unwrap_key_kind(algorithm: UnwrapAlgorithm) -> KeyKind {
 pub const fn kind_supported(kind: KeyKind) -> bool {
     match kind {
         KeyKind::Aes(_) | KeyKind::Secret(_) | KeyKind::P256 => true,
-        KeyKind::Rsa(_) => cfg!(feature = "rsa"),
+        KeyKind::Rsa(_) => cfg!(feature = "rsa-keys"),
     }
 }
 

@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The next INTEGER, not negative, in its shortest form; big-endian without the sign byte.
-    #[cfg(feature = "rsa")]
+    #[cfg(feature = "rsa-keys")]
     pub(super) fn unsigned(&mut self) -> Option<&'a [u8]> {
         match self.element(INTEGER)? {
             [] | [0x80..=0xff, ..] | [0, 0..=0x7f, ..] => None,

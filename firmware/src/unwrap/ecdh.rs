@@ -4,6 +4,7 @@ use keyferry_protocol::identity::p256_spki;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use p256::PublicKey;
 use p256::elliptic_curve::ecdh::diffie_hellman;
+#[cfg(feature = "ecdh-p256-null")]
 use subtle::Choice;
 use zeroize::Zeroize as _;
 
@@ -18,6 +19,7 @@ const _: () = assert!(p256_spki::PREFIX.len() + POINT_LENGTH == p256_spki::LENGT
 
 /// `blob` is the ephemeral key's uncompressed point; the KEK is the shared x coordinate as it is (PKCS#11 `CKD_NULL`).
 /// Valid if the point lies on the curve. That is no secret: anyone can tell from `blob` alone.
+#[cfg(feature = "ecdh-p256-null")]
 pub(super) fn open_null(secret: &[u8], blob: &[u8], kek: &mut Secret<32>) -> Choice {
     agree(secret, blob, kek).map_or(Choice::from(0), |()| Choice::from(1))
 }

@@ -26,7 +26,7 @@ mod der;
 mod ecdh;
 mod kwp;
 mod pkcs8;
-#[cfg(feature = "rsa")]
+#[cfg(any(feature = "rsa-oaep-sha256", feature = "rsa-oaep-sha1"))]
 #[cfg_attr(feature = "sabotage-early-reject", path = "rsa_oaep_early.rs")]
 mod rsa_oaep;
 
@@ -34,7 +34,7 @@ pub(crate) use ecdh::agree;
 
 /// Longest key in its wrapped form, before wrapping, in bytes: a PKCS#8 RSA-4096 key, or without RSA a generic secret
 /// with SoftHSM's padding (the PKCS#8 form of a P-256 key is shorter: 138 to 152 bytes).
-const PLAIN_MAX: usize = if cfg!(feature = "rsa") {
+const PLAIN_MAX: usize = if cfg!(feature = "rsa-keys") {
     MAX_BLOB - 8
 } else {
     MAX_SECRET.next_multiple_of(8)
@@ -70,9 +70,10 @@ impl core::error::Error for UnwrapFailed {}
 #[must_use]
 pub const fn supported(suite: Suite) -> bool {
     match suite {
-        Suite::RsaOaepSha256 | Suite::RsaOaepSha1 => cfg!(feature = "rsa"),
+        Suite::RsaOaepSha256 => cfg!(feature = "rsa-oaep-sha256"),
+        Suite::RsaOaepSha1 => cfg!(feature = "rsa-oaep-sha1"),
         Suite::EcdhP256X963Sha256 => false,
-        Suite::EcdhP256Null => true,
+        Suite::EcdhP256Null => cfg!(feature = "ecdh-p256-null"),
     }
 }
 
@@ -123,20 +124,23 @@ fn open_family<R: CryptoRng + ?Sized>(
     rng: &mut R,
     kek: &mut Secret<32>,
 ) -> Choice {
+    let _ = (unwrap_secret, kek_blob, &rng, &kek);
     match suite {
-        #[cfg(feature = "rsa")]
+        #[cfg(feature = "rsa-oaep-sha256")]
         Suite::RsaOaepSha256 => {
             rsa_oaep::open::<sha2::Sha256, R>(unwrap_secret, kek_blob, rng, kek)
         }
-        #[cfg(feature = "rsa")]
+        #[cfg(not(feature = "rsa-oaep-sha256"))]
+        Suite::RsaOaepSha256 => Choice::from(0),
+        #[cfg(feature = "rsa-oaep-sha1")]
         Suite::RsaOaepSha1 => rsa_oaep::open::<sha1::Sha1, R>(unwrap_secret, kek_blob, rng, kek),
-        #[cfg(not(feature = "rsa"))]
-        Suite::RsaOaepSha256 | Suite::RsaOaepSha1 => {
-            let _ = rng;
-            Choice::from(0)
-        }
+        #[cfg(not(feature = "rsa-oaep-sha1"))]
+        Suite::RsaOaepSha1 => Choice::from(0),
         Suite::EcdhP256X963Sha256 => Choice::from(0),
+        #[cfg(feature = "ecdh-p256-null")]
         Suite::EcdhP256Null => ecdh::open_null(unwrap_secret, kek_blob, kek),
+        #[cfg(not(feature = "ecdh-p256-null"))]
+        Suite::EcdhP256Null => Choice::from(0),
     }
 }
 
@@ -170,9 +174,9 @@ fn open_front(kek: &Kek, kind: KeyKind, blob: &mut [u8]) -> Option<usize> {
     match kind {
         KeyKind::Aes(_) | KeyKind::Secret(_) => copy(&opened, out)?,
         KeyKind::P256 => pkcs8::p256(opened.key()?, out)?,
-        #[cfg(feature = "rsa")]
+        #[cfg(feature = "rsa-keys")]
         KeyKind::Rsa(_) => pkcs8::rsa(opened.key()?, out)?,
-        #[cfg(not(feature = "rsa"))]
+        #[cfg(not(feature = "rsa-keys"))]
         KeyKind::Rsa(_) => return None,
     }
     Some(length)

@@ -50,7 +50,7 @@ pub(super) fn p256(plain: &[u8], out: &mut [u8]) -> Option<()> {
 
 /// An RSA key with two primes (RFC 8017 A.1.2): writes e ‖ p ‖ q into `out`, whose length says how long the modulus must
 /// be, and checks that they are a usable key with that modulus. d and the CRT values are computed anew when needed.
-#[cfg(feature = "rsa")]
+#[cfg(feature = "rsa-keys")]
 pub(super) fn rsa(plain: &[u8], out: &mut [u8]) -> Option<()> {
     let mut outer = Reader::new(private_key(plain, RSA_ALGORITHM)?);
     let mut key = Reader::new(outer.element(SEQUENCE)?);
@@ -68,7 +68,7 @@ pub(super) fn rsa(plain: &[u8], out: &mut [u8]) -> Option<()> {
 }
 
 /// Contents of the algorithm identifier of an RSA key (RFC 8017 A.1): `rsaEncryption`, NULL.
-#[cfg(feature = "rsa")]
+#[cfg(feature = "rsa-keys")]
 const RSA_ALGORITHM: &[u8] = keys::rsa::ALGORITHM.split_at(2).1;
 
 /// The contents of the private-key field of a `PrivateKeyInfo` with this algorithm.

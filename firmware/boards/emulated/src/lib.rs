@@ -8,7 +8,7 @@
 mod arguments;
 mod board;
 mod entropy;
-#[cfg(feature = "rsa")]
+#[cfg(feature = "rsa-suites")]
 pub mod heap;
 mod tally;
 pub mod telemetry;

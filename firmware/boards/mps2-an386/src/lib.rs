@@ -32,7 +32,7 @@ pub struct Mps2An386 {
 /// Switches everything on. Called once, first of all.
 #[must_use]
 pub fn start() -> (Mps2An386, Uart) {
-    #[cfg(feature = "rsa")]
+    #[cfg(feature = "rsa-suites")]
     keyferry_emulated::heap::start();
     clock::start();
     let uart = Uart::start();

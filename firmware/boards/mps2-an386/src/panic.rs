@@ -20,12 +20,20 @@ fn end(report: impl FnOnce()) -> ! {
     SCB::sys_reset()
 }
 
+#[cfg(feature = "panic-place")]
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     end(|| match info.location() {
         Some(place) => defmt::error!("panic at {=str}:{=u32}", place.file(), place.line()),
         None => defmt::error!("panic"),
     })
+}
+
+// Looks at nothing of what it is given, so that the linker can leave out all places, messages and the formatting of them.
+#[cfg(not(feature = "panic-place"))]
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    end(|| defmt::error!("panic"))
 }
 
 /// An interrupt came that nobody asked for.

@@ -1,3 +1,4 @@
+use super::generation::{PATIENCE, PUBLIC_EXPONENT, try_out};
 use super::*;
 use crate::rng::Drbg;
 use crate::wipe::Secret;

@@ -209,7 +209,32 @@ pub(crate) const STEPS: &[Step] = &[
                 "--target",
                 "thumbv6m-none-eabi",
             ]),
-            "feature `rsa` does not build for targets without atomic compare-and-swap",
+            "feature `rsa-keys`, and `rsa` with it, does not build for targets without atomic compare-and-swap",
+        ),
+    },
+    Step {
+        name: "refusal: a firmware without a suite",
+        action: Action::Refusal(
+            cargo(&[
+                "check",
+                "--package",
+                "keyferry-firmware",
+                "--no-default-features",
+            ]),
+            "no suite is switched on",
+        ),
+    },
+    Step {
+        name: "refusal: RSA key generation without a suite for it",
+        action: Action::Refusal(
+            cargo(&[
+                "check",
+                "--package",
+                "keyferry-firmware",
+                "--features",
+                "rsa-generation",
+            ]),
+            "feature `rsa-generation` makes an unwrap key for which no suite is switched on",
         ),
     },
     Step {
@@ -243,6 +268,19 @@ pub(crate) const STEPS: &[Step] = &[
             "--no-fail-fast",
             "--package",
             "keyferry-firmware",
+        ])),
+    },
+    Step {
+        name: "tests: firmware with one RSA suite, without key generation",
+        action: Action::Tests(cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--package",
+            "keyferry-firmware",
+            "--lib",
+            "--no-default-features",
+            "--features",
+            "rsa-oaep-sha256",
         ])),
     },
     Step {
