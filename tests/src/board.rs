@@ -34,6 +34,8 @@ pub enum Image {
     NoWipe,
     /// No line: an application that uses its key. It has no heap.
     Telemetry,
+    /// No line: it judges test vectors.
+    Vectors,
 }
 
 impl Image {
@@ -45,6 +47,7 @@ impl Image {
             Self::PlainStorage => "sabotage-plain-storage",
             Self::NoWipe => "sabotage-no-wipe",
             Self::Telemetry => "telemetry",
+            Self::Vectors => "vectors",
         }
     }
 
@@ -55,6 +58,7 @@ impl Image {
             Self::PlainStorage => (PACKAGE, &["--features", "sabotage-plain-storage"]),
             Self::NoWipe => (PACKAGE, &["--features", "sabotage-no-wipe"]),
             Self::Telemetry => ("telemetry", &["--no-default-features"]),
+            Self::Vectors => ("vectors", &[]),
         }
     }
 

@@ -486,4 +486,6 @@ fn wycheproof_ecdh_vectors() {
 }
 
 #[cfg(feature = "rsa")]
+mod oaep_vectors;
+#[cfg(feature = "rsa")]
 mod rsa;

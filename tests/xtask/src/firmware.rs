@@ -25,6 +25,8 @@ pub(crate) enum Variant {
     SabotageNoWipe,
     /// An application that uses its key, without a heap.
     Telemetry,
+    /// It judges test vectors.
+    Vectors,
     /// The real one, which also counts what unwrapping costs.
     Measure,
     /// It counts, and bad padding costs less: a defect that `bench leakage` must find.
@@ -33,11 +35,12 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// Those that the tests run.
-    pub(crate) const TESTED: [Self; 4] = [
+    pub(crate) const TESTED: [Self; 5] = [
         Self::Default,
         Self::SabotagePlainStorage,
         Self::SabotageNoWipe,
         Self::Telemetry,
+        Self::Vectors,
     ];
 
     /// Those that `bench leakage` runs.
@@ -50,6 +53,7 @@ impl Variant {
             Self::SabotagePlainStorage => "sabotage-plain-storage",
             Self::SabotageNoWipe => "sabotage-no-wipe",
             Self::Telemetry => "telemetry",
+            Self::Vectors => "vectors",
             Self::Measure => "measure",
             Self::MeasureEarlyReject => "measure-early-reject",
         }
@@ -62,6 +66,7 @@ impl Variant {
             Self::SabotagePlainStorage => (PACKAGE, &["--features", "sabotage-plain-storage"]),
             Self::SabotageNoWipe => (PACKAGE, &["--features", "sabotage-no-wipe"]),
             Self::Telemetry => ("telemetry", &["--no-default-features"]),
+            Self::Vectors => ("vectors", &[]),
             Self::Measure => (PACKAGE, &["--features", "measure"]),
             Self::MeasureEarlyReject => (PACKAGE, &["--features", "measure,sabotage-early-reject"]),
         }

@@ -12,6 +12,7 @@ mod entropy;
 pub mod heap;
 mod tally;
 pub mod telemetry;
+pub mod vectors;
 
 use core::convert::Infallible;
 
