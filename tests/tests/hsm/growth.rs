@@ -100,14 +100,14 @@ fn nothing_grows(kind: Kind, scratch: &Scratch) {
     (0..WARM_UP).for_each(round);
     let before = standing(scratch, &token);
     #[cfg(target_os = "linux")]
-    let before = written();
+    let written_before = written();
     (WARM_UP..WRAPS).for_each(round);
     #[cfg(target_os = "linux")]
     {
         let now = written();
         assert!(
-            now <= before + growth(kind),
-            "{before} bytes of memory became {now}"
+            now <= written_before + growth(kind),
+            "{written_before} bytes of memory became {now}"
         );
     }
     assert_eq!(before.objects, 0);
