@@ -87,25 +87,46 @@ pub trait Platform {
         let _ = status;
     }
 
-    /// Where a board measures what unwrapping costs, its meter: see [`Mark`]. Other boards do nothing, and the calls
+    /// Where a board measures what work costs, its meter: see [`Stretch`]. Other boards do nothing, and the calls
     /// vanish.
     fn measure(&mut self, mark: Mark) {
         let _ = mark;
     }
 }
 
-/// The two stretches of work that touch what an attacker would like to know: whether the KEK opened, and why a key did not.
-/// Between them the device waits for the line. What they cost must not depend on it; `cargo xtask bench leakage` measures.
+/// The begin or the end of a stretch of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// The private-key operation on a KEK's blob begins.
-    KekBegins,
-    /// There is a KEK: the right one or the one that stands in for it.
-    KekEnds,
-    /// The unwrapping of a key begins.
-    KeyBegins,
-    /// It has opened or not, and the device knows which.
-    KeyEnds,
+    /// It begins.
+    Begins(Stretch),
+    /// It ends.
+    Ends(Stretch),
+}
+
+/// A stretch of work.
+///
+/// [`Self::Kek`] and [`Self::Key`] touch what an attacker would like to know: whether the KEK opened, and why a key did not. What they
+/// cost must not depend on it; `cargo xtask bench leakage` measures. The others are for `cargo xtask bench firmware`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stretch {
+    /// From the power-on to the device's readiness: the scan of the store, and the random generator.
+    Boot,
+    /// An order is decoded, and its signature and address are verified.
+    Verify,
+    /// One step of an order under way. Those that follow are parts of it.
+    Step,
+    /// A step in the making of the unwrap key.
+    Generate,
+    /// The private-key operation on a KEK's blob, to the KEK: the right one or the one that stands in for it.
+    Kek,
+    /// The unwrapping of a key, until it has opened or not, and the device knows which.
+    Key,
+    /// A proof is made.
+    Proof,
+    /// A receipt is signed.
+    Sign,
+    /// An order's last words are written, and all of it is made durable.
+    Store,
 }
 
 /// A source of randomness, the root key or the vendor key failed.

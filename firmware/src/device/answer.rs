@@ -12,7 +12,7 @@ use super::Device;
 use super::memory::{self, Memory};
 use super::orders::Accepted;
 use crate::keys;
-use crate::platform::{Platform, Status};
+use crate::platform::{Mark, Platform, Status, Stretch};
 use crate::store::{Change, Condition, ItemId, StoreError};
 use crate::wipe::Secret;
 
@@ -83,8 +83,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             None => return Err(Refusal::Storage),
         }
         let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
-        keys::p256::sign(identity.expose(), &self.receipt[..length], random)
-            .map_err(|_| Refusal::Storage)
+        self.platform.measure(Mark::Begins(Stretch::Sign));
+        let signature = keys::p256::sign(identity.expose(), &self.receipt[..length], random);
+        self.platform.measure(Mark::Ends(Stretch::Sign));
+        signature.map_err(|_| Refusal::Storage)
     }
 
     /// Signs the receipt of an order.
@@ -104,11 +106,13 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let mut stored = [0; Signature::LENGTH + MAX_RECEIPT];
         stored[..Signature::LENGTH].copy_from_slice(&signature.to_bytes());
         stored[Signature::LENGTH..][..length].copy_from_slice(&self.receipt[..length]);
+        self.platform.measure(Mark::Begins(Stretch::Store));
         let written = self
             .store
             .put(ItemId::RECEIPT, &stored[..Signature::LENGTH + length], None)
             .and_then(|()| self.store.put(ItemId::META, &next.encode(), None))
             .and_then(|()| self.store.commit());
+        self.platform.measure(Mark::Ends(Stretch::Store));
         match written {
             // What is new is in force; the store erases what is old before anything else.
             Ok(()) => {}

@@ -14,7 +14,7 @@ use super::memory::{MAX_SPKI, Memory};
 use super::orders::Accepted;
 use super::{Device, Job};
 use crate::keys;
-use crate::platform::{Platform, SourceFailed};
+use crate::platform::{Mark, Platform, SourceFailed, Stretch};
 use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::Secret;
@@ -63,7 +63,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             return false;
         };
         let order = enrolling.order;
-        let done = match enrolling.generation.step(random) {
+        self.platform.measure(Mark::Begins(Stretch::Generate));
+        let step = enrolling.generation.step(random);
+        self.platform.measure(Mark::Ends(Stretch::Generate));
+        let done = match step {
             Ok(false) => {
                 let (done, total) = enrolling.generation.progress();
                 self.progress(Task::GenerateUnwrapKey, done, total);
@@ -87,10 +90,13 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
         let mut unwrap_secret = Secret::<MAX_UNWRAP_SECRET>::zeroed();
         let mut unwrap_spki = [0; MAX_SPKI];
-        let (secret_length, spki_length) = enrolling
-            .generation
-            .finish(random, unwrap_secret.expose_mut(), &mut unwrap_spki)
-            .map_err(|_| Refusal::Entropy)?;
+        self.platform.measure(Mark::Begins(Stretch::Generate));
+        let made =
+            enrolling
+                .generation
+                .finish(random, unwrap_secret.expose_mut(), &mut unwrap_spki);
+        self.platform.measure(Mark::Ends(Stretch::Generate));
+        let (secret_length, spki_length) = made.map_err(|_| Refusal::Entropy)?;
         let unwrap_spki = &unwrap_spki[..spki_length];
 
         let mut identity = Secret::<32>::zeroed();

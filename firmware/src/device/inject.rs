@@ -21,7 +21,7 @@ use super::orders::Accepted;
 use super::proving::{ProofDue, check_receipt_fits};
 use super::{Device, Job};
 use crate::keys;
-use crate::platform::{Mark, Platform};
+use crate::platform::{Mark, Platform, Stretch};
 use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::{Secret, wipe};
@@ -258,7 +258,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             };
             let suite = injecting.order.header.suite.ok_or(Refusal::Suite)?;
             self.operations.unwrap += 1;
-            self.platform.measure(Mark::KekBegins);
+            self.platform.measure(Mark::Begins(Stretch::Kek));
             self.kek = unwrap::open_kek(
                 suite,
                 algorithm,
@@ -266,7 +266,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
                 &self.blob[..length],
                 random,
             );
-            self.platform.measure(Mark::KekEnds);
+            self.platform.measure(Mark::Ends(Stretch::Kek));
         }
         if let Job::Inject(injecting) = &mut self.job {
             injecting.kek_ready = !altered;
@@ -284,9 +284,9 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             return Ok(());
         }
         let blob = &mut self.blob[..length];
-        self.platform.measure(Mark::KeyBegins);
+        self.platform.measure(Mark::Begins(Stretch::Key));
         let opened = unwrap::open_key(&self.kek, due.kind, blob);
-        self.platform.measure(Mark::KeyEnds);
+        self.platform.measure(Mark::Ends(Stretch::Key));
         match opened {
             Ok(key_length) if !injecting.failed => {
                 let mut public = [0; SlotInfo::MAX_LENGTH];

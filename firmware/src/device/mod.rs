@@ -26,7 +26,7 @@ use rand_core::Rng;
 
 use crate::fmt::{debug, info, warning};
 use crate::keys;
-use crate::platform::{Platform, RootKey, Status};
+use crate::platform::{Mark, Platform, RootKey, Status, Stretch};
 use crate::rng::Drbg;
 use crate::store::{Condition, ItemId, Store};
 use crate::unwrap::Kek;
@@ -126,6 +126,7 @@ pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Opens the key store and gets ready for a station. Never fails: what is wrong shows in the greeting.
     pub fn new(mut platform: P) -> Self {
+        platform.measure(Mark::Begins(Stretch::Boot));
         let flash = platform.take_flash();
         let mut root = RootKey::zeroed();
         let root_read = platform.root_key(&mut root).is_ok();
@@ -183,6 +184,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         device.renew_challenge();
         let status = device.resting_status();
         device.platform.show(status);
+        device.platform.measure(Mark::Ends(Stretch::Boot));
         device
     }
 
@@ -286,8 +288,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         if matches!(self.job, Job::Idle) {
             return false;
         }
+        self.platform.measure(Mark::Begins(Stretch::Step));
         let more = self.step_job();
         scrub_stack::<SCRUBBED_STACK>();
+        self.platform.measure(Mark::Ends(Stretch::Step));
         more
     }
 

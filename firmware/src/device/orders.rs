@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Device, memory};
 use crate::fmt::info;
 use crate::keys;
-use crate::platform::{Platform, Status};
+use crate::platform::{Mark, Platform, Status, Stretch};
 use crate::store::ItemId;
 
 /// An order that is authentic, for this device, fresh, and allowed in its state.
@@ -56,7 +56,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             self.answer_stored_receipt();
             return;
         }
-        match self.authenticate(bytes, &digest, signature, second) {
+        self.platform.measure(Mark::Begins(Stretch::Verify));
+        let authentic = self.authenticate(bytes, &digest, signature, second);
+        self.platform.measure(Mark::Ends(Stretch::Verify));
+        match authentic {
             Err(refusal) => self.refuse(refusal),
             Ok(_) if self.is_last_order(&digest) => self.answer_stored_receipt(),
             Ok((header, body)) => {

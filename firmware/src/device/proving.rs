@@ -17,7 +17,7 @@ use super::inject::{Asked, Injecting};
 use super::orders::Accepted;
 use super::{Device, Job};
 use crate::keys::Key;
-use crate::platform::Platform;
+use crate::platform::{Mark, Platform, Stretch};
 use crate::prove::{self, prove};
 use crate::wipe::Secret;
 
@@ -121,8 +121,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
                     .ok_or(Refusal::Malformed)?,
             };
             self.operations.proof += 1;
-            value_length =
-                prove(asked, key, random, &mut value).map_err(|_| Refusal::Attributes)?;
+            self.platform.measure(Mark::Begins(Stretch::Proof));
+            let made = prove(asked, key, random, &mut value);
+            self.platform.measure(Mark::Ends(Stretch::Proof));
+            value_length = made.map_err(|_| Refusal::Attributes)?;
         }
         let report = SlotReport {
             slot,

@@ -2,10 +2,12 @@
 //! judges.
 
 mod bare;
+mod firmware;
 mod hsm;
 mod leakage;
 mod link;
 mod measure;
+mod rows;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -37,6 +39,18 @@ enum Bench {
         #[arg(long, env = "KEYFERRY_FIRMWARE_DIR")]
         images: PathBuf,
     },
+    /// What the firmware costs: instructions, flash, RAM.
+    Firmware {
+        /// The folder with the images.
+        #[arg(long, env = "KEYFERRY_FIRMWARE_DIR")]
+        images: PathBuf,
+        /// Only the images whose names contain this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// How many keys are made.
+        #[arg(long, default_value_t = 12)]
+        seeds: u8,
+    },
     /// The cases of one token, in a process of its own: a token's library is initialised once for the process, and reads its
     /// configuration then.
     #[command(hide = true)]
@@ -66,6 +80,11 @@ fn record(row: &Value) -> anyhow::Result<()> {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().bench {
         Bench::Link => link::run(),
+        Bench::Firmware {
+            images,
+            only,
+            seeds,
+        } => firmware::run(&images, &only, seeds),
         Bench::Leakage { images } => leakage::run(&images),
         Bench::Hsm { seconds } => hsm::run(seconds),
         Bench::HsmToken {

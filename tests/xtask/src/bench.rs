@@ -36,6 +36,15 @@ pub(crate) enum Bench {
     /// Whether a device gives away what is wrong with a blob: at least 200 orders that fail, in QEMU, their answers and the
     /// instructions that unwrapping took.
     Leakage,
+    /// What the firmware costs on the emulated Cortex-M4: instructions, flash, RAM; three builds in two profiles.
+    Firmware {
+        /// Only the images whose name, `<build>-<profile>`, contains this: `full`, `rsa`, `ecdh`; `size`, `speed`.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// How many RSA-2048 keys each image that can makes, each from another seed.
+        #[arg(long, default_value_t = 12)]
+        seeds: u8,
+    },
     /// Thousands of sessions, and long streams, over bad lines in virtual time: how many end well in time, how the others end, and that no
     /// wrong byte is delivered.
     Sessions {
@@ -54,7 +63,7 @@ pub(crate) enum Bench {
 impl Bench {
     const fn package(&self) -> &'static str {
         match self {
-            Self::Hsm | Self::Link | Self::Leakage => PACKAGE,
+            Self::Hsm | Self::Link | Self::Leakage | Self::Firmware { .. } => PACKAGE,
             Self::Sessions { .. } => CAMPAIGN,
         }
     }
@@ -64,7 +73,11 @@ impl Bench {
             Self::Sessions {
                 unchecked: true, ..
             } => &UNCHECKED,
-            Self::Hsm | Self::Link | Self::Leakage | Self::Sessions { .. } => &[],
+            Self::Hsm
+            | Self::Link
+            | Self::Leakage
+            | Self::Firmware { .. }
+            | Self::Sessions { .. } => &[],
         }
     }
 }
@@ -85,6 +98,16 @@ pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
         Bench::Leakage => measure
             .args(["--", "leakage"])
             .env("KEYFERRY_FIRMWARE_DIR", images()?),
+        Bench::Firmware { only, seeds } => measure
+            .args([
+                "--",
+                "firmware",
+                "--only",
+                only,
+                "--seeds",
+                &seeds.to_string(),
+            ])
+            .env("KEYFERRY_FIRMWARE_DIR", compared(only)?),
         Bench::Sessions { seed, sessions, .. } => measure
             .args(["--", "--json", "--seed", &seed.to_string()])
             .args(["--sessions", &sessions.to_string()]),
@@ -126,6 +149,22 @@ fn images() -> anyhow::Result<PathBuf> {
         folder = firmware::build(variant)?.parent().map(Path::to_owned);
     }
     folder.context("the images are in no folder")
+}
+
+/// Builds the images whose names contain `only`, for `bench firmware`, and gives the folder they are in.
+fn compared(only: &str) -> anyhow::Result<PathBuf> {
+    let mut folder = None;
+    for build in firmware::BUILDS {
+        for profile in firmware::PROFILES {
+            let name = format!("{}-{}", build.0, profile.0);
+            // The `rsa` images cannot make the RSA key they are to use; a `full` one of the same profile does.
+            let maker = build.0 == "full" && format!("rsa-{}", profile.0).contains(only);
+            if name.contains(only) || maker {
+                folder = Some(firmware::build_compared(build, profile)?);
+            }
+        }
+    }
+    folder.with_context(|| format!("no image's name contains {only:?}"))
 }
 
 /// Builds first, so that no compiler runs beside a measurement.

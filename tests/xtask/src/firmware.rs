@@ -81,12 +81,12 @@ pub(crate) enum BuildError {
     /// Cargo failed; it has said why on standard error.
     Cargo {
         /// Which firmware it was to build.
-        variant: Variant,
+        variant: String,
     },
     /// Cargo said nothing about an executable or its target folder.
     NoExecutable {
         /// Which firmware it built.
-        variant: Variant,
+        variant: String,
     },
 }
 
@@ -95,10 +95,10 @@ impl std::fmt::Display for BuildError {
         match self {
             Self::Io(_) => write!(f, "cannot build the firmware"),
             Self::Cargo { variant } => {
-                write!(f, "the `{}` firmware does not build", variant.name())
+                write!(f, "the `{variant}` firmware does not build")
             }
             Self::NoExecutable { variant } => {
-                write!(f, "cargo built no `{}` firmware", variant.name())
+                write!(f, "cargo built no `{variant}` firmware")
             }
         }
     }
@@ -119,37 +119,107 @@ impl From<io::Error> for BuildError {
     }
 }
 
+/// What cargo is to make.
+struct Recipe<'a> {
+    /// Name of the firmware, and of its file.
+    name: &'a str,
+    /// Name of the binary.
+    binary: &'a str,
+    /// The profile.
+    profile: &'a str,
+    /// Further arguments.
+    arguments: &'a [&'a str],
+    /// Flags for the compiler.
+    flags: Option<&'a str>,
+    /// What is logged if the environment does not say.
+    log: &'a str,
+}
+
 /// Builds a firmware and gives the path of its ELF file, `firmware/<variant>.elf` in cargo's target folder. Cargo's warnings
 /// and errors go to standard error.
 ///
 /// # Errors
 /// [`BuildError`].
 pub(crate) fn build(variant: Variant) -> Result<PathBuf, BuildError> {
+    let (binary, arguments) = variant.made();
+    make(&Recipe {
+        name: variant.name(),
+        binary,
+        profile: PROFILE,
+        arguments,
+        flags: None,
+        // Without it defmt builds errors in and nothing else.
+        log: "info",
+    })
+}
+
+/// What `bench firmware` compares: its name, and the features it is made with.
+pub(crate) const BUILDS: [(&str, &str); 3] = [("full", "rsa"), ("rsa", "rsa-suites"), ("ecdh", "")];
+
+/// In what profiles: its name, which is also the end of the profile's, and flags that choose among what the libraries offer (their
+/// documents: aes 0.9 and sha2 0.11, "configuration flags").
+pub(crate) const PROFILES: [(&str, Option<&str>); 2] = [
+    (
+        "size",
+        Some(
+            "--cfg aes_backend=\"soft\" --cfg aes_backend_soft=\"compact\" \
+             --cfg sha2_backend=\"soft\" --cfg sha2_backend_soft=\"compact\"",
+        ),
+    ),
+    ("speed", None),
+];
+
+/// Builds an image for `bench firmware`, as it would be shipped, and beside it one that measures: `<build>-<profile>.elf` and
+/// `<build>-<profile>-measure.elf`. Gives the folder they are in.
+///
+/// # Errors
+/// [`BuildError`].
+pub(crate) fn build_compared(
+    (build, features): (&str, &str),
+    (profile, flags): (&str, Option<&str>),
+) -> Result<PathBuf, BuildError> {
+    let mut folder = PathBuf::new();
+    for (end, feature) in [("", ""), ("-measure", ",measure")] {
+        let features = format!("{features}{feature}");
+        let image = make(&Recipe {
+            name: &format!("{build}-{profile}{end}"),
+            binary: PACKAGE,
+            profile: &format!("{PROFILE}-{profile}"),
+            arguments: &["--no-default-features", "--features", &features],
+            flags,
+            log: "error",
+        })?;
+        folder = image.parent().map(Path::to_owned).unwrap_or_default();
+    }
+    Ok(folder)
+}
+
+fn make(recipe: &Recipe<'_>) -> Result<PathBuf, BuildError> {
+    let failed = |error: fn(String) -> BuildError| error(recipe.name.to_owned());
+    let nothing = || failed(|variant| BuildError::NoExecutable { variant });
     let mut cargo = Command::new(cargo());
     cargo
         .current_dir(workspace())
         .args(["build", "--package", PACKAGE, "--target", TARGET])
-        .args(["--profile", PROFILE])
+        .args(["--profile", recipe.profile, "--bin", recipe.binary])
         .arg("--message-format=json-render-diagnostics")
+        .args(recipe.arguments)
         .stderr(Stdio::inherit());
-    let (binary, arguments) = variant.made();
-    cargo.args(["--bin", binary]).args(arguments);
-    // Without it defmt builds errors in and nothing else.
+    if let Some(flags) = recipe.flags {
+        cargo.env("CARGO_TARGET_THUMBV7EM_NONE_EABI_RUSTFLAGS", flags);
+    }
     if env::var_os("DEFMT_LOG").is_none() {
-        cargo.env("DEFMT_LOG", "info");
+        cargo.env("DEFMT_LOG", recipe.log);
     }
     let output = cargo.output()?;
     if !output.status.success() {
-        return Err(BuildError::Cargo { variant });
+        return Err(failed(|variant| BuildError::Cargo { variant }));
     }
-    let executable =
-        executable(&output.stdout, binary).ok_or(BuildError::NoExecutable { variant })?;
+    let executable = executable(&output.stdout, recipe.binary).ok_or_else(nothing)?;
 
-    let folder = target_folder()
-        .ok_or(BuildError::NoExecutable { variant })?
-        .join("firmware");
+    let folder = target_folder().ok_or_else(nothing)?.join("firmware");
     fs::create_dir_all(&folder)?;
-    let destination = folder.join(format!("{}.elf", variant.name()));
+    let destination = folder.join(format!("{}.elf", recipe.name));
     // Every variant has the same name in cargo's own folder. A device that starts while this runs must find one or the
     // other file, not half of one.
     let unfinished = tempfile::NamedTempFile::new_in(&folder)?;

@@ -7,6 +7,8 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
+#[cfg(feature = "measure")]
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use embedded_alloc::LlffHeap;
 
@@ -34,6 +36,21 @@ pub fn start() {
     // SAFETY: the memory is static, SIZE bytes long, and in no other use; a second call would panic in `init`.
     unsafe { HEAP.0.init(MEMORY.0.get() as usize, SIZE) };
 }
+
+/// The most that was in use at a time, in bytes.
+#[cfg(feature = "measure")]
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+/// The most of the heap that was in use at a time, in bytes.
+#[cfg(feature = "measure")]
+#[must_use]
+pub fn peak() -> usize {
+    PEAK.load(Ordering::Relaxed)
+}
+
+/// The length of the heap in bytes.
+#[cfg(feature = "measure")]
+pub const LENGTH: usize = SIZE;
 
 /// The layout a block really gets: whole words, so that clearing by words covers all of it and nothing else.
 fn whole_words(layout: Layout) -> Layout {
@@ -70,7 +87,10 @@ unsafe fn clear(_block: *mut u8, _layout: Layout) {}
 unsafe impl GlobalAlloc for WipingHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promises; the layout is only rounded up.
-        unsafe { self.0.alloc(whole_words(layout)) }
+        let block = unsafe { self.0.alloc(whole_words(layout)) };
+        #[cfg(feature = "measure")]
+        PEAK.fetch_max(self.0.used(), Ordering::Relaxed);
+        block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

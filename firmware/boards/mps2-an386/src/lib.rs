@@ -9,6 +9,8 @@ mod led;
 mod meter;
 mod mmio;
 mod panic;
+#[cfg(feature = "measure")]
+mod stack;
 mod uart;
 
 use core::convert::Infallible;
@@ -32,6 +34,8 @@ pub struct Mps2An386 {
 /// Switches everything on. Called once, first of all.
 #[must_use]
 pub fn start() -> (Mps2An386, Uart) {
+    #[cfg(feature = "measure")]
+    stack::paint();
     #[cfg(feature = "rsa-suites")]
     keyferry_emulated::heap::start();
     clock::start();

@@ -1,4 +1,4 @@
-//! Counts the instructions of unwrapping, for `cargo xtask bench leakage`. Never in a product.
+//! Counts the instructions of stretches of work, for `cargo xtask bench`, and looks how far the stack has grown. Never in a product.
 //!
 //! QEMU with `-icount shift=0` lets one nanosecond of virtual time pass for each instruction, so a tick of the 25 MHz timer
 //! is 40 of them. To count single ones the meter works like a vernier scale: it reads the timer every 41 instructions, so
@@ -6,18 +6,21 @@
 //! was then the first instruction of a tick, and how many readings it took says where the first one was. Interrupts wait
 //! meanwhile: what arrives on the line does so at the host's pace and is not part of the work.
 //!
-//! What it finds goes into the file `measured.txt` in the emulated device's folder, one line a stretch: `kek` or `key` and
-//! the number of instructions, with the few of the meter itself, always the same.
+//! That is for the stretches that `bench leakage` compares. Others may hold them, and are timed in whole ticks, with interrupts on.
+//!
+//! What it finds goes into the file `measured.txt` in the emulated device's folder, one line a stretch: its name and
+//! the number of instructions, with the few of the meter itself, always the same. After each order two lines more, `stack` and `heap`:
+//! the most bytes of each that were in use since the start.
 
 use core::arch::asm;
 use core::fmt::Write as _;
 
 use heapless::String;
-use keyferry_firmware::platform::Mark;
+use keyferry_firmware::platform::{Mark, Stretch};
 use semihosting::fs::File;
 use semihosting::io::Write as _;
 
-use crate::clock;
+use crate::{clock, stack};
 
 /// Where the lines go. QEMU works in the device's folder.
 const FILE: &core::ffi::CStr = c"measured.txt";
@@ -32,8 +35,29 @@ const TICK: u32 = 1_000_000_000 / clock::FREQUENCY_HZ;
 pub struct Meter {
     /// Open from the start on: QEMU 7.2 begins a file anew each time it is opened to append.
     file: Option<File>,
-    /// Ticks left, and the place in the tick, where the stretch began.
+    /// Ticks left, and the place in the tick, where the exact stretch began.
     began: u32,
+    /// Ticks left where each of the others began.
+    coarse: [u32; Stretch::Store as usize + 1],
+}
+
+/// Its name in the file.
+const fn name(stretch: Stretch) -> &'static str {
+    match stretch {
+        Stretch::Boot => "boot",
+        Stretch::Verify => "verify",
+        Stretch::Step => "step",
+        Stretch::Generate => "generate",
+        Stretch::Kek => "kek",
+        Stretch::Key => "key",
+        Stretch::Proof => "proof",
+        Stretch::Sign => "sign",
+        Stretch::Store => "store",
+    }
+}
+
+const fn exact(stretch: Stretch) -> bool {
+    matches!(stretch, Stretch::Kek | Stretch::Key)
 }
 
 impl Meter {
@@ -42,18 +66,29 @@ impl Meter {
         Self {
             file: File::create(FILE).ok(),
             began: 0,
+            coarse: [0; _],
         }
     }
 
     /// Begins or ends a stretch.
     pub fn take(&mut self, mark: Mark) {
         match mark {
-            Mark::KekBegins | Mark::KeyBegins => {
+            Mark::Begins(stretch) if exact(stretch) => {
                 cortex_m::interrupt::disable();
                 self.began = Edge::find().ticks_left;
             }
-            Mark::KekEnds => self.end("kek"),
-            Mark::KeyEnds => self.end("key"),
+            Mark::Begins(stretch) => self.coarse[stretch as usize] = clock::TICKS_LEFT.read(),
+            Mark::Ends(stretch) if exact(stretch) => self.end(name(stretch)),
+            Mark::Ends(stretch) => {
+                // It counts down; it wraps after 172 seconds, and a stretch is shorter.
+                let ticks = self.coarse[stretch as usize].wrapping_sub(clock::TICKS_LEFT.read());
+                self.write(name(stretch), u64::from(ticks) * u64::from(TICK));
+                if matches!(stretch, Stretch::Step | Stretch::Boot) {
+                    self.write("stack", stack::peak() as u64);
+                    #[cfg(feature = "rsa-suites")]
+                    self.write("heap", keyferry_emulated::heap::peak() as u64);
+                }
+            }
         }
     }
 
@@ -65,8 +100,12 @@ impl Meter {
         // one. The timer counts down; it wraps after 172 seconds, and a stretch is shorter.
         let whole = u64::from(self.began.wrapping_sub(ended.ticks_left)) * u64::from(TICK);
         let way = u64::from(ended.readings) * u64::from(TICK + 1);
+        self.write(what, whole.saturating_sub(way));
+    }
+
+    fn write(&mut self, what: &str, count: u64) {
         let mut line: String<LINE> = String::new();
-        let written = writeln!(line, "{what} {}", whole.saturating_sub(way)).is_ok()
+        let written = writeln!(line, "{what} {count}").is_ok()
             && self
                 .file
                 .as_mut()

@@ -20,11 +20,11 @@ use keyferry_tests::spoiled::Fault;
 /// What the device is made of; anything will do, as long as it stays the same.
 const NUMBER: u8 = 61;
 /// What the board's meter writes, see `meter.rs` there.
-const MEASURED: &str = "measured.txt";
+pub(crate) const MEASURED: &str = "measured.txt";
 /// Length of the key store in the flash file, in bytes. What lies beyond is never written.
 const STORE: usize = 128 * 1024;
 /// Length of the flash file in bytes.
-const FLASH: u64 = 16 * 1024 * 1024;
+pub(crate) const FLASH: u64 = 16 * 1024 * 1024;
 
 /// An enrolled device at rest.
 pub(crate) struct Enrolled {
@@ -129,7 +129,7 @@ impl Enrolled {
     }
 }
 
-fn config(image: &Path, folder: &Path, shift: Option<u8>) -> Result<Config> {
+pub(crate) fn config(image: &Path, folder: &Path, shift: Option<u8>) -> Result<Config> {
     fs::write(folder.join("fuse.bin"), [NUMBER; 32])?;
     Ok(Config {
         entropy: Entropy::Seed([NUMBER; 32]),
@@ -143,7 +143,7 @@ fn config(image: &Path, folder: &Path, shift: Option<u8>) -> Result<Config> {
     })
 }
 
-fn read_store(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_store(path: &Path) -> Result<Vec<u8>> {
     let mut flash = fs::read(path)?;
     flash.truncate(STORE);
     Ok(flash)
@@ -155,6 +155,7 @@ fn measured(folder: &Path) -> Result<f64> {
     let lines: Vec<_> = text
         .lines()
         .filter_map(|line| line.split_once(' '))
+        .filter(|(what, _)| ["kek", "key"].contains(what))
         .collect();
     match lines[..] {
         [("kek", kek), ("key", key)] => Ok(f64::from(kek.parse::<u32>()? + key.parse::<u32>()?)),

@@ -13,7 +13,7 @@
 //!
 //! To show that they find something, the same goes on with an image that has a known defect: there, they must find it.
 
-mod board;
+pub(crate) mod board;
 mod statistics;
 
 use std::path::Path;

@@ -2,13 +2,12 @@
 //! older protocols make of the same cable. Nothing is derived: bytes are moved, and the clock is read.
 
 mod reference;
-mod rows;
 mod session;
 mod stream;
 
 use keyferry_tests::line::{Adapter, Board, MILLISECOND, Nanos, Settings};
 
-use rows::Row;
+use crate::rows::Row;
 
 /// A cable to measure on.
 #[derive(Clone, Copy)]
@@ -73,7 +72,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
     stream::run()?;
     reference::run()?;
     session::run()?;
-    Row::new("state-beside-the-buffers", "bytes", stream::STATE as f64)
-        .at_most(1_023.0)
-        .print()
+    Row::new(
+        "link",
+        "state-beside-the-buffers",
+        "bytes",
+        stream::STATE as f64,
+    )
+    .at_most(1_023.0)
+    .print()
 }

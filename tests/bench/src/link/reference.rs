@@ -10,8 +10,8 @@ use keyferry_firmware::device::Work;
 use keyferry_protocol::link::Millis;
 use keyferry_tests::line::{Machine, Nanos, SECOND, World};
 
-use super::rows::Row;
 use super::{Latency, Wire};
+use crate::rows::Row;
 
 const STREAM: usize = 64 * 1_024;
 const MESSAGE: usize = 4_096;
@@ -179,10 +179,10 @@ pub(super) fn run() -> anyhow::Result<()> {
             let (_, end) = transfer(wire, &steps(MESSAGE))?;
             let place = format!("{baud}/{}/{name}", wire.name());
             let stream = wire.used(STREAM, last);
-            Row::new(format!("stream-64k/{place}"), "percent", stream).print()?;
+            Row::new("link", format!("stream-64k/{place}"), "percent", stream).print()?;
             let message = wire.used(MESSAGE, end);
             let case = format!("message-4k-and-answer/{place}");
-            Row::new(case, "percent", message).print()?;
+            Row::new("link", case, "percent", message).print()?;
         }
     }
     Ok(())

@@ -15,8 +15,8 @@ use keyferry_tests::software::{
     SoftAuthority, SoftKey, aes_key, hmac_key, p256_key, rsa_key, wrap,
 };
 
-use super::rows::Row;
 use super::{Latency, Wire};
+use crate::rows::Row;
 
 /// What a private-key operation takes of a device that is quick: a Cortex-M4 at 64 MHz needs some 170 ms for one on P-256, and seconds
 /// with RSA-2048. What else a device computes costs nothing here.
@@ -141,7 +141,7 @@ fn rates(
     ensure!(session.rate() == Some(921_600), "no change of rate");
     let changed = (world.now() - begin) as f64 / 1e9;
     let case = "rate/115200-to-921600";
-    Row::new(format!("{case}/change"), "seconds", changed).print()?;
+    Row::new("link", format!("{case}/change"), "seconds", changed).print()?;
     let mut device = statement.clone();
     device.standing.challenge = session.greeting().challenge;
     let challenge = Challenge([3; 32]);
@@ -155,14 +155,26 @@ fn rates(
         &mut |_| {},
     )?;
     let order = (world.now() - begin) as f64 / 1e9;
-    Row::new(format!("{case}/order-of-5-keys-then"), "seconds", order).print()?;
+    Row::new(
+        "link",
+        format!("{case}/order-of-5-keys-then"),
+        "seconds",
+        order,
+    )
+    .print()?;
     // The station vanishes without a word; the next one comes at once.
     std::mem::forget(session);
     let begin = world.now();
     let session = Session::open(world.port())?;
     ensure!(session.rate() == Some(921_600), "found elsewhere");
     let found = (world.now() - begin) as f64 / 1e9;
-    Row::new("rate/device-left-at-921600/search", "seconds", found).print()
+    Row::new(
+        "link",
+        "rate/device-left-at-921600/search",
+        "seconds",
+        found,
+    )
+    .print()
 }
 
 pub(super) fn run() -> anyhow::Result<()> {
@@ -184,13 +196,19 @@ pub(super) fn run() -> anyhow::Result<()> {
             let case = format!("session-5-keys/115200/1-ms-turnaround/{name}/{compute}");
             let bytes = cost.signed_and_blobs;
             let signed = "signed-bytes-and-blobs";
-            Row::new(format!("{case}/{signed}"), "bytes", bytes as f64).print()?;
+            Row::new("link", format!("{case}/{signed}"), "bytes", bytes as f64).print()?;
             let computed = cost.computed as f64 / 1e9;
-            Row::new(format!("{case}/compute"), "seconds", computed).print()?;
-            Row::new(format!("{case}/all"), "seconds", cost.time as f64 / 1e9).print()?;
+            Row::new("link", format!("{case}/compute"), "seconds", computed).print()?;
+            Row::new(
+                "link",
+                format!("{case}/all"),
+                "seconds",
+                cost.time as f64 / 1e9,
+            )
+            .print()?;
             let line = (cost.time - cost.computed) as f64 / wire.time_of(bytes) as f64;
             // A device that needs no time at all is the hard case: with one that works, blobs cross the line meanwhile.
-            let row = Row::new(format!("{case}/line"), "ratio", line);
+            let row = Row::new("link", format!("{case}/line"), "ratio", line);
             row.at_most(1.10).print()?;
         }
     }

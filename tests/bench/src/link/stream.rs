@@ -6,8 +6,8 @@ use keyferry_firmware::device::Work;
 use keyferry_protocol::link::{Event, Link, Millis};
 use keyferry_tests::line::{Machine, Nanos, SECOND, World};
 
-use super::rows::Row;
 use super::{Latency, Wire};
+use crate::rows::Row;
 
 /// Bytes of the device's memory for receiving that the interrupt needs; the link has the rest.
 const RING: usize = 64;
@@ -189,6 +189,7 @@ fn rows<const RX: usize>(wire: Wire, stream: f64, message: f64) -> anyhow::Resul
     let end = format!("{}/{}/{memory}-byte-device", wire.baud, wire.name());
     let times = send::<RX>(wire, STREAM, PIECE)?;
     Row::new(
+        "link",
         format!("stream-64k/{end}"),
         "percent",
         wire.used(STREAM, times.delivered),
@@ -197,6 +198,7 @@ fn rows<const RX: usize>(wire: Wire, stream: f64, message: f64) -> anyhow::Resul
     .print()?;
     let times = send::<RX>(wire, MESSAGE, MESSAGE)?;
     Row::new(
+        "link",
         format!("message-4k-and-answer/{end}"),
         "percent",
         wire.used(MESSAGE, times.answered),

@@ -1,0 +1,254 @@
+//! What the firmware costs on the emulated Cortex-M4: instructions of each stretch of work in real orders, from the meter in the image;
+//! flash and static RAM of the image as it would be shipped; peak heap and stack, from the image that measures.
+//!
+//! Images are `<build>-<profile>.elf`, and `<build>-<profile>-measure.elf` beside it. Builds: `full` (RSA with key generation, ECDH),
+//! `rsa` (the same without generation, enrolled by a `full` one), `ecdh`. Profiles: `size`, `speed`.
+
+mod device;
+mod image;
+mod peers;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use keyferry::device::flow::Shipment;
+use keyferry_protocol::attributes::{Attributes, algorithm, usage};
+use keyferry_protocol::proof::Proof;
+use keyferry_protocol::suite::UnwrapAlgorithm;
+use keyferry_tests::software::{SoftKey, aes_key, hmac_key, p256_key, rsa_key, wrap};
+
+use crate::rows::Row;
+use device::{Device, Measured};
+
+const BENCH: &str = "firmware";
+const BUILDS: [&str; 3] = ["full", "rsa", "ecdh"];
+const PROFILES: [&str; 2] = ["size", "speed"];
+/// Seed of the devices that are given orders; with it a key is found early.
+const SEED: u8 = 61;
+
+/// Measures the images in `images` whose names contain `only`; each that can makes `seeds` keys.
+///
+/// # Errors
+/// If a device does not do as it should. That a target is missed is in the rows.
+pub(crate) fn run(images: &Path, only: &str, seeds: u8) -> Result<()> {
+    let mut measured = 0;
+    for profile in PROFILES {
+        for build in BUILDS {
+            let name = format!("{build}-{profile}");
+            if name.contains(only) {
+                Subject::new(images, build, profile).measure(seeds)?;
+                measured += 1;
+            }
+        }
+    }
+    ensure!(measured > 0, "no image's name contains {only:?}");
+    peers::print()
+}
+
+/// An image under measurement.
+struct Subject<'a> {
+    images: &'a Path,
+    build: &'static str,
+    profile: &'static str,
+    name: String,
+    /// The most bytes that any run used.
+    stack: f64,
+    heap: f64,
+}
+
+impl<'a> Subject<'a> {
+    fn new(images: &'a Path, build: &'static str, profile: &'static str) -> Self {
+        Self {
+            images,
+            build,
+            profile,
+            name: format!("{build}-{profile}"),
+            stack: 0.0,
+            heap: 0.0,
+        }
+    }
+
+    fn image(&self, build: &str, end: &str) -> std::path::PathBuf {
+        self.images
+            .join(format!("{build}-{}{end}.elf", self.profile))
+    }
+
+    fn row(&self, what: &str, metric: &'static str, value: f64) -> Row {
+        Row::new(BENCH, format!("{}/{what}", self.name), metric, value)
+    }
+
+    fn instructions(&self, what: &str, value: f64) -> Result<()> {
+        self.row(what, "instructions", value).print()
+    }
+
+    fn measure(mut self, seeds: u8) -> Result<()> {
+        let with_rsa = self.build != "ecdh";
+        self.orders(UnwrapAlgorithm::P256, "ecdh")?;
+        if with_rsa {
+            self.orders(UnwrapAlgorithm::Rsa2048, "rsa-2048")?;
+            let device = self.device(UnwrapAlgorithm::Rsa3072)?;
+            let one = self.order(&device, &[aes_key(32, 1)], None)?;
+            self.instructions("rsa-3072-unwrap", one.sum("kek"))?;
+        }
+        if self.build == "full" && seeds > 0 {
+            self.generation(seeds)?;
+        }
+        self.lengths()
+    }
+
+    fn device(&self, algorithm: UnwrapAlgorithm) -> Result<Device> {
+        let rsa = algorithm != UnwrapAlgorithm::P256;
+        let maker = if rsa { "full" } else { self.build };
+        Device::enrolled(&self.image(maker, "-measure"), algorithm, SEED)
+            .with_context(|| format!("{}: {algorithm}", self.name))
+    }
+
+    fn order(
+        &mut self,
+        device: &Device,
+        keys: &[SoftKey],
+        proof: Option<Proof>,
+    ) -> Result<Measured> {
+        let mut shipment = wrap(&device.statement, keys, 1);
+        if let Some(proof) = proof {
+            ask(&mut shipment, proof);
+        }
+        let measured = device
+            .inject(&self.image(self.build, "-measure"), &shipment)
+            .with_context(|| self.name.clone())?;
+        self.stack = self.stack.max(measured.most("stack"));
+        self.heap = self.heap.max(measured.most("heap"));
+        Ok(measured)
+    }
+
+    /// Orders toward an unwrap key of this kind.
+    fn orders(&mut self, unwrap: UnwrapAlgorithm, kind: &str) -> Result<()> {
+        let device = self.device(unwrap)?;
+        let one = self.order(&device, &[aes_key(32, 1)], None)?;
+        let five: Vec<_> = (1..=5).map(|number| aes_key(32, number)).collect();
+        let five = self.order(&device, &five, None)?;
+        self.instructions(&format!("{kind}-unwrap"), one.sum("kek"))?;
+
+        // All that the device does from the KEK's last byte on; with an order this short, the keys have come by then.
+        let all = |measured: &Measured| measured.sum("step");
+        let target = match unwrap {
+            UnwrapAlgorithm::P256 => 20e6,
+            UnwrapAlgorithm::Rsa2048 | UnwrapAlgorithm::Rsa3072 | UnwrapAlgorithm::Rsa4096 => 80e6,
+        };
+        let row = self.row(
+            &format!("last-byte-to-receipt/{kind}"),
+            "instructions",
+            all(&one),
+        );
+        let ratio = all(&five) / all(&one);
+        let ratio = self.row(&format!("five-keys-to-one/{kind}"), "ratio", ratio);
+        if self.profile == "speed" {
+            row.at_most(target)
+                .cause("the private-key operation and the receipt's signature are portable Rust, without assembly")
+                .print()?;
+            ratio
+                .at_most(1.1)
+                .cause("each key is written to flash, read back, proved and stored by itself")
+                .print()?;
+        } else {
+            row.print()?;
+            ratio.print()?;
+        }
+        if unwrap != UnwrapAlgorithm::P256 {
+            let rsa = self.order(&device, &[rsa_key(1)], None)?;
+            self.instructions("kwp-and-parse-1216", rsa.sum("key"))?;
+            self.instructions("proof/rsa-2048-pkcs1-sha256", rsa.sum("proof"))?;
+            return Ok(());
+        }
+
+        self.instructions("order-verify", one.first("verify")?)?;
+        self.instructions("receipt-sign", one.sum("sign"))?;
+        self.instructions("kwp-32", one.sum("key"))?;
+        self.instructions("store-commit", one.sum("store"))?;
+        self.instructions("boot", one.first("boot")?)?;
+        self.instructions("proof/aes-256-cmac", one.sum("proof"))?;
+        let check = self.order(&device, &[aes_key(32, 1)], Some(Proof::CheckValue))?;
+        self.instructions("proof/aes-256-check-value", check.sum("proof"))?;
+        let hmac = self.order(&device, &[hmac_key(1)], None)?;
+        self.instructions("proof/hmac-sha256", hmac.sum("proof"))?;
+        let curve = self.order(&device, &[p256_key(1)], None)?;
+        self.instructions("kwp-and-parse-138", curve.sum("key"))?;
+        self.instructions("proof/ecdsa-p256-sha256", curve.sum("proof"))?;
+        let mut agree = p256_key(1);
+        agree.attributes = Attributes {
+            usage: usage::DERIVE,
+            algorithm: algorithm::ECDH,
+            ..agree.attributes
+        };
+        let agreed = self.order(&device, &[agree], Some(Proof::Agreement))?;
+        self.instructions("proof/agreement-p256", agreed.sum("proof"))
+    }
+
+    /// Makes keys, each from another seed.
+    fn generation(&mut self, seeds: u8) -> Result<()> {
+        let image = self.image(self.build, "-measure");
+        let mut costs = Vec::new();
+        for seed in 1..=seeds {
+            let device = Device::enrolled(&image, UnwrapAlgorithm::Rsa2048, seed)?;
+            self.stack = self.stack.max(device.enrolment.most("stack"));
+            self.heap = self.heap.max(device.enrolment.most("heap"));
+            costs.push(device.enrolment.sum("generate"));
+        }
+        costs.sort_by(f64::total_cmp);
+        let (min, max) = (costs[0], costs[costs.len() - 1]);
+        let median = f64::midpoint(costs[(costs.len() - 1) / 2], costs[costs.len() / 2]);
+        self.row("rsa-2048-generate", "instructions", median)
+            .with("seeds", seeds)
+            .with("min", min)
+            .with("max", max)
+            .print()
+    }
+
+    /// Flash and RAM.
+    fn lengths(&self) -> Result<()> {
+        let shipped = image::lengths(&self.image(self.build, ""))?;
+        let flash = self.row("flash", "bytes", shipped.flash as f64);
+        let heap_room = if self.build == "ecdh" { 0.0 } else { HEAP };
+        let statics = shipped.ram as f64 - heap_room;
+        let ram = self
+            .row("ram", "bytes", statics + self.heap + self.stack)
+            .with(
+                "what",
+                "static, without the heap's room; peak heap; peak stack",
+            );
+        if self.profile == "size" {
+            let (most, memory) = match self.build {
+                "full" => (192.0, 48.0),
+                "rsa" => (144.0, 48.0),
+                _ => (64.0, 16.0),
+            };
+            flash
+                .at_most(most * 1024.0)
+                .cause("the device's own state machine with its decoders takes more than half of the ECDH image, the rest is portable big-integer code")
+                .print()?;
+            ram.at_most(memory * 1024.0)
+                .cause("buffers for the longest order, message and receipt, and their copies on the stack while an order is decoded")
+                .print()?;
+        } else {
+            flash.print()?;
+            ram.print()?;
+        }
+        self.row("ram/static", "bytes", statics).print()?;
+        self.row("ram/heap-peak", "bytes", self.heap).print()?;
+        self.row("ram/stack-peak", "bytes", self.stack).print()
+    }
+}
+
+/// The heap's room in the boards' images, see `firmware/boards/emulated/src/heap.rs`.
+const HEAP: f64 = 48.0 * 1024.0;
+
+/// Asks for another proof.
+fn ask(shipment: &mut Shipment, proof: Proof) {
+    for parcel in &mut shipment.parcels {
+        parcel.proof = proof;
+        if proof == Proof::Agreement {
+            // Any point will do: the KEK's own blob is one.
+            parcel.question.clone_from(&shipment.kek);
+        }
+    }
+}
