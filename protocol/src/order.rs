@@ -419,6 +419,8 @@ pub fn decode_header(bytes: &[u8]) -> Result<(Header, &[u8]), DecodeError> {
 ///
 /// # Errors
 /// [`DecodeError`].
+// The copies that decoding makes on the stack are gone when it returns; inlined, they would stay while the order is carried out.
+#[inline(never)]
 pub fn decode(bytes: &[u8]) -> Result<(Header, Body<'_>), DecodeError> {
     let (header, body) = decode_header(bytes)?;
     let body = match header.kind {

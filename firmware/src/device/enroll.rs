@@ -31,6 +31,7 @@ pub(super) struct Enrolling {
 }
 
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
+    #[inline(never)]
     pub(super) fn begin_enroll(
         &mut self,
         order: &Accepted,
@@ -134,6 +135,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     }
 
     /// `Enroll` on a device that has its keys: nothing changes but the counter; the statement is made anew.
+    #[inline(never)]
     pub(super) fn restate(&mut self, order: &Accepted, enroll: &Enroll<'_>) -> Result<(), Refusal> {
         let (mut identity, mut unwrap) = ([0; p256_spki::LENGTH], [0; MAX_SPKI]);
         let identity_length = read_public(self, ItemId::IDENTITY, &mut identity)?;

@@ -71,6 +71,7 @@ impl Asked {
 }
 
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
+    #[inline(never)]
     pub(super) fn begin_inject(
         &mut self,
         order: &Accepted,

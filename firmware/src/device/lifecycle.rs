@@ -18,6 +18,7 @@ use crate::store::{Change, ItemId};
 const WIPED: [ItemId; 3] = [ItemId::IDENTITY, ItemId::UNWRAP, ItemId::CERTIFICATE];
 
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
+    #[inline(never)]
     pub(super) fn remove(&mut self, order: &Accepted, slots: &[u8]) -> Result<(), Refusal> {
         let mut changes: Vec<Change, MAX_ENTRIES> = Vec::new();
         for slot in slots {
@@ -34,6 +35,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.answer_empty(order, next)
     }
 
+    #[inline(never)]
     pub(super) fn lock(&mut self, order: &Accepted) -> Result<(), Refusal> {
         self.begin([])?;
         let next = Memory {
@@ -44,6 +46,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     }
 
     /// Hands the device over. That both authorities signed is known by now, and with it that the new key is one.
+    #[inline(never)]
     pub(super) fn rotate(&mut self, order: &Accepted, rotate: &Rotate<'_>) -> Result<(), Refusal> {
         let authority = keys::fingerprint(rotate.authority);
         if authority == self.memory.authority {
@@ -69,6 +72,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     ///
     /// The counter stays, so that no recorded order for a blank device passes again. On a production image the authority and
     /// its epoch stay too: whoever may wipe the device may not give it away.
+    #[inline(never)]
     pub(super) fn wipe_device(&mut self, order: &Accepted) -> Result<(), Refusal> {
         if !self.platform.allows_wipe() {
             return Err(Refusal::Unsupported);

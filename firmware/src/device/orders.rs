@@ -96,6 +96,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     }
 
     /// Signature and address: what fails here is answered unsigned and leaves no trace.
+    #[inline(never)]
     fn authenticate<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -201,6 +202,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         Ok(())
     }
 
+    // What each kind of order needs of the stack is in a frame of its own, not all of it in one.
+    #[inline(never)]
     fn perform(&mut self, order: &Accepted, body: &Body<'_>) -> Result<(), Refusal> {
         match body {
             Body::Enroll(enroll) if self.no_keys() => self.begin_enroll(order, enroll),

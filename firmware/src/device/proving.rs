@@ -48,6 +48,7 @@ impl ProofDue {
 }
 
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
+    #[inline(never)]
     pub(super) fn begin_prove(&mut self, order: &Accepted, prove: &Prove) -> Result<(), Refusal> {
         let (mut proofs, mut questions) = (Vec::new(), 0);
         for request in &prove.slots {

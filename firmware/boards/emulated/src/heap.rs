@@ -48,10 +48,6 @@ pub fn peak() -> usize {
     PEAK.load(Ordering::Relaxed)
 }
 
-/// The length of the heap in bytes.
-#[cfg(feature = "measure")]
-pub const LENGTH: usize = SIZE;
-
 /// The layout a block really gets: whole words, so that clearing by words covers all of it and nothing else.
 fn whole_words(layout: Layout) -> Layout {
     match layout.align_to(align_of::<u32>()) {
