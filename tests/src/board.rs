@@ -101,10 +101,10 @@ impl Image {
 /// until it becomes that other program.
 ///
 /// # Panics
-/// If it does not open for two seconds.
+/// If it does not open for a minute: a busy machine takes its time to start a process.
 #[must_use]
 pub fn open_again(path: &str) -> Box<dyn Port> {
-    for _ in 0..100 {
+    for _ in 0..3_000 {
         match port::open(path) {
             Err(PortError::Busy { .. }) => thread::sleep(Duration::from_millis(20)),
             result => return result.expect("the port opens"),

@@ -309,7 +309,7 @@ mod tests {
         let seconds = json!({"metric": "seconds", "value": 0.000_153_4});
         assert_eq!(figure(&seconds).trim(), "153.4 µs");
         let ratio = json!({"metric": "ratio", "value": 1.05});
-        assert_eq!(figure(&ratio).trim(), "1.050");
+        assert_eq!(figure(&ratio).trim(), "1.0500");
         let instructions = json!({"metric": "instructions", "value": 12.34});
         assert_eq!(figure(&instructions).trim(), "12.3 instructions");
     }
