@@ -1,6 +1,7 @@
 //! The same line in real time: a pseudo-terminal whose bytes pass a [`Cable`] to a device's port and back.
 //!
-//! A device that goes away is opened again when it comes back, as a cable stays plugged in when a board is reset.
+//! A device that goes away is opened again when it comes back, as a cable stays plugged in when a board is reset; but for a
+//! pseudo-terminal, which does not come back.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -337,7 +338,8 @@ impl Carrier {
     }
 
     fn reconnect(&mut self) {
-        if Instant::now() < self.retry_at {
+        // The number of a pseudo-terminal goes to the next program that wants one: whoever is there then is somebody else.
+        if Instant::now() < self.retry_at || Path::new(&self.name).starts_with("/dev/pts") {
             thread::sleep(TURN);
             return;
         }
