@@ -1,5 +1,8 @@
 //! Says what a message is. Nothing is verified here: a recording shows what was said, not what is true.
 
+use std::fmt::Display;
+
+use keyferry_protocol::identity::{Fingerprint, Hint};
 use keyferry_protocol::message::{Reply, Request, Task};
 use keyferry_protocol::order::{self, Freshness};
 use keyferry_protocol::receipt::{self, Outcome, Status};
@@ -109,6 +112,11 @@ fn an_order(bytes: &[u8]) -> Description {
     }
 }
 
+/// A key's fingerprint, or null where there is no key.
+fn known<T: PartialEq + Display>(fingerprint: T, none: T) -> Value {
+    json!((fingerprint != none).then(|| fingerprint.to_string()))
+}
+
 fn reply(reply: Reply<'_>) -> Description {
     match reply {
         Reply::Hello(hello) => Description::new(
@@ -121,8 +129,8 @@ fn reply(reply: Reply<'_>) -> Description {
                 ("certified", json!(hello.certified)),
                 ("board", json!(printable(hello.board))),
                 ("firmware", json!(printable(hello.firmware))),
-                ("identity", json!(hello.identity.to_string())),
-                ("authority", json!(hello.authority.to_string())),
+                ("identity", known(hello.identity, Fingerprint::ZERO)),
+                ("authority", known(hello.authority, Hint::ZERO)),
             ],
         ),
         Reply::Progress(progress) => Description::new(
