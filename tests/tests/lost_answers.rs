@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use keyferry::device::DeviceError;
 use keyferry::device::flow;
 use keyferry::device::port::Port;
 use keyferry::device::session::Session;
 use keyferry::device::verify::Statement;
 use keyferry_protocol::identity::Challenge;
-use keyferry_protocol::receipt::State;
+use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::desk::{Desk, Direction, OnDesk};
 use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key, proof_is_right, wrap};
@@ -88,4 +89,45 @@ fn every_answer_can_be_lost_and_each_order_is_done_once() {
         "sessions that lost an answer: {enrolled_again} at the latest in Enroll, {injected_again} in all"
     );
     assert!(enrolled_again > 0 && injected_again > enrolled_again);
+}
+
+/// The device was reset behind the station's back: the challenge in the order is not its own any more, and nothing on the line has
+/// told. The signed refusal tells, and the order is made anew.
+#[test]
+fn an_order_for_a_challenge_of_before_a_reset_is_made_anew() {
+    let device = OnDesk::start(Desk::new(1, 32));
+    let authority = SoftAuthority::new(0);
+    let (nonce, kind) = (Challenge([9; 32]), UnwrapAlgorithm::P256);
+    let mut session = Session::open(device.port()).unwrap();
+    let statement = flow::enroll(&mut session, &authority, kind, nonce, &mut |_| {}).unwrap();
+    drop(session);
+    let device = OnDesk::start(Desk::with_flash(1, device.stop()));
+    let mut session = Session::open(device.port()).unwrap();
+    assert_ne!(session.greeting().challenge, statement.standing.challenge);
+    let shipment = wrap(&statement, &[aes_key(16, 1)], 1);
+    let inject = |session: &mut Session, statement| {
+        let challenge = Challenge([3; 32]);
+        flow::inject(
+            session,
+            &authority,
+            statement,
+            &shipment,
+            challenge,
+            &mut |_| {},
+        )
+    };
+    let proofs = inject(&mut session, &statement).unwrap();
+    assert_eq!(proofs.standing.counter, statement.standing.counter + 1);
+    // Once the device has moved on, the same statement is too old for anything.
+    let refused = inject(&mut session, &statement);
+    assert!(
+        matches!(
+            refused,
+            Err(DeviceError::Refused {
+                refusal: Refusal::Stale,
+                signed: true
+            })
+        ),
+        "{refused:?}"
+    );
 }

@@ -55,7 +55,7 @@ pub const RATES: &[u32] = &[230_400, 460_800, 921_600, 1_500_000];
 /// Bytes that arrived and nobody has read.
 static RING: Mutex<RefCell<Deque<u8, RING_SIZE>>> = Mutex::new(RefCell::new(Deque::new()));
 
-/// The UART. It owns the transmit side; the receive side is the ring that [`on_receive`] fills.
+/// The UART. It owns the transmit side; the receive side is the ring that the interrupt fills.
 pub struct Uart {
     /// In baud.
     rate: u32,

@@ -141,15 +141,14 @@ fn order<'a>(
         let digest = order.digest();
         let (receipt, again) = carry_out(session, &order, blobs.clone(), on_progress)?;
         match verify::refused(&receipt, device, &digest, kind) {
-            // Sent again, and refused as used before.
-            Some((Refusal::Stale, now)) if again => {
-                if now.counter != standing.counter {
-                    // Something was done since, by whomever: it may have been this.
-                    return Err(DeviceError::Restarted {
-                        port: session.port_name(),
-                    });
-                }
-                standing = now;
+            // The device has another challenge by now, and has done nothing since it gave the one in the order: it was reset, whether
+            // that was noticed on the line or not.
+            Some((Refusal::Stale, now)) if now.counter == standing.counter => standing = now,
+            // Something was done since, by whomever: it may have been this.
+            Some((Refusal::Stale, _)) if again => {
+                return Err(DeviceError::Restarted {
+                    port: session.port_name(),
+                });
             }
             Some(_) | None => return Ok((digest, receipt)),
         }
