@@ -1,6 +1,5 @@
 //! The board as the firmware sees it.
 
-use embedded_hal::digital::OutputPin as _;
 use keyferry_firmware::Platform;
 use keyferry_firmware::keys::p256;
 use keyferry_firmware::platform::{Description, RootKey, SourceFailed, Status};
@@ -117,8 +116,8 @@ impl<C: Chip> Platform for Board<C> {
             Status::Busy | Status::Failed => true,
             Status::Idle | Status::Done => false,
         };
-        // One LED: lit while there is work, and left on after a refusal. Setting it cannot fail (its error is Infallible).
-        let Ok(()) = self.chip.led().set_state(lit.into());
+        // One LED: lit while there is work, and left on after a refusal.
+        self.chip.light(lit);
     }
 
     #[cfg(feature = "measure")]

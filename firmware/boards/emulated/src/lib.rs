@@ -1,5 +1,5 @@
 //! What keyferry's emulated boards have in common: the emulator's command line, which stands for silicon, the main loop, and an
-//! application. A board brings a [`Chip`] and a serial port.
+//! application. A board brings a [`Chip`] and the [`uart::Registers`] of its serial port.
 //!
 //! An emulated board must be run with semihosting: device id, fuses and entropy come from the emulator's host, so its images are for
 //! tests only, and their statement says so.
@@ -10,19 +10,24 @@ mod board;
 mod entropy;
 #[cfg(feature = "rsa-suites")]
 pub mod heap;
+pub mod panic;
 mod tally;
 pub mod telemetry;
+pub mod uart;
 pub mod vectors;
+pub mod wake;
 
 use core::convert::Infallible;
 
-use embedded_hal::digital::OutputPin;
+use defmt_semihosting as _;
 use embedded_io::{Read, ReadReady, Write, WriteReady};
 use embedded_storage::nor_flash::NorFlash;
 use keyferry_firmware::Platform as _;
 use keyferry_firmware::device::{Device, Millis, Work};
 
 pub use board::Board;
+
+use uart::{Registers, Uart};
 
 /// A chip: what differs from board to board.
 pub trait Chip {
@@ -36,17 +41,13 @@ pub trait Chip {
     /// The key store's flash. Called once.
     fn flash(&mut self) -> Self::Flash;
 
-    /// The status LED.
-    fn led(&mut self) -> &mut impl OutputPin<Error = Infallible>;
+    /// Switches the status LED, where there is one.
+    fn light(&mut self, lit: bool) {
+        let _ = lit;
+    }
 
     /// Milliseconds since the start.
     fn now() -> Millis;
-
-    /// Begins a turn of a loop that waits: what interrupts after this keeps [`Self::sleep`] from sleeping.
-    fn clear();
-
-    /// Sleeps until an interrupt.
-    fn sleep();
 
     /// Has an interrupt come at `deadline`, or before.
     fn set_alarm(deadline: Millis);
@@ -54,24 +55,18 @@ pub trait Chip {
     /// No deadline any more.
     fn clear_alarm();
 
-    /// Counts what unwrapping costs.
+    /// Counts what unwrapping costs, where the chip has a meter.
     #[cfg(feature = "measure")]
-    fn measure(&mut self, mark: keyferry_firmware::platform::Mark);
-}
-
-/// A board's serial port. It wakes the board when something arrives, and when it has room after it had none.
-pub trait Serial:
-    Read<Error = Infallible> + ReadReady + Write<Error = Infallible> + WriteReady
-{
-    /// Changes to this rate in baud once nothing is left to send, and says whether the line runs at it.
-    fn follow(&mut self, rate: u32) -> bool;
+    fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
+        let _ = mark;
+    }
 }
 
 /// Bytes handed to the device at a time.
 const CHUNK: usize = 256;
 
 /// The firmware: greets the log, and serves the line for ever.
-pub fn serve<C: Chip, S: Serial>(chip: C, mut serial: S) -> ! {
+pub fn serve<C: Chip, R: Registers>(chip: C, mut serial: Uart<R>) -> ! {
     let board = Board::new(chip);
     defmt::info!(
         "keyferry {=str} on {=str}, device {=[u8]:02x}",
@@ -86,14 +81,14 @@ pub fn serve<C: Chip, S: Serial>(chip: C, mut serial: S) -> ! {
 }
 
 /// Turns the crank, for ever.
-fn turn<C: Chip, S: Serial>(
-    serial: &mut S,
+fn turn<C: Chip, R: Registers>(
+    serial: &mut Uart<R>,
     device: &mut Device<Board<C>>,
 ) -> Result<Infallible, Infallible> {
     let mut chunk = [0; CHUNK];
     loop {
         // Whatever interrupt comes after this line keeps the loop from sleeping at its end.
-        C::clear();
+        wake::clear();
         if serial.read_ready()? {
             let count = serial.read(&mut chunk)?;
             device.receive(&chunk[..count], C::now());
@@ -116,10 +111,10 @@ fn turn<C: Chip, S: Serial>(
             Work::Idle(_) if serial.read_ready()? => {}
             Work::Idle(Some(deadline)) => {
                 C::set_alarm(deadline);
-                C::sleep();
+                wake::sleep();
                 C::clear_alarm();
             }
-            Work::Idle(None) => C::sleep(),
+            Work::Idle(None) => wake::sleep(),
         }
     }
 }

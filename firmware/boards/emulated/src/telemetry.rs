@@ -8,12 +8,14 @@
 use core::convert::Infallible;
 use core::fmt::Write as _;
 
+use embedded_io::Write as _;
 use heapless::String;
 use keyferry_firmware::Platform as _;
 use keyferry_firmware::application::{KeyError, Keys};
 use keyferry_firmware::platform::RootKey;
 
-use crate::{Board, Chip, Serial};
+use crate::uart::{Registers, Uart};
+use crate::{Board, Chip, wake};
 
 /// The label of the key.
 const LABEL: &str = "telemetry";
@@ -30,7 +32,7 @@ const LINE: usize = 128;
 const HUNDREDTHS_OF_A_DEGREE: i16 = 2_150;
 
 /// Sends the frame, and then sleeps for ever.
-pub fn send<C: Chip, S: Serial>(chip: C, mut serial: S) -> ! {
+pub fn send<C: Chip, R: Registers>(chip: C, mut serial: Uart<R>) -> ! {
     let mut line = String::<LINE>::new();
     // The line is long enough for all that is written to it.
     let _ = match frame(Board::new(chip)) {
@@ -42,12 +44,12 @@ pub fn send<C: Chip, S: Serial>(chip: C, mut serial: S) -> ! {
     };
     let Ok(()) = write(&mut serial, line.as_bytes());
     loop {
-        C::clear();
-        C::sleep();
+        wake::clear();
+        wake::sleep();
     }
 }
 
-fn write<S: Serial>(serial: &mut S, line: &[u8]) -> Result<(), Infallible> {
+fn write<R: Registers>(serial: &mut Uart<R>, line: &[u8]) -> Result<(), Infallible> {
     serial.write_all(line)
 }
 

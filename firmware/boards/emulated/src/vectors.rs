@@ -21,7 +21,8 @@ use keyferry_firmware::unwrap::{open_kek, open_key};
 use semihosting::fs::File;
 use semihosting::io::{Read, Result, Write};
 
-use crate::{Chip, Serial};
+use crate::uart::{Registers, Uart};
+use crate::{Chip, wake};
 
 /// Verifies a signature.
 const VERIFY: u8 = 0;
@@ -60,13 +61,13 @@ impl Part {
 }
 
 /// Works through the file, and then sleeps for ever.
-pub fn judge<C: Chip, S: Serial>(_chip: C, _serial: S) -> ! {
+pub fn judge<C: Chip, R: Registers>(_chip: C, _serial: Uart<R>) -> ! {
     if run().is_err() {
         defmt::error!("the vectors cannot be read, or the verdicts not be written");
     }
     loop {
-        C::clear();
-        C::sleep();
+        wake::clear();
+        wake::sleep();
     }
 }
 

@@ -1,18 +1,13 @@
-//! Interrupts, and sleeping until the next one without missing any.
-//!
-//! Every handler sets one flag. A loop clears the flag, looks at everything it waits for, and calls [`sleep`], which
-//! returns at once if an interrupt has come since: no wake-up is lost, whatever the loop waits for.
-
-use core::sync::atomic::{AtomicBool, Ordering};
+//! The interrupts: which ones, and who handles them.
 
 use cortex_m::interrupt::InterruptNumber;
 use cortex_m::peripheral::NVIC;
 use cortex_m_rt::exception;
+use keyferry_emulated::uart::{on_receive, on_room};
+use keyferry_emulated::wake;
 
+use crate::uart::Cmsdk;
 use crate::{clock, panic, uart};
-
-/// Whether an interrupt has come since [`clear`].
-static HAPPENED: AtomicBool = AtomicBool::new(false);
 
 /// The interrupts in use (Arm DAI 0386, interrupt assignments).
 #[derive(Clone, Copy)]
@@ -52,30 +47,20 @@ pub fn enable() {
     }
 }
 
-/// Starts a turn of a waiting loop: forgets the interrupts so far.
-pub fn clear() {
-    HAPPENED.store(false, Ordering::Relaxed);
-}
-
-/// Sleeps until an interrupt, unless one has come since [`clear`].
-pub fn sleep() {
-    cortex_m::interrupt::disable();
-    if !HAPPENED.load(Ordering::Relaxed) {
-        // A pending interrupt ends `wfi` even while masked (Armv7-M manual, B1.5.19), so none slips in between.
-        cortex_m::asm::wfi();
-    }
-    // SAFETY: not inside a critical section: only waiting loops of the main thread call this.
-    unsafe { cortex_m::interrupt::enable() };
-}
-
 /// Every interrupt arrives here: without a device crate the vector table holds this handler in all places.
 #[exception]
 // SAFETY: the handler touches shared state only inside critical sections and through atomics.
 unsafe fn DefaultHandler(number: i16) {
-    HAPPENED.store(true, Ordering::Relaxed);
+    wake::note();
     match number {
-        0 => uart::on_receive(),
-        1 => uart::on_transmit(),
+        0 => {
+            uart::acknowledge_receive();
+            on_receive::<Cmsdk>();
+        }
+        1 => {
+            uart::acknowledge_transmit();
+            on_room::<Cmsdk>();
+        }
         8 => clock::on_wrap(),
         9 => clock::on_alarm(),
         _ => panic::unexpected_interrupt(number),

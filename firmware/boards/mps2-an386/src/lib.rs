@@ -13,16 +13,14 @@ mod panic;
 mod stack;
 mod uart;
 
-use core::convert::Infallible;
-
-use defmt_semihosting as _;
-use embedded_hal::digital::OutputPin;
-use keyferry_emulated::{Chip, Serial};
+use embedded_hal::digital::OutputPin as _;
+use keyferry_emulated::Chip;
+use keyferry_emulated::uart::Uart;
 use keyferry_firmware::device::Millis;
 
 use crate::flash::Flash;
 use crate::led::Led;
-pub use crate::uart::Uart;
+pub use crate::uart::Cmsdk;
 
 /// The chip.
 pub struct Mps2An386 {
@@ -33,7 +31,7 @@ pub struct Mps2An386 {
 
 /// Switches everything on. Called once, first of all.
 #[must_use]
-pub fn start() -> (Mps2An386, Uart) {
+pub fn start() -> (Mps2An386, Uart<Cmsdk>) {
     #[cfg(feature = "measure")]
     stack::paint();
     #[cfg(feature = "rsa-suites")]
@@ -58,20 +56,13 @@ impl Chip for Mps2An386 {
         Flash::new()
     }
 
-    fn led(&mut self) -> &mut impl OutputPin<Error = Infallible> {
-        &mut self.led
+    fn light(&mut self, lit: bool) {
+        // Setting it cannot fail: its error is Infallible.
+        let Ok(()) = self.led.set_state(lit.into());
     }
 
     fn now() -> Millis {
         clock::now()
-    }
-
-    fn clear() {
-        interrupt::clear();
-    }
-
-    fn sleep() {
-        interrupt::sleep();
     }
 
     fn set_alarm(deadline: Millis) {
@@ -85,11 +76,5 @@ impl Chip for Mps2An386 {
     #[cfg(feature = "measure")]
     fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
         self.meter.take(mark);
-    }
-}
-
-impl Serial for Uart {
-    fn follow(&mut self, rate: u32) -> bool {
-        self.run_at(rate)
     }
 }
