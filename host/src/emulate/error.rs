@@ -95,10 +95,10 @@ impl EmulateError {
                 Some("use Linux or macOS (or WSL), or connect a real board with --port")
             }
             Self::QemuMissing { .. } => Some(
-                "install QEMU: `apt install qemu-system-arm`, `dnf install qemu-system-arm` or `brew install qemu`",
+                "install QEMU: `apt install qemu-system-arm qemu-system-misc`, `dnf install qemu-system-arm qemu-system-riscv` or `brew install qemu`",
             ),
             Self::FirmwareMissing { .. } | Self::NotFirmware { .. } => Some(
-                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware`, or name the ELF file of another build",
+                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware` or `cargo build --package keyferry-riscv-virt --target riscv32imac-unknown-none-elf --profile firmware`, or name the ELF file of another build",
             ),
             Self::InUse { .. } => Some("stop that device, or use another folder"),
             Self::FlashLength { .. } => {

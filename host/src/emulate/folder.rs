@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{Board, EmulateError};
 
-/// The flash. QEMU maps it into the device's memory, so that what the device writes is here at once.
+/// The flash. What the device writes is here at once: QEMU maps it into the device's memory or writes through to it.
 pub(crate) const FLASH: &str = "flash.bin";
 /// The fuses: the emulated device's root key, 32 bytes.
 pub(crate) const FUSE: &str = "fuse.bin";
@@ -92,7 +92,7 @@ fn lock(dir: &Path) -> Result<File, EmulateError> {
     }
 }
 
-/// Makes the flash as it leaves the factory, unless there is one: the key store's area erased, the rest a hole in the file.
+/// Makes the flash as it leaves the factory, unless there is one: what is flash erased, the rest a hole in the file.
 fn flash(dir: &Path, board: Board) -> Result<(), EmulateError> {
     let path = dir.join(FLASH);
     match fs::metadata(&path) {
@@ -103,7 +103,7 @@ fn flash(dir: &Path, board: Board) -> Result<(), EmulateError> {
             expected: board.flash_length(),
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let erased = vec![0xff; board.store_length()];
+            let erased = vec![0xff; board.erased_length()];
             make(dir, &path, &erased, board.flash_length())
         }
         Err(source) => Err(EmulateError::File { path, source }),
@@ -155,6 +155,15 @@ mod tests {
         let fuse = fs::read(one.join(FUSE)).unwrap();
         assert_eq!(fuse.len(), 32);
         assert_ne!(fuse, fs::read(other.join(FUSE)).unwrap());
+    }
+
+    #[test]
+    fn all_of_a_cfi_flash_is_erased() {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path(), Board::RiscvVirt).unwrap();
+        let flash = fs::read(dir.path().join(FLASH)).unwrap();
+        assert_eq!(flash.len(), 32 * 1024 * 1024);
+        assert!(flash.iter().all(|byte| *byte == 0xff));
     }
 
     #[test]

@@ -28,17 +28,20 @@ pub use error::{EmulateError, MonitorError};
 pub enum Board {
     /// Arm MPS2+ with the AN386 image, a Cortex-M4.
     Mps2An386,
+    /// QEMU's RISC-V `virt` machine, an RV32IMAC with CFI flash.
+    RiscvVirt,
 }
 
 impl Board {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Mps2An386];
+    pub const ALL: [Self; 2] = [Self::Mps2An386, Self::RiscvVirt];
 
-    /// The name used on the command line and in output; it is also the machine's name in QEMU.
+    /// The name used on the command line and in output.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Mps2An386 => "mps2-an386",
+            Self::RiscvVirt => "riscv-virt",
         }
     }
 
@@ -47,13 +50,33 @@ impl Board {
     pub const fn program(self) -> &'static str {
         match self {
             Self::Mps2An386 => "qemu-system-arm",
+            Self::RiscvVirt => "qemu-system-riscv32",
         }
     }
 
-    /// The machine that an ELF file for it names in its header (`e_machine`): 40 is Arm.
+    /// The package in this repository that builds its firmware, and the name of the binary.
+    #[must_use]
+    pub const fn package(self) -> &'static str {
+        match self {
+            Self::Mps2An386 => "keyferry-mps2-an386",
+            Self::RiscvVirt => "keyferry-riscv-virt",
+        }
+    }
+
+    /// The Rust target that its firmware is built for.
+    #[must_use]
+    pub const fn target(self) -> &'static str {
+        match self {
+            Self::Mps2An386 => "thumbv7em-none-eabi",
+            Self::RiscvVirt => "riscv32imac-unknown-none-elf",
+        }
+    }
+
+    /// The machine that an ELF file for it names in its header (`e_machine`): 40 is Arm, 243 RISC-V.
     pub(crate) const fn elf_machine(self) -> u16 {
         match self {
             Self::Mps2An386 => 40,
+            Self::RiscvVirt => 243,
         }
     }
 
@@ -62,6 +85,7 @@ impl Board {
     pub const fn ram(self) -> Range<u32> {
         match self {
             Self::Mps2An386 => 0x2000_0000..0x2004_0000,
+            Self::RiscvVirt => 0x8040_0000..0x8044_0000,
         }
     }
 
@@ -69,20 +93,23 @@ impl Board {
     pub(crate) const fn flash_length(self) -> u64 {
         match self {
             Self::Mps2An386 => 16 * 1024 * 1024,
+            Self::RiscvVirt => 32 * 1024 * 1024,
         }
     }
 
-    /// Length in bytes of the key store's area, at the start of the flash file. It leaves the factory erased.
-    pub(crate) const fn store_length(self) -> usize {
+    /// Length in bytes of what is flash, at the start of the flash file: it leaves the factory erased.
+    pub(crate) const fn erased_length(self) -> usize {
         match self {
+            // The key store's area. The memory as a whole is RAM, of which the file has a hole.
             Self::Mps2An386 => 128 * 1024,
+            Self::RiscvVirt => 32 * 1024 * 1024,
         }
     }
 }
 
 /// A name that is no board's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no emulated board `{0}`; there is `mps2-an386`")]
+#[error("there is no emulated board `{0}`; there are `mps2-an386` and `riscv-virt`")]
 pub struct UnknownBoard(pub String);
 
 impl FromStr for Board {

@@ -118,6 +118,15 @@ fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) ->
                 &format!("memory-backend-file,id=flash,mem-path={FLASH},share=on,size={length}"),
             );
         }
+        Board::RiscvVirt => {
+            add("-machine", "virt");
+            add("-m", "32M");
+            // The first bank of flash would be the boot program's.
+            add(
+                "-drive",
+                &format!("if=pflash,unit=1,format=raw,file={FLASH}"),
+            );
+        }
     }
     add("-display", "none");
     add("-chardev", &uart);
@@ -134,7 +143,11 @@ fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) ->
     arguments.push("-nodefaults".into());
     // The board is built only when the monitor says so: see `Emulator::connect`.
     arguments.push("-preconfig".into());
-    arguments.push("-kernel".into());
+    arguments.push(match board {
+        Board::Mps2An386 => "-kernel".into(),
+        // It is what runs first: with `-kernel`, QEMU would start a boot program of its own, or nothing, before it.
+        Board::RiscvVirt => "-bios".into(),
+    });
     arguments.push(firmware.into());
     arguments
 }
@@ -246,6 +259,20 @@ mod tests {
     #[test]
     fn the_firmwares_path_is_an_argument_of_its_own() {
         assert!(line(&config()).ends_with("-kernel /firm, ware.elf"));
+    }
+
+    #[test]
+    fn each_board_gets_its_flash_and_its_firmware_in_its_own_way() {
+        let config = Config {
+            board: Board::RiscvVirt,
+            ..config()
+        };
+        let line = line(&config);
+        assert!(
+            line.contains("if=pflash,unit=1,format=raw,file=flash.bin "),
+            "{line}"
+        );
+        assert!(line.ends_with("-bios /firm, ware.elf"), "{line}");
     }
 
     #[test]
