@@ -10,20 +10,40 @@ use std::time::Duration;
 
 use keyferry::device::port::{self, Port, PortError};
 use keyferry::device::session::Session;
-use keyferry::emulate::{Board, Config, Emulator, Entropy, Line};
+pub use keyferry::emulate::Board;
+use keyferry::emulate::{Config, Emulator, Entropy, Line};
 use keyferry_firmware::device::Operations;
 use keyferry_protocol::identity::DeviceId;
 use keyferry_protocol::link::Millis;
 use tempfile::TempDir;
 
-/// Names the folder that holds the images, `<name>.elf` each, where somebody has built them before.
+/// Names the folder that holds the images, `<board>/<name>.elf` each, where somebody has built them before.
 const IMAGES: &str = "KEYFERRY_FIRMWARE_DIR";
-/// The target of the board.
-const TARGET: &str = "thumbv7em-none-eabi";
-/// The package, which is also the name of its binary.
-const PACKAGE: &str = "keyferry-mps2-an386";
 
-/// An image of the board's firmware.
+/// Makes of each function a test on each emulated board: the function takes the board.
+#[macro_export]
+macro_rules! on_every_board {
+    ($($case:ident),+ $(,)?) => {
+        // A board without a module here does not compile.
+        const _: () = assert!($crate::board::Board::ALL.len() == 2);
+
+        mod mps2_an386 {
+            $(#[test]
+            fn $case() {
+                super::$case($crate::board::Board::Mps2An386);
+            })+
+        }
+
+        mod riscv_virt {
+            $(#[test]
+            fn $case() {
+                super::$case($crate::board::Board::RiscvVirt);
+            })+
+        }
+    };
+}
+
+/// An image of a board's firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Image {
     /// The real one.
@@ -52,11 +72,11 @@ impl Image {
     }
 
     /// What makes it: the name of its binary, and Cargo's arguments.
-    const fn made(self) -> (&'static str, &'static [&'static str]) {
+    const fn made(self, board: Board) -> (&'static str, &'static [&'static str]) {
         match self {
-            Self::Default => (PACKAGE, &[]),
-            Self::PlainStorage => (PACKAGE, &["--features", "sabotage-plain-storage"]),
-            Self::NoWipe => (PACKAGE, &["--features", "sabotage-no-wipe"]),
+            Self::Default => (board.package(), &[]),
+            Self::PlainStorage => (board.package(), &["--features", "sabotage-plain-storage"]),
+            Self::NoWipe => (board.package(), &["--features", "sabotage-no-wipe"]),
             Self::Telemetry => ("telemetry", &["--no-default-features"]),
             Self::Vectors => ("vectors", &[]),
         }
@@ -67,33 +87,37 @@ impl Image {
     /// # Panics
     /// If the build fails.
     #[must_use]
-    pub fn elf(self) -> PathBuf {
+    pub fn elf(self, board: Board) -> PathBuf {
         match std::env::var_os(IMAGES) {
-            Some(folder) => Path::new(&folder).join(format!("{}.elf", self.name())),
-            None => self.build(),
+            Some(folder) => Path::new(&folder)
+                .join(board.name())
+                .join(format!("{}.elf", self.name())),
+            None => self.build(board),
         }
     }
 
     /// Builds it, in a folder of its own: Cargo then locks out other builders, and another image never takes its place.
-    fn build(self) -> PathBuf {
+    fn build(self, board: Board) -> PathBuf {
         let test = std::env::current_exe().expect("a test has a path");
         let folder = test
             .ancestors()
             .nth(3)
             .expect("tests lie in target/debug/deps")
             .join("board-images")
+            .join(board.name())
             .join(self.name());
         let mut command = Command::new(env!("CARGO"));
         command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--quiet", "--package", PACKAGE])
-            .args(["--target", TARGET, "--profile", "firmware", "--target-dir"])
+            .args(["build", "--quiet", "--package", board.package()])
+            .args(["--target", board.target(), "--profile", "firmware"])
+            .arg("--target-dir")
             .arg(&folder);
-        let (binary, arguments) = self.made();
+        let (binary, arguments) = self.made(board);
         command.args(["--bin", binary]).args(arguments);
         let status = command.status().expect("cargo runs");
         assert!(status.success(), "the firmware does not build: {command:?}");
-        folder.join(TARGET).join("firmware").join(binary)
+        folder.join(board.target()).join("firmware").join(binary)
     }
 }
 
@@ -131,21 +155,36 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts a new device. Its fuses and its entropy follow from `seed`, and with them all its own keys.
+    /// As [`Self::start_on`], on the board of those tests that are not about boards.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
     pub fn start(image: Image, seed: u8) -> Self {
-        Self::start_with(image, seed, Entropy::Seed([seed; 32]), &[])
+        Self::start_on(Board::Mps2An386, image, seed)
     }
 
-    /// As [`Self::start`], with entropy from elsewhere and more files in the device's folder.
+    /// Starts a new device. Its fuses and its entropy follow from `seed`, and with them all its own keys.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
-    pub fn start_with(image: Image, seed: u8, entropy: Entropy, files: &[(&str, &[u8])]) -> Self {
+    pub fn start_on(board: Board, image: Image, seed: u8) -> Self {
+        Self::start_with(board, image, seed, Entropy::Seed([seed; 32]), &[])
+    }
+
+    /// As [`Self::start_on`], with entropy from elsewhere and more files in the device's folder.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_with(
+        board: Board,
+        image: Image,
+        seed: u8,
+        entropy: Entropy,
+        files: &[(&str, &[u8])],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let device = folder.path().join("device");
         fs::create_dir(&device).expect("a new folder");
@@ -154,7 +193,7 @@ impl Rig {
             fs::write(device.join(name), contents).expect("a new file");
         }
         let id = DeviceId([seed; 16]);
-        let mut config = Config::new(Board::Mps2An386, image.elf(), device, id);
+        let mut config = Config::new(board, image.elf(board), device, id);
         config.entropy = entropy;
         config.capture = true;
         let emulator = Emulator::start(&config).expect("the device starts");
@@ -183,7 +222,7 @@ impl Rig {
     /// If the device does not start.
     #[must_use]
     pub fn restart_as(mut self, image: Image) -> Self {
-        self.config.firmware = image.elf();
+        self.config.firmware = image.elf(self.config.board);
         self.restart()
     }
 

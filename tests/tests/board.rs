@@ -1,4 +1,4 @@
-//! The firmware's own machine code in QEMU, over a real serial device: the main job, and bad input from the cable.
+//! The firmware's own machine code in QEMU, on every emulated board, over a real serial device: the main job, and bad input from the cable.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,9 +12,17 @@ use keyferry_protocol::message::{Reply, Request};
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::desk::{Direction, Tampered};
 use keyferry_tests::software::{SoftAuthority, SoftKey, aes_key, hmac_key, proof_is_right, wrap};
+
+keyferry_tests::on_every_board!(
+    bad_orders_change_nothing_and_good_ones_pass,
+    a_device_that_disappears_in_mid_transfer_is_unchanged_after_its_return,
+    bytes_damaged_on_the_line_cost_only_time,
+    a_flash_under_other_fuses_is_quarantined_and_left_alone,
+    another_protocol_version_is_refused_in_words,
+);
 
 fn quiet(_: keyferry_protocol::message::Progress) {}
 
@@ -64,9 +72,8 @@ fn sample(length: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |index| (index * 7919 + 13) % length)
 }
 
-#[test]
-fn bad_orders_change_nothing_and_good_ones_pass() {
-    let rig = Rig::start(Image::Default, 21);
+fn bad_orders_change_nothing_and_good_ones_pass(board: Board) {
+    let rig = Rig::start_on(board, Image::Default, 21);
     let authority = SoftAuthority::new(0);
     let mut session = rig.session();
     assert_eq!(session.greeting().state, State::Blank);
@@ -176,9 +183,8 @@ fn bad_orders_change_nothing_and_good_ones_pass() {
     assert_eq!(refused, (Refusal::SlotTaken, true));
 }
 
-#[test]
-fn a_device_that_disappears_in_mid_transfer_is_unchanged_after_its_return() {
-    let rig = Rig::start(Image::Default, 22);
+fn a_device_that_disappears_in_mid_transfer_is_unchanged_after_its_return(board: Board) {
+    let rig = Rig::start_on(board, Image::Default, 22);
     let authority = SoftAuthority::new(0);
     let mut session = rig.session();
     let statement = enroll(&mut session, &authority).unwrap();
@@ -219,9 +225,8 @@ fn a_device_that_disappears_in_mid_transfer_is_unchanged_after_its_return() {
     assert!(all_right(&keys, &proofs));
 }
 
-#[test]
-fn bytes_damaged_on_the_line_cost_only_time() {
-    let rig = Rig::start(Image::Default, 23);
+fn bytes_damaged_on_the_line_cost_only_time(board: Board) {
+    let rig = Rig::start_on(board, Image::Default, 23);
     let authority = SoftAuthority::new(0);
     drop(enroll(&mut rig.session(), &authority).unwrap());
     let keys = keys();
@@ -250,9 +255,8 @@ fn bytes_damaged_on_the_line_cost_only_time() {
     }
 }
 
-#[test]
-fn a_flash_under_other_fuses_is_quarantined_and_left_alone() {
-    let rig = Rig::start(Image::Default, 24);
+fn a_flash_under_other_fuses_is_quarantined_and_left_alone(board: Board) {
+    let rig = Rig::start_on(board, Image::Default, 24);
     let authority = SoftAuthority::new(0);
     drop(enroll(&mut rig.session(), &authority).unwrap());
     let before = flash(&rig);
@@ -265,9 +269,8 @@ fn a_flash_under_other_fuses_is_quarantined_and_left_alone() {
     assert_eq!(flash(&rig), before);
 }
 
-#[test]
-fn another_protocol_version_is_refused_in_words() {
-    let rig = Rig::start(Image::Default, 25);
+fn another_protocol_version_is_refused_in_words(board: Board) {
+    let rig = Rig::start_on(board, Image::Default, 25);
     let port = port::open(rig.port()).unwrap();
     let result = Session::open_with_versions(port, 7, 9);
     assert!(matches!(result, Err(DeviceError::Version { .. })));

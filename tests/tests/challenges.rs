@@ -10,7 +10,7 @@ use keyferry_firmware::device::Operations;
 use keyferry_protocol::identity::{Challenge, Digest};
 use keyferry_protocol::receipt::{Refusal, State, voucher_input};
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::software::{SoftAuthority, aes_key, wrap};
 use keyferry_tests::tokens::Scratch;
 
@@ -22,8 +22,8 @@ fn enroll(rig: &Rig, authority: &SoftAuthority) -> Result<verify::Statement, Dev
 }
 
 /// The challenge of each start; every start ends with SIGKILL.
-fn challenges(entropy: Entropy, seed: u8) -> HashSet<Challenge> {
-    let mut rig = Rig::start_with(Image::Default, seed, entropy, &[]);
+fn challenges(board: Board, entropy: Entropy, seed: u8) -> HashSet<Challenge> {
+    let mut rig = Rig::start_with(board, Image::Default, seed, entropy, &[]);
     let mut seen = HashSet::new();
     for start in 0..STARTS {
         if start > 0 {
@@ -39,24 +39,32 @@ fn challenges(entropy: Entropy, seed: u8) -> HashSet<Challenge> {
 /// SPEC: M-35
 #[test]
 fn challenges_differ_over_a_hundred_power_cuts_with_a_stuck_source() {
-    let seen = challenges(Entropy::Stuck, 51);
-    assert_eq!(seen.len(), STARTS);
-    // Two boards with stuck sources do not share them either.
-    let other = Rig::start_with(Image::Default, 52, Entropy::Stuck, &[]);
-    assert!(!seen.contains(&other.session().greeting().challenge));
+    for board in Board::ALL {
+        let seen = challenges(board, Entropy::Stuck, 51);
+        assert_eq!(seen.len(), STARTS);
+        // Two boards with stuck sources do not share them either.
+        let other = Rig::start_with(board, Image::Default, 52, Entropy::Stuck, &[]);
+        assert!(!seen.contains(&other.session().greeting().challenge));
+    }
 }
 
 /// SPEC: M-35
 #[test]
 fn challenges_differ_over_a_hundred_power_cuts_with_the_hosts_entropy() {
-    assert_eq!(challenges(Entropy::Host, 53).len(), STARTS);
+    for board in Board::ALL {
+        assert_eq!(challenges(board, Entropy::Host, 53).len(), STARTS);
+    }
 }
 
 /// SPEC: M-35
 #[test]
 fn a_source_that_fails_is_a_refusal_in_words() {
+    Board::ALL.into_iter().for_each(a_failing_source);
+}
+
+fn a_failing_source(board: Board) {
     let authority = SoftAuthority::new(0);
-    let rig = Rig::start_with(Image::Default, 54, Entropy::Failing, &[]);
+    let rig = Rig::start_with(board, Image::Default, 54, Entropy::Failing, &[]);
     let error = enroll(&rig, &authority).expect_err("no keys without entropy");
     assert!(matches!(
         error,
@@ -92,11 +100,15 @@ fn a_source_that_fails_is_a_refusal_in_words() {
 /// SPEC: M-14, M-34
 #[test]
 fn a_board_vouches_and_counts_its_private_key_operations() {
+    Board::ALL.into_iter().for_each(vouching_and_counting);
+}
+
+fn vouching_and_counting(board: Board) {
     let key = [0x21; 32];
     let certificate = [0x30; 300];
     let files: [(&str, &[u8]); 2] = [("vendor.der", &certificate), ("vendor.key", &key)];
     let entropy = Entropy::Seed([55; 32]);
-    let mut rig = Rig::start_with(Image::Default, 55, entropy, &files);
+    let mut rig = Rig::start_with(board, Image::Default, 55, entropy, &files);
     let authority = SoftAuthority::new(0);
     assert_eq!(rig.operations(), Operations::default());
     let statement = enroll(&rig, &authority).unwrap();

@@ -11,11 +11,18 @@ use keyferry_protocol::identity::{Challenge, Digest};
 use keyferry_protocol::message::{Progress, Request};
 use keyferry_protocol::receipt::Refusal;
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::search::{Finding, Search, secrets_of};
 use keyferry_tests::software::{
     SoftAuthority, SoftKey, aes_key, hmac_key, p256_key, rsa_key, wrap_and_tell,
 };
+
+keyferry_tests::on_every_board!(
+    no_key_is_left_by_a_device_with_an_rsa_unwrap_key,
+    no_key_is_left_by_a_device_with_a_p256_unwrap_key,
+    keys_stored_in_the_clear_are_found_in_flash,
+    keys_that_are_not_wiped_are_found_in_ram,
+);
 
 /// What is found in everything that a device shows or leaves at this moment.
 fn look_everywhere(search: &mut Search, rig: &mut Rig, when: &str) -> Vec<Finding> {
@@ -63,9 +70,9 @@ struct Visit {
 }
 
 impl Visit {
-    fn new(image: Image, unwrap: UnwrapAlgorithm, seed: u8) -> Self {
+    fn new(board: Board, image: Image, unwrap: UnwrapAlgorithm, seed: u8) -> Self {
         Self {
-            rig: Rig::start(image, seed),
+            rig: Rig::start_on(board, image, seed),
             authority: SoftAuthority::new(0),
             unwrap,
         }
@@ -177,8 +184,8 @@ fn searches(visit: &Visit) -> (Search, Search) {
 }
 
 /// Takes a device through success and every failure, and searches after each.
-fn nothing_is_found(unwrap: UnwrapAlgorithm, seed: u8) {
-    let mut visit = Visit::new(Image::Default, unwrap, seed);
+fn nothing_is_found(board: Board, unwrap: UnwrapAlgorithm, seed: u8) {
+    let mut visit = Visit::new(board, Image::Default, unwrap, seed);
     let (mut only_keys, mut all) = searches(&visit);
     let mut found = look_everywhere(&mut all, &mut visit.rig, "enrolled");
 
@@ -228,7 +235,8 @@ fn nothing_is_found(unwrap: UnwrapAlgorithm, seed: u8) {
     ));
 
     println!(
-        "{unwrap:?}: {} windows in {} bytes",
+        "{}, {unwrap:?}: {} windows in {} bytes",
+        board.name(),
         all.windows(),
         all.searched() + only_keys.searched()
     );
@@ -240,27 +248,24 @@ fn nothing_is_found(unwrap: UnwrapAlgorithm, seed: u8) {
     );
 }
 
-#[test]
-fn no_key_is_left_by_a_device_with_an_rsa_unwrap_key() {
-    nothing_is_found(UnwrapAlgorithm::Rsa2048, 1);
+fn no_key_is_left_by_a_device_with_an_rsa_unwrap_key(board: Board) {
+    nothing_is_found(board, UnwrapAlgorithm::Rsa2048, 1);
 }
 
-#[test]
-fn no_key_is_left_by_a_device_with_a_p256_unwrap_key() {
-    nothing_is_found(UnwrapAlgorithm::P256, 2);
+fn no_key_is_left_by_a_device_with_a_p256_unwrap_key(board: Board) {
+    nothing_is_found(board, UnwrapAlgorithm::P256, 2);
 }
 
 /// What the same search finds after an injection into a device with a defect.
-fn found_with(image: Image) -> Vec<Finding> {
-    let mut visit = Visit::new(image, UnwrapAlgorithm::P256, 3);
+fn found_with(board: Board, image: Image) -> Vec<Finding> {
+    let mut visit = Visit::new(board, image, UnwrapAlgorithm::P256, 3);
     let (_, mut all) = searches(&visit);
     visit.inject(|_| {}).unwrap();
     look_everywhere(&mut all, &mut visit.rig, "injected")
 }
 
-#[test]
-fn keys_stored_in_the_clear_are_found_in_flash() {
-    let found = found_with(Image::PlainStorage);
+fn keys_stored_in_the_clear_are_found_in_flash(board: Board) {
+    let found = found_with(board, Image::PlainStorage);
     for name in [
         "AES-128",
         "AES-256",
@@ -274,9 +279,8 @@ fn keys_stored_in_the_clear_are_found_in_flash() {
     }
 }
 
-#[test]
-fn keys_that_are_not_wiped_are_found_in_ram() {
-    let found = found_with(Image::NoWipe);
+fn keys_that_are_not_wiped_are_found_in_ram(board: Board) {
+    let found = found_with(board, Image::NoWipe);
     println!("{} found, at first {:?}", found.len(), found.first());
     assert!(found.iter().any(|found| found.contains("RAM")));
 }

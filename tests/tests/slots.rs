@@ -1,11 +1,12 @@
 //! What the command says of slots that a device does not let it have.
 
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::tokens::Scratch;
 
-#[test]
-fn a_slot_that_is_taken_is_named_with_its_device() {
-    let rig = Rig::start(Image::Default, 78);
+keyferry_tests::on_every_board!(a_slot_that_is_taken_is_named_with_its_device);
+
+fn a_slot_that_is_taken_is_named_with_its_device(board: Board) {
+    let rig = Rig::start_on(board, Image::Default, 78);
     let scratch = Scratch::new("slots");
     for (label, key_type) in [
         ("authority", "p-256"),

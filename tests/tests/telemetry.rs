@@ -9,7 +9,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::types::AuthPin;
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::tokens::{Kind, PIN, Scratch, in_own_process};
 
 /// Bytes before the MAC: the device's id, the number of its start, a reading.
@@ -73,33 +73,35 @@ fn the_hsm_verifies_what_a_provisioned_device_sends_after_each_power_cycle() {
             let authority = ["--authority", "authority", "--allow-test-devices"];
             scratch.done([&["device"], what, &port, &authority].concat());
         };
-        let rig = Rig::start(Image::Default, 79);
-        at_the_desk(&rig, &["enroll", "--unwrap", "p-256"]);
-        // Before there is a key.
-        let rig = rig.restart_as(Image::Telemetry);
-        assert_eq!(said(&rig, 1), "no telemetry: no such key");
-        let rig = rig.restart_as(Image::Default);
-        at_the_desk(&rig, &["inject", "--key", "telemetry@5"]);
+        for board in Board::ALL {
+            let rig = Rig::start_on(board, Image::Default, 79);
+            at_the_desk(&rig, &["enroll", "--unwrap", "p-256"]);
+            // Before there is a key.
+            let rig = rig.restart_as(Image::Telemetry);
+            assert_eq!(said(&rig, 1), "no telemetry: no such key");
+            let rig = rig.restart_as(Image::Default);
+            at_the_desk(&rig, &["inject", "--key", "telemetry@5"]);
 
-        let (_module, session, key) = token(scratch, "telemetry");
-        let mut rig = rig.restart_as(Image::Telemetry);
-        let mut starts = Vec::new();
-        for line in 2..5 {
-            let frame = frame(&said(&rig, line));
-            let (body, tag) = frame.split_at(BODY);
-            assert_eq!(body[..16], [79; 16]);
-            session.verify(&Mechanism::AesCMac, key, body, tag).unwrap();
-            // The token does verify.
-            let mut other = body.to_vec();
-            other[20] ^= 1;
-            let forged = session.verify(&Mechanism::AesCMac, key, &other, tag);
-            assert!(forged.is_err());
-            starts.push(u32::from_le_bytes(*body[16..].first_chunk().unwrap()));
-            rig = rig.restart();
+            let (_module, session, key) = token(scratch, "telemetry");
+            let mut rig = rig.restart_as(Image::Telemetry);
+            let mut starts = Vec::new();
+            for line in 2..5 {
+                let frame = frame(&said(&rig, line));
+                let (body, tag) = frame.split_at(BODY);
+                assert_eq!(body[..16], [79; 16]);
+                session.verify(&Mechanism::AesCMac, key, body, tag).unwrap();
+                // The token does verify.
+                let mut other = body.to_vec();
+                other[20] ^= 1;
+                let forged = session.verify(&Mechanism::AesCMac, key, &other, tag);
+                assert!(forged.is_err());
+                starts.push(u32::from_le_bytes(*body[16..].first_chunk().unwrap()));
+                rig = rig.restart();
+            }
+            assert!(starts.is_sorted_by(|one, next| one < next), "{starts:?}");
+            // It is still a device for the line.
+            let rig = rig.restart_as(Image::Default);
+            at_the_desk(&rig, &["prove", "--key", "telemetry@5"]);
         }
-        assert!(starts.is_sorted_by(|one, next| one < next), "{starts:?}");
-        // It is still a device for the line.
-        let rig = rig.restart_as(Image::Default);
-        at_the_desk(&rig, &["prove", "--key", "telemetry@5"]);
     });
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::command::Answer;
 use keyferry_tests::openssl::openssl;
 use keyferry_tests::tokens::Scratch;
@@ -15,10 +15,16 @@ struct Station {
     board: Rig,
 }
 
+keyferry_tests::on_every_board!(
+    a_device_is_enrolled_certified_provisioned_rotated_locked_and_wiped,
+    a_flash_that_was_put_back_gets_nothing_until_the_device_is_enrolled_again,
+    a_refused_key_is_not_settled_by_a_later_proof,
+);
+
 const SEED: u8 = 0x51;
 
 impl Station {
-    fn new() -> Self {
+    fn new(board: Board) -> Self {
         let scratch = Scratch::new("line");
         let key = |more: &[&str]| {
             let create = ["key", "create"];
@@ -58,7 +64,7 @@ impl Station {
         ]);
         Self {
             scratch,
-            board: Rig::start(Image::Default, SEED),
+            board: Rig::start_on(board, Image::Default, SEED),
         }
     }
 
@@ -124,9 +130,8 @@ impl Station {
 
 const REGISTRY: [&str; 2] = ["--policy", "registry"];
 
-#[test]
-fn a_device_is_enrolled_certified_provisioned_rotated_locked_and_wiped() {
-    let station = Station::new();
+fn a_device_is_enrolled_certified_provisioned_rotated_locked_and_wiped(board: Board) {
+    let station = Station::new(board);
     let enroll = ["--policy", "serial-list", "--unwrap", "p-256", "--serials"];
 
     // Whom nobody expects is refused before it is touched.
@@ -234,9 +239,8 @@ fn a_device_is_enrolled_certified_provisioned_rotated_locked_and_wiped() {
 }
 
 /// A device's flash from before is put back: its counter has gone back, and each try would bring it nearer.
-#[test]
-fn a_flash_that_was_put_back_gets_nothing_until_the_device_is_enrolled_again() {
-    let mut station = Station::new();
+fn a_flash_that_was_put_back_gets_nothing_until_the_device_is_enrolled_again(board: Board) {
+    let mut station = Station::new(board);
     let serials = station.file("serials.txt");
     fs::write(&serials, format!("{}\n", Station::id())).unwrap();
     let policy = ["--policy", "serial-list", "--serials", &serials];
@@ -258,9 +262,8 @@ fn a_flash_that_was_put_back_gets_nothing_until_the_device_is_enrolled_again() {
 }
 
 /// A key that was refused has not arrived, although the same slot is proved later.
-#[test]
-fn a_refused_key_is_not_settled_by_a_later_proof() {
-    let station = Station::new();
+fn a_refused_key_is_not_settled_by_a_later_proof(board: Board) {
+    let station = Station::new(board);
     let enroll = ["--policy", "open", "--unwrap", "p-256"];
     station.done("enroll", &enroll);
     let mac = [&REGISTRY[..], &["--key", "mac@0"]].concat();

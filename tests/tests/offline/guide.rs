@@ -14,7 +14,8 @@ fn the_guide_works_as_it_stands() {
     let folder = scratch.path("device");
     fs::create_dir(&folder).unwrap();
     let id = DeviceId([0x31; 16]);
-    let config = Config::new(Board::Mps2An386, Image::Default.elf(), folder, id);
+    let board = Board::Mps2An386;
+    let config = Config::new(board, Image::Default.elf(board), folder, id);
     let device = Emulator::start(&config).unwrap();
     let variables = [
         ("TOKEN", scratch.uri()),

@@ -97,7 +97,8 @@ impl Plant {
         std::fs::create_dir(&folder).expect("a new folder");
         std::fs::write(folder.join("fuse.bin"), [number; 32]).expect("a new file");
         let id = DeviceId([number; 16]);
-        let mut config = Config::new(Board::Mps2An386, Image::Default.elf(), folder, id);
+        let board = Board::Mps2An386;
+        let mut config = Config::new(board, Image::Default.elf(board), folder, id);
         config.entropy = Entropy::Seed([number; 32]);
         let device = Device { config, id };
         let powered = device.power();

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
 use clap::Subcommand;
+use keyferry::emulate::Board;
 use serde_json::{Map, Value, json};
 
 use crate::Outcome;
@@ -149,7 +150,9 @@ pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
 fn images() -> anyhow::Result<PathBuf> {
     let mut folder = None;
     for variant in Variant::MEASURED {
-        folder = firmware::build(variant)?.parent().map(Path::to_owned);
+        folder = firmware::build(Board::Mps2An386, variant)?
+            .parent()
+            .map(Path::to_owned);
     }
     folder.context("the images are in no folder")
 }

@@ -74,6 +74,7 @@ impl Cable {
 struct Demo<'s> {
     screen: &'s Screen,
     keyferry: PathBuf,
+    board: Board,
     firmware: PathBuf,
     scratch: tempfile::TempDir,
     steps: Vec<(String, Duration)>,
@@ -83,7 +84,12 @@ struct Demo<'s> {
 ///
 /// # Errors
 /// Whatever step fails, with the command that failed.
-pub(crate) fn run(screen: &Screen, unwrap: &str, bad_line: Option<u64>) -> anyhow::Result<Outcome> {
+pub(crate) fn run(
+    screen: &Screen,
+    board: Board,
+    unwrap: &str,
+    bad_line: Option<u64>,
+) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
     setup::ensure(screen, setup::Need::Demo)?;
     let mut steps = Vec::new();
@@ -91,11 +97,12 @@ pub(crate) fn run(screen: &Screen, unwrap: &str, bad_line: Option<u64>) -> anyho
         build_command()
     })?;
     let firmware = timed(screen, &mut steps, "build the firmware", |_| {
-        Ok(firmware::build(Variant::Default)?)
+        Ok(firmware::build(board, Variant::Default)?)
     })?;
     let mut demo = Demo {
         screen,
         keyferry,
+        board,
         firmware,
         scratch: tempfile::tempdir().context("cannot make a scratch folder")?,
         steps,
@@ -175,6 +182,7 @@ pub(crate) fn run(screen: &Screen, unwrap: &str, bad_line: Option<u64>) -> anyho
         "keys_proved": count(&injected, "keys_proved"),
         "keys_proved_after_restart": count(&proved, "keys_proved"),
         "device": enrolled["device"],
+        "board": board.name(),
         "unwrap": unwrap,
         "suite": injected["suite"],
         "bad_line": faults,
@@ -342,7 +350,7 @@ impl Demo<'_> {
 
     fn start(&self) -> anyhow::Result<Emulator> {
         let mut config = Config::new(
-            Board::Mps2An386,
+            self.board,
             self.firmware.clone(),
             self.scratch.path().join("device"),
             keyferry_protocol::identity::DeviceId(DEVICE_ID),

@@ -1,17 +1,14 @@
-//! Builds the firmware of the emulated board.
+//! Builds the firmware of the emulated boards.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
+use keyferry::emulate::Board;
 use serde_json::Value;
 
-/// The board's package.
-const PACKAGE: &str = "keyferry-mps2-an386";
-/// Its target.
-const TARGET: &str = "thumbv7em-none-eabi";
-/// Its build profile, from the workspace manifest.
+/// The build profile, from the workspace manifest.
 const PROFILE: &str = "firmware";
 
 /// Which firmware to build.
@@ -60,15 +57,20 @@ impl Variant {
     }
 
     /// What makes it: the name of its binary, and cargo's arguments.
-    const fn made(self) -> (&'static str, &'static [&'static str]) {
+    const fn made(self, board: Board) -> (&'static str, &'static [&'static str]) {
         match self {
-            Self::Default => (PACKAGE, &[]),
-            Self::SabotagePlainStorage => (PACKAGE, &["--features", "sabotage-plain-storage"]),
-            Self::SabotageNoWipe => (PACKAGE, &["--features", "sabotage-no-wipe"]),
+            Self::Default => (board.package(), &[]),
+            Self::SabotagePlainStorage => {
+                (board.package(), &["--features", "sabotage-plain-storage"])
+            }
+            Self::SabotageNoWipe => (board.package(), &["--features", "sabotage-no-wipe"]),
             Self::Telemetry => ("telemetry", &["--no-default-features"]),
             Self::Vectors => ("vectors", &[]),
-            Self::Measure => (PACKAGE, &["--features", "measure"]),
-            Self::MeasureEarlyReject => (PACKAGE, &["--features", "measure,sabotage-early-reject"]),
+            Self::Measure => (board.package(), &["--features", "measure"]),
+            Self::MeasureEarlyReject => (
+                board.package(),
+                &["--features", "measure,sabotage-early-reject"],
+            ),
         }
     }
 }
@@ -80,11 +82,15 @@ pub(crate) enum BuildError {
     Io(io::Error),
     /// Cargo failed; it has said why on standard error.
     Cargo {
+        /// For which board it was.
+        board: Board,
         /// Which firmware it was to build.
         variant: String,
     },
     /// Cargo said nothing about an executable or its target folder.
     NoExecutable {
+        /// For which board.
+        board: Board,
         /// Which firmware it built.
         variant: String,
     },
@@ -94,11 +100,11 @@ impl std::fmt::Display for BuildError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Io(_) => write!(f, "cannot build the firmware"),
-            Self::Cargo { variant } => {
-                write!(f, "the `{variant}` firmware does not build")
+            Self::Cargo { board, variant } => {
+                write!(f, "the `{variant}` firmware of {} does not build", board.name())
             }
-            Self::NoExecutable { variant } => {
-                write!(f, "cargo built no `{variant}` firmware")
+            Self::NoExecutable { board, variant } => {
+                write!(f, "cargo built no `{variant}` firmware of {}", board.name())
             }
         }
     }
@@ -121,6 +127,8 @@ impl From<io::Error> for BuildError {
 
 /// What cargo is to make.
 struct Recipe<'a> {
+    /// The board.
+    board: Board,
     /// Name of the firmware, and of its file.
     name: &'a str,
     /// Name of the binary.
@@ -135,14 +143,15 @@ struct Recipe<'a> {
     log: &'a str,
 }
 
-/// Builds a firmware and gives the path of its ELF file, `firmware/<variant>.elf` in cargo's target folder. Cargo's warnings
-/// and errors go to standard error.
+/// Builds a firmware and gives the path of its ELF file, `firmware/<board>/<variant>.elf` in cargo's target folder. Cargo's
+/// warnings and errors go to standard error.
 ///
 /// # Errors
 /// [`BuildError`].
-pub(crate) fn build(variant: Variant) -> Result<PathBuf, BuildError> {
-    let (binary, arguments) = variant.made();
+pub(crate) fn build(board: Board, variant: Variant) -> Result<PathBuf, BuildError> {
+    let (binary, arguments) = variant.made(board);
     make(&Recipe {
+        board,
         name: variant.name(),
         binary,
         profile: PROFILE,
@@ -178,12 +187,14 @@ pub(crate) fn build_compared(
     (build, features): (&str, &str),
     (profile, flags): (&str, Option<&str>),
 ) -> Result<PathBuf, BuildError> {
+    let board = Board::Mps2An386;
     let mut folder = PathBuf::new();
     for (end, feature) in [("", ""), ("-measure", ",measure")] {
         let features = format!("{features}{feature}");
         let image = make(&Recipe {
+            board,
             name: &format!("{build}-{profile}{end}"),
-            binary: PACKAGE,
+            binary: board.package(),
             profile: &format!("{PROFILE}-{profile}"),
             arguments: &["--no-default-features", "--features", &features],
             flags,
@@ -195,12 +206,14 @@ pub(crate) fn build_compared(
 }
 
 fn make(recipe: &Recipe<'_>) -> Result<PathBuf, BuildError> {
-    let failed = |error: fn(String) -> BuildError| error(recipe.name.to_owned());
-    let nothing = || failed(|variant| BuildError::NoExecutable { variant });
+    let board = recipe.board;
+    let failed = |error: fn(Board, String) -> BuildError| error(board, recipe.name.to_owned());
+    let nothing = || failed(|board, variant| BuildError::NoExecutable { board, variant });
     let mut cargo = Command::new(cargo());
     cargo
         .current_dir(workspace())
-        .args(["build", "--package", PACKAGE, "--target", TARGET])
+        .args(["build", "--package", board.package()])
+        .args(["--target", board.target()])
         .args(["--profile", recipe.profile, "--bin", recipe.binary])
         .arg("--message-format=json-render-diagnostics")
         .args(recipe.arguments)
@@ -213,11 +226,14 @@ fn make(recipe: &Recipe<'_>) -> Result<PathBuf, BuildError> {
     }
     let output = cargo.output()?;
     if !output.status.success() {
-        return Err(failed(|variant| BuildError::Cargo { variant }));
+        return Err(failed(|board, variant| BuildError::Cargo { board, variant }));
     }
     let executable = executable(&output.stdout, recipe.binary).ok_or_else(nothing)?;
 
-    let folder = target_folder().ok_or_else(nothing)?.join("firmware");
+    let folder = target_folder()
+        .ok_or_else(nothing)?
+        .join("firmware")
+        .join(board.name());
     fs::create_dir_all(&folder)?;
     let destination = folder.join(format!("{}.elf", recipe.name));
     // Every variant has the same name in cargo's own folder. A device that starts while this runs must find one or the
@@ -277,10 +293,10 @@ mod tests {
             "{\"reason\":\"build-finished\",\"success\":true}\n",
         );
         assert_eq!(
-            executable(messages.as_bytes(), PACKAGE),
+            executable(messages.as_bytes(), Board::Mps2An386.package()),
             Some("/t/fw".into())
         );
-        assert_eq!(executable(b"not json\n", PACKAGE), None);
+        assert_eq!(executable(b"not json\n", Board::Mps2An386.package()), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod setup;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use keyferry::emulate::Board;
 use keyferry::error::Exit;
 #[cfg(unix)]
 use keyferry_tests::line::ProxyError;
@@ -51,6 +52,9 @@ enum Door {
     },
     /// The main job from nothing: a token, an emulated board, five keys injected, proved, and proved again after a power cut.
     Demo {
+        /// The emulated board.
+        #[arg(long, default_value = "mps2-an386")]
+        board: Board,
         /// Kind of the device's unwrap key.
         #[arg(long, default_value = "rsa-2048", value_parser = ["rsa-2048", "p-256"])]
         unwrap: String,
@@ -108,16 +112,18 @@ fn main() -> ExitCode {
         Door::Setup { check: false } => setup::run(&screen, Need::Fuzz),
         #[cfg(unix)]
         Door::Demo {
+            board,
             unwrap,
             bad_line,
             seed,
         } => demo::run(
             &screen,
+            board,
             &unwrap,
             bad_line.then(|| seed.unwrap_or_else(demo::any_seed)),
         ),
         #[cfg(not(unix))]
-        Door::Demo { unwrap } => demo::run(&screen, &unwrap, None),
+        Door::Demo { board, unwrap } => demo::run(&screen, board, &unwrap, None),
         Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
         Door::Fuzz {
             seconds,

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 
 use anyhow::ensure;
 
+use keyferry::emulate::Board;
+
 use crate::bench::{self, Bench};
 use crate::demo;
 use crate::firmware::{self, Variant};
@@ -69,7 +71,7 @@ const fn long(arguments: &'static [&'static str]) -> Cargo {
 /// Every run does these, in this order: what fails fast comes first.
 ///
 /// The host's packages and all tests see the firmware library with `rsa`; without it the library is built, linted and
-/// tested on its own. The board builds for its own target only.
+/// tested on its own. A board builds for its own target only.
 pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "setup",
@@ -144,6 +146,19 @@ pub(crate) const STEPS: &[Step] = &[
         ])),
     },
     Step {
+        name: "clippy: board riscv-virt",
+        action: Action::Cargo(cargo(&[
+            "clippy",
+            "--package",
+            "keyferry-riscv-virt",
+            "--target",
+            "riscv32imac-unknown-none-elf",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    },
+    Step {
         name: "rustdoc: host packages",
         action: Action::Cargo(rustdoc(&[
             "doc",
@@ -161,6 +176,20 @@ pub(crate) const STEPS: &[Step] = &[
             "keyferry-mps2-an386",
             "--target",
             "thumbv7em-none-eabi",
+        ])),
+    },
+    Step {
+        name: "rustdoc: board riscv-virt",
+        action: Action::Cargo(rustdoc(&[
+            "doc",
+            "--no-deps",
+            "--lib",
+            "--package",
+            "keyferry-emulated",
+            "--package",
+            "keyferry-riscv-virt",
+            "--target",
+            "riscv32imac-unknown-none-elf",
         ])),
     },
     Step {
@@ -241,15 +270,18 @@ pub(crate) const STEPS: &[Step] = &[
         name: "firmware images",
         action: Action::Call {
             run: |_, environment| {
-                for variant in Variant::TESTED {
-                    let image = firmware::build(variant)?;
-                    if let Some(folder) = image.parent() {
-                        environment.push(("KEYFERRY_FIRMWARE_DIR", folder.into()));
+                for board in Board::ALL {
+                    for variant in Variant::TESTED {
+                        let image = firmware::build(board, variant)?;
+                        if let Some(folder) = image.ancestors().nth(2) {
+                            environment.push(("KEYFERRY_FIRMWARE_DIR", folder.into()));
+                        }
                     }
                 }
                 Ok(())
             },
-            by_hand: "cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware",
+            by_hand: "cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware, \
+                      and keyferry-riscv-virt for riscv32imac-unknown-none-elf",
         },
     },
     Step {
@@ -284,12 +316,19 @@ pub(crate) const STEPS: &[Step] = &[
         ])),
     },
     Step {
+        name: "the demo on riscv-virt",
+        action: Action::Call {
+            run: |screen, _| demo::run(screen, Board::RiscvVirt, "p-256", None).map(|_| ()),
+            by_hand: "cargo xtask demo --board riscv-virt --unwrap p-256",
+        },
+    },
+    Step {
         name: "the demo over a bad line",
         action: Action::Call {
             run: |screen, _| {
                 // Bit errors, a stall and a reset, each seed at other places.
                 for seed in 1..=2 {
-                    demo::run(screen, "rsa-2048", Some(seed))?;
+                    demo::run(screen, Board::Mps2An386, "rsa-2048", Some(seed))?;
                 }
                 Ok(())
             },
@@ -369,7 +408,7 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
         action: Action::Call {
             run: |screen, _| {
                 for seed in 100..120 {
-                    demo::run(screen, "p-256", Some(seed))?;
+                    demo::run(screen, Board::Mps2An386, "p-256", Some(seed))?;
                 }
                 Ok(())
             },

@@ -131,7 +131,7 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     },
     Prerequisite {
         name: "qemu-system-arm",
-        why: "emulates the board that the firmware runs on",
+        why: "emulates the Arm board that the firmware runs on",
         need: Need::Demo,
         probes: &[
             Probe::Says {
@@ -148,6 +148,28 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
         remedy: Remedy::Package(Package {
             apt: "qemu-system-arm",
             dnf: "qemu-system-arm",
+            brew: "qemu",
+        }),
+    },
+    Prerequisite {
+        name: "qemu-system-riscv32",
+        why: "emulates the RISC-V board that the firmware runs on",
+        need: Need::Tests,
+        probes: &[
+            Probe::Says {
+                program: "qemu-system-riscv32",
+                arguments: &["--version"],
+                text: "QEMU emulator version",
+            },
+            Probe::Says {
+                program: "qemu-system-riscv32",
+                arguments: &["-machine", "help"],
+                text: "virt",
+            },
+        ],
+        remedy: Remedy::Package(Package {
+            apt: "qemu-system-misc",
+            dnf: "qemu-system-riscv",
             brew: "qemu",
         }),
     },
