@@ -386,8 +386,12 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
                         self.damaged = true;
                         self.answer = true;
                     }
+                    self.receiver.begin_frame();
                 }
-                Deframed::Frame(fields, length) => self.take(&fields, length, now),
+                Deframed::Frame(fields, length) => {
+                    self.take(&fields, length, now);
+                    self.receiver.begin_frame();
+                }
             }
         }
     }

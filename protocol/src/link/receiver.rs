@@ -37,6 +37,8 @@ pub(super) struct Receiver<const RX: usize> {
     /// Of the message at the front: its length, and how much of it is consumed. Zero before its length has come.
     length: u16,
     consumed: u16,
+    /// A byte of the frame that is arriving was not kept: there was no room for it.
+    cut: bool,
 }
 
 impl<const RX: usize> Receiver<RX> {
@@ -50,6 +52,7 @@ impl<const RX: usize> Receiver<RX> {
             held: Ranges::new(),
             length: 0,
             consumed: 0,
+            cut: false,
         }
     }
 
@@ -59,6 +62,12 @@ impl<const RX: usize> Receiver<RX> {
         self.held.clear();
         self.length = 0;
         self.consumed = 0;
+        self.cut = false;
+    }
+
+    /// The next byte belongs to another frame.
+    pub(super) const fn begin_frame(&mut self) {
+        self.cut = false;
     }
 
     /// The offset expected next.
@@ -84,8 +93,9 @@ impl<const RX: usize> Receiver<RX> {
         let (Ok(ready), Ok(room)) = (i32::try_from(self.ready), i32::try_from(RX)) else {
             return;
         };
-        // What reaches beyond the credit was not kept whole. A ping has no data, wherever it stands.
-        if length == 0 || end <= ready || end > room {
+        // What reaches beyond the credit was not kept whole, even if there is room for it by now. A ping has no data, wherever it
+        // stands.
+        if length == 0 || end <= ready || end > room || self.cut {
             return;
         }
         let after = offset.wrapping_add(length);
@@ -150,11 +160,12 @@ impl<const RX: usize> Sink for Receiver<RX> {
         let Ok(place) = usize::try_from(distance(self.base, offset)) else {
             return;
         };
-        if place >= self.ready
-            && self.held.end_of(offset).is_none()
-            && let Some(place) = self.buffer.get_mut(place)
-        {
-            *place = byte;
+        if place < self.ready || self.held.end_of(offset).is_some() {
+            return;
+        }
+        match self.buffer.get_mut(place) {
+            Some(place) => *place = byte,
+            None => self.cut = true,
         }
     }
 }

@@ -9,7 +9,7 @@ use heapless::Vec;
 use super::frame::Fields;
 use super::ranges::{Ranges, distance};
 use super::receiver::PREFIX;
-use super::{Micros, Millis};
+use super::{KEEP_ALIVE, Micros, Millis};
 
 /// Smallest size that bad frames shrink the next ones to, in bytes of data.
 pub const SMALLEST_FRAME: u16 = 64;
@@ -73,6 +73,8 @@ pub(super) struct Sender<const TX: usize> {
     /// Smoothed time to an acknowledgement and its deviation (RFC 6298), in microseconds.
     measured: Option<(Micros, Micros)>,
     probes: u8,
+    /// Questions for room in a row whose answers brought none.
+    in_vain: u8,
     timer: Option<Millis>,
 }
 
@@ -96,6 +98,7 @@ impl<const TX: usize> Sender<TX> {
             clean: 0,
             measured: None,
             probes: 0,
+            in_vain: 0,
             timer: None,
         }
     }
@@ -114,6 +117,7 @@ impl<const TX: usize> Sender<TX> {
         self.clean = 0;
         self.measured = None;
         self.probes = 0;
+        self.in_vain = 0;
         self.timer = None;
     }
 
@@ -219,6 +223,10 @@ impl<const TX: usize> Sender<TX> {
             // From before a restart, or made up.
             return;
         }
+        let reach = fields.acknowledgement.wrapping_add(fields.credit);
+        if distance(self.base.wrapping_add(self.credit), reach) > 0 {
+            self.in_vain = 0;
+        }
         if advance > 0 {
             self.buffer.copy_within(advance..self.length, 0);
             self.length -= advance;
@@ -299,7 +307,12 @@ impl<const TX: usize> Sender<TX> {
             Some((smoothed, deviation)) => LEAST_ALLOWANCE + (smoothed + 4 * deviation) / 1000,
         };
         let doublings = self.probes.saturating_sub(QUICK_PROBES).min(10);
-        let allowance = (allowance << doublings).min(LONGEST_ALLOWANCE);
+        let mut allowance = (allowance << doublings).min(LONGEST_ALLOWANCE);
+        if self.flights.is_empty() {
+            // Only news of room can be lost now, and it is as good as the keep-alive is quick.
+            let patient = (allowance << self.in_vain.min(10)).min(KEEP_ALIVE);
+            allowance = allowance.max(patient);
+        }
         let last = self.flights.iter().filter_map(|flight| flight.sent).max();
         self.timer = self
             .is_waiting()
@@ -326,6 +339,9 @@ impl<const TX: usize> Sender<TX> {
     /// is sent again, since nobody answers a ping before.
     pub(super) fn time_is_up(&mut self, opening: bool, now: Micros) {
         self.probes = self.probes.saturating_add(1);
+        if !opening && self.flights.is_empty() && self.length > 0 && self.due_data().is_none() {
+            self.in_vain = self.in_vain.saturating_add(1);
+        }
         if opening || self.flights.is_full() {
             self.flights.clear();
         }

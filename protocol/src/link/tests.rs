@@ -536,6 +536,41 @@ fn a_frame_that_opens_and_resets_or_opens_amid_a_stream_is_dropped() {
     }
 }
 
+/// SPEC: M-8, M-36
+#[test]
+fn a_reset_has_its_session_and_nothing_else() {
+    let reset = |flags| Fields {
+        flags: flag::RESET | flags,
+        session: 7,
+        ..Fields::default()
+    };
+    let mut ends = Ends::opened();
+    ends.device.send(b"half said").unwrap();
+    let frame = take_frame(&mut ends.device, ends.now);
+    ends.station.receive(&frame, ends.now);
+    ends.station.close();
+    let closing = take_frame(&mut ends.station, ends.now);
+    // The zero at its front is the one that ended the frame before.
+    assert_eq!(closing, forged(&reset(0))[1..]);
+    ends.device.receive(&closing, ends.now);
+    assert_eq!(ends.device.event(), Some(Event::Reset));
+    // And what a device says to a session that it does not know.
+    let stranger = Fields {
+        flags: flag::PING,
+        session: 7,
+        number: 3,
+        offset: 9,
+        acknowledgement: 4,
+        heard: 2,
+        credit: 800,
+        ..Fields::default()
+    };
+    ends.device.receive(&forged(&stranger), ends.now);
+    let answer = take_frame(&mut ends.device, ends.now);
+    let wanted = forged(&reset(flag::DEVICE));
+    assert!(wanted.ends_with(&answer) && answer.len() >= wanted.len() - 1);
+}
+
 /// SPEC: M-43
 #[test]
 fn what_is_held_is_kept_whatever_comes_after() {
@@ -703,6 +738,76 @@ fn lost_news_of_room_is_asked_for() {
     }
     assert_eq!(ends.at_device, [[5; 2_048], [6; 2_048]]);
     assert!(ends.now < 3_000, "{}", ends.now);
+}
+
+/// SPEC: M-46
+#[test]
+fn room_is_asked_for_less_and_less_often_but_twice_a_second() {
+    let mut ends = Ends::opened();
+    // The device works, and consumes nothing.
+    ends.station.send(&[5; 4_000]).unwrap();
+    let (begin, mut asked) = (ends.now, Vec::new());
+    while ends.now < begin + 10_000 {
+        loop {
+            let bytes = take_frame(&mut ends.station, ends.now);
+            if bytes.is_empty() {
+                break;
+            }
+            if bytes.len() < 40 {
+                asked.push(ends.now);
+            }
+            ends.device.receive(&bytes, ends.now);
+            let answer = take_frame(&mut ends.device, ends.now);
+            ends.station.receive(&answer, ends.now);
+        }
+        ends.wait();
+    }
+    let waits: Vec<_> = asked.windows(2).map(|two| two[1] - two[0]).collect();
+    assert!(waits.is_sorted(), "{waits:?}");
+    assert_eq!(waits.last(), Some(&KEEP_ALIVE));
+    assert!((20..=26).contains(&asked.len()), "{}", asked.len());
+    // Room brings the haste back.
+    collect(&mut ends.device, &mut ends.at_device);
+    ends.settle();
+    assert_eq!(ends.at_device, [[5; 4_000]]);
+    assert!(ends.station.idle());
+}
+
+/// Bytes for which there was no room as they came are not taken from what stood in the buffer before, even if room is made before their
+/// frame ends.
+///
+/// SPEC: M-37
+#[test]
+fn room_that_is_made_while_a_frame_comes_is_not_for_that_frame() {
+    let mut ends = Ends::opened();
+    ends.station.send(&[5; 1_998]).unwrap();
+    while !ends.station.idle() {
+        let bytes = take_frame(&mut ends.station, ends.now);
+        ends.device.receive(&bytes, ends.now);
+        let answer = take_frame(&mut ends.device, ends.now);
+        ends.station.receive(&answer, ends.now);
+    }
+    // There is room for some 50 bytes.
+    let before = ends.device.receiver.acknowledgement();
+    let fields = Fields {
+        session: 7,
+        number: 9,
+        offset: before,
+        ..Fields::default()
+    };
+    let frame = forged_with(&fields, &[1; 80]);
+    let (most, last) = frame.split_at(frame.len() - 1);
+    ends.device.receive(most, ends.now);
+    collect(&mut ends.device, &mut ends.at_device);
+    assert!(ends.device.receiver.credit() > 80);
+    ends.device.receive(last, ends.now);
+    assert_eq!(ends.device.receiver.acknowledgement(), before);
+    // The next one has room.
+    ends.device.receive(&frame, ends.now);
+    assert_eq!(
+        ends.device.receiver.acknowledgement(),
+        before.wrapping_add(80)
+    );
 }
 
 /// What the port has taken cannot be changed any more: on a slow line a station decides on the next frame when the last one has

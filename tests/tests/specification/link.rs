@@ -149,11 +149,87 @@ fn timer(name: &str) -> Vec<Millis> {
 #[test]
 fn the_timers_are_those_of_the_code() {
     let rows = table("### 2.3", &["timer", "runs from", "to", "then"]);
-    assert_eq!(rows.len(), 5, "a timer that no test knows");
+    assert_eq!(rows.len(), 6, "a timer that no test knows");
+    assert_eq!(timer("room"), [KEEP_ALIVE]);
     assert_eq!(timer("keep-alive"), [KEEP_ALIVE]);
     assert_eq!(timer("silence"), [SILENCE]);
     assert_eq!(timer("rate trial"), [rates::TRIAL]);
     assert_eq!(timer("rate"), [rates::PATIENCE]);
+}
+
+type Small = Link<2048, 2048, 1100>;
+
+/// A frame that a link has to send, and how long it would be awaited.
+fn next_frame(link: &mut Small, now: Millis) -> Vec<u8> {
+    let frame = link.transmit(now).to_vec();
+    link.transmitted(frame.len(), now);
+    frame
+}
+
+/// What a measured answer time of nothing leaves is what the table adds.
+#[test]
+fn the_answer_timer_adds_what_the_table_says() {
+    let [added, ..] = timer("answer")[..] else {
+        panic!("no times");
+    };
+    let mut link = Small::new();
+    let mut device = Small::new();
+    for end in [&mut link, &mut device] {
+        end.set_rate(u32::MAX);
+    }
+    link.open(1, 2, 0);
+    link.send(b"Hi").expect("room");
+    device.receive(&next_frame(&mut link, 0), 0);
+    link.receive(&next_frame(&mut device, 0), 0);
+    link.send(b"Ho").expect("room");
+    assert!(!next_frame(&mut link, 0).is_empty());
+    let due = link.deadline().expect("a deadline");
+    // The line itself takes some nanoseconds.
+    assert!((added..=added + 1).contains(&due), "{due}");
+}
+
+/// The blocks of bytes in section 2.5, which are what two ends really say.
+#[test]
+fn the_examples_are_what_the_ends_say() {
+    let text = super::specification();
+    let (_, text) = text.split_once("### 2.5").expect("the examples");
+    let (text, _) = text.split_once("### 2.6").expect("the next section");
+    let examples: Vec<String> = text
+        .split("```text\n")
+        .skip(1)
+        .map(|block| {
+            block
+                .split("\n```")
+                .next()
+                .unwrap_or_default()
+                .replace('\n', " ")
+        })
+        .collect();
+    let shown = |frame: &[u8]| {
+        let bytes: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
+        bytes.join(" ")
+    };
+    let (mut station, mut device) = (Small::new(), Small::new());
+    let mut said = Vec::new();
+    station.set_rate(u32::MAX);
+    station.open(0x0102, 0x0a0b_0c0d, 0);
+    station.send(b"Hi").expect("room");
+    let opening = next_frame(&mut station, 0);
+    said.push(shown(&opening));
+    device.receive(&opening, 0);
+    let length = device.front().expect("the message").length;
+    device.consume(length);
+    let answer = next_frame(&mut device, 0);
+    said.push(shown(&answer));
+    station.receive(&answer, 0);
+    station.send(&[0x55; 1500]).expect("room");
+    let lost = next_frame(&mut station, 0);
+    let second = next_frame(&mut station, 0);
+    assert!(lost.len() > 1000 && second.len() > 400);
+    device.receive(&second, 100);
+    let holds = next_frame(&mut device, 100);
+    said.push(shown(&holds));
+    assert_eq!(examples, said);
 }
 
 /// A station that nobody answers repeats its `OPEN` when the table says.

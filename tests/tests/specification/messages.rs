@@ -14,12 +14,17 @@ const SIGNATURE: Signature = Signature {
     s: [0x52; 32],
 };
 
+const SECOND: Signature = Signature {
+    r: [0x53; 32],
+    s: [0x54; 32],
+};
+
 fn requests() -> Vec<(&'static str, Vec<u8>)> {
     let all = [
         Request::Hello { min: 0, max: 1 },
         Request::Order {
             signature: SIGNATURE,
-            second: Some(SIGNATURE),
+            second: Some(SECOND),
             order: b"order",
         },
         Request::Blob { bytes: b"blob" },
@@ -257,6 +262,126 @@ fn the_greetings_fields_stand_in_the_order_of_the_table() {
         }
     }
     assert_eq!(replies()[0].1, bytes);
+}
+
+/// A field by its name, and its bytes.
+type Named = (&'static str, Vec<u8>);
+
+/// The same of the other messages: the bytes of each field by its name, put together in the order of the table.
+#[test]
+fn the_fields_of_all_messages_stand_in_the_order_of_the_table() {
+    let signature = |value: &Signature| [value.r, value.s].concat();
+    let counted = |bytes: &[u8]| {
+        assert!(bytes.len() < 128, "a length of one byte");
+        [&[bytes.len() as u8], bytes].concat()
+    };
+    let echo = [&[0x82, 0x01], &[0xee; 130][..]].concat();
+    let slot = "list of (slot `u16le`, version `u32le`, attributes, label `str`)";
+    let one = [
+        &[0x02, 0x01, 0x06, 0x05, 0x04, 0x03][..],
+        &[0x00, 0x24, 128, 0, 0x00, 0x03, 0, 0],
+        &[0x00, 0x10, 0xc0, 0x04, 1, 0, 0, 0],
+        b"\x03key",
+    ]
+    .concat();
+    let named: Vec<(&str, Vec<Named>)> = vec![
+        ("Request Hello", vec![("min", vec![0]), ("max", vec![1])]),
+        (
+            "Request Order",
+            vec![
+                ("signature", signature(&SIGNATURE)),
+                ("second signature", [vec![1], signature(&SECOND)].concat()),
+                ("order", counted(b"order")),
+            ],
+        ),
+        ("Request Blob", vec![("bytes", counted(b"blob"))]),
+        (
+            "Request Status",
+            vec![("order digest", vec![0xd0; 32]), ("nonce", vec![0x9c; 32])],
+        ),
+        ("Request List", vec![]),
+        ("Request Echo", vec![("bytes", echo.clone())]),
+        ("Request Certificate", vec![]),
+        (
+            "Request Rate",
+            vec![("baud", 921_600_u32.to_le_bytes().to_vec())],
+        ),
+        (
+            "Reply Progress",
+            vec![
+                ("task", vec![Task::Prove as u8]),
+                ("done", vec![1, 0]),
+                ("total", vec![3, 2]),
+            ],
+        ),
+        (
+            "Reply Receipt",
+            vec![
+                ("signature", signature(&SIGNATURE)),
+                ("receipt", counted(b"receipt")),
+            ],
+        ),
+        (
+            "Reply Refused",
+            vec![("refusal", vec![Refusal::Sequence as u8])],
+        ),
+        (
+            "Reply Status",
+            vec![
+                ("signature", signature(&SIGNATURE)),
+                ("status", counted(b"status")),
+            ],
+        ),
+        ("Reply Slots", vec![(slot, [&[2][..], &one, &one].concat())]),
+        ("Reply Echo", vec![("bytes", echo)]),
+        (
+            "Reply Certificate",
+            vec![("bytes", counted(b"certificate"))],
+        ),
+        (
+            "Reply Rate",
+            vec![("baud", 921_600_u32.to_le_bytes().to_vec())],
+        ),
+    ];
+    let mut compared = 0;
+    for (way, after, messages) in [
+        ("Request", "Station to device (`Request`):", requests()),
+        ("Reply", "Device to station (`Reply`):", replies()),
+    ] {
+        for (row, (name, encoded)) in table(after, &["number", "name", "fields"])
+            .iter()
+            .zip(messages)
+        {
+            let title = format!("{way} {name}");
+            if title == "Reply Hello" {
+                // See above.
+                continue;
+            }
+            let (_, values) = named
+                .iter()
+                .find(|(other, _)| *other == title)
+                .unwrap_or_else(|| panic!("no fields of {title}"));
+            // What follows a colon explains; a list is one field.
+            let text = row[2].split(':').next().unwrap_or_default();
+            let names: Vec<&str> = if text.starts_with("list of") {
+                vec![text]
+            } else {
+                text.split(", ")
+                    .filter(|one| !one.is_empty() && !one.starts_with("at most"))
+                    .map(|one| one.split('`').next().unwrap_or_default().trim())
+                    .collect()
+            };
+            assert_eq!(
+                names,
+                values.iter().map(|(name, _)| *name).collect::<Vec<_>>()
+            );
+            let mut bytes = vec![row[0].parse().expect("a number")];
+            bytes.extend(values.iter().flat_map(|(_, value)| value.clone()));
+            assert_eq!(encoded, bytes, "{title}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, named.len());
 }
 
 #[test]
