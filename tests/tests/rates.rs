@@ -119,6 +119,63 @@ fn a_device_is_found_at_the_rate_that_it_was_left_at() {
     }
 }
 
+/// A device that a session left at a rate, and that then runs at a wrong one whenever it agrees on 921600 baud.
+struct LeftBehind {
+    device: Wrong,
+    moved: bool,
+}
+
+impl Machine for LeftBehind {
+    fn receive(&mut self, bytes: &[u8], now: Millis) {
+        self.device.receive(bytes, now);
+    }
+
+    fn work(&mut self, now: Millis) -> Work {
+        let work = self.device.work(now);
+        self.moved |= self.device.0.rate() != rates::BASE;
+        work
+    }
+
+    fn transmit(&mut self, now: Millis) -> &[u8] {
+        self.device.transmit(now)
+    }
+
+    fn transmitted(&mut self, count: usize, now: Millis) {
+        self.device.transmitted(count, now);
+    }
+
+    fn baud(&self) -> Option<u32> {
+        if self.moved {
+            self.device.baud()
+        } else {
+            Some(230_400)
+        }
+    }
+}
+
+/// What a rate saves is reckoned from the rate that the line has now, not from the one before a trial that failed.
+#[test]
+fn after_a_rate_that_does_not_work_the_next_is_reckoned_anew() {
+    let settings = Settings {
+        device_baud: 230_400,
+        ..Settings::default()
+    };
+    let world = World::new(&settings, |_| LeftBehind {
+        device: Wrong(Device::new(desk(&[230_400, 921_600]))),
+        moved: false,
+    });
+    let mut session = Session::open(world.port()).unwrap();
+    assert_eq!(session.rate(), Some(230_400));
+    session.hasten(100_000).unwrap();
+    assert_eq!(session.rate(), Some(230_400));
+    assert_eq!(
+        world.machine(|one| one.moved),
+        Some(true),
+        "by way of the base rate"
+    );
+    provision(&mut session).unwrap();
+}
+
 /// A device whose board has one rate.
 struct Stubborn(Device<Desk>);
 
