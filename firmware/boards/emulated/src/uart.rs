@@ -49,7 +49,7 @@ pub trait Registers {
     fn await_room(on: bool);
 }
 
-/// The UART. It owns the transmit side; the receive side is the ring that [`on_receive`] fills.
+/// The UART. It owns the transmit side; the receive side is the ring that `on_receive` fills.
 pub struct Uart<R> {
     /// In baud.
     rate: u32,
