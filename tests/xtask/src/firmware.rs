@@ -101,7 +101,11 @@ impl std::fmt::Display for BuildError {
         match self {
             Self::Io(_) => write!(f, "cannot build the firmware"),
             Self::Cargo { board, variant } => {
-                write!(f, "the `{variant}` firmware of {} does not build", board.name())
+                write!(
+                    f,
+                    "the `{variant}` firmware of {} does not build",
+                    board.name()
+                )
             }
             Self::NoExecutable { board, variant } => {
                 write!(f, "cargo built no `{variant}` firmware of {}", board.name())
@@ -226,7 +230,10 @@ fn make(recipe: &Recipe<'_>) -> Result<PathBuf, BuildError> {
     }
     let output = cargo.output()?;
     if !output.status.success() {
-        return Err(failed(|board, variant| BuildError::Cargo { board, variant }));
+        return Err(failed(|board, variant| BuildError::Cargo {
+            board,
+            variant,
+        }));
     }
     let executable = executable(&output.stdout, recipe.binary).ok_or_else(nothing)?;
 
