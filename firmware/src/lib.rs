@@ -18,12 +18,13 @@ compile_error!(
 
 #[cfg(not(any(
     feature = "ecdh-p256-null",
+    feature = "ecdh-p256-x963-sha256",
     feature = "rsa-oaep-sha256",
     feature = "rsa-oaep-sha1"
 )))]
 compile_error!(
     "no suite is switched on, so that the device could not open a key: \
-     choose `ecdh-p256-null`, `rsa-oaep-sha256` or `rsa-oaep-sha1`."
+     choose `ecdh-p256-null`, `ecdh-p256-x963-sha256`, `rsa-oaep-sha256` or `rsa-oaep-sha1`."
 );
 #[cfg(all(
     feature = "rsa-generation",

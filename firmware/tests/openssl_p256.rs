@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{OpenSsl, drbg, input, key, open, proof};
+use common::{OpenSsl, derive, drbg, input, key, open, proof};
 use keyferry_firmware::keys::UseFailed;
 use keyferry_firmware::keys::{fingerprint, p256};
 use keyferry_firmware::prove::{Asked, prove};
-use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_kek};
+use keyferry_firmware::unwrap::{Kek, UnwrapFailed, UnwrapKey, open_kek, suites};
 use keyferry_firmware::wipe::Secret;
 use keyferry_protocol::attributes::KeyKind;
 use keyferry_protocol::identity::{Signature, p256_spki};
@@ -51,20 +51,24 @@ impl Pair {
     }
 
     /// The sender's side of ECDH: the KEK blob, the sender's KEK and what the device makes of the blob.
-    fn agree(&self) -> (Vec<u8>, Vec<u8>, Kek) {
+    fn agree(&self, suite: Suite) -> (Vec<u8>, Vec<u8>, Kek) {
         let (_, ephemeral) = self.openssl_key("ephemeral");
         self.openssl.run(
             "pkeyutl -derive -inkey ephemeral.pem -peerkey device.pub -peerform DER -out shared",
         );
         let blob = p256_spki::to_point(&ephemeral).unwrap().to_vec();
-        let kek = open_kek(
-            Suite::EcdhP256Null,
-            UnwrapAlgorithm::P256,
-            self.secret.expose(),
-            &blob,
-            &mut drbg(2),
-        );
-        (blob, self.openssl.read("shared"), kek)
+        let kek = open_kek(suite, self.unwrap_key(), &blob, &mut drbg(2));
+        let shared = self.openssl.read("shared");
+        let sent = derive(&self.openssl, suite, shared, &fingerprint(&self.spki));
+        (blob, sent, kek)
+    }
+
+    fn unwrap_key(&self) -> UnwrapKey<'_> {
+        UnwrapKey {
+            algorithm: UnwrapAlgorithm::P256,
+            secret: self.secret.expose(),
+            fingerprint: fingerprint(&self.spki),
+        }
     }
 }
 
@@ -105,9 +109,15 @@ fn openssl_signatures_verify_here() {
 
 #[test]
 fn keys_wrapped_by_openssl_over_ecdh_open() {
+    for suite in suites(UnwrapAlgorithm::P256) {
+        keys_open(suite);
+    }
+}
+
+fn keys_open(suite: Suite) {
     let pair = Pair::new();
     let (private, public) = pair.openssl_key("target");
-    let (_, sent, kek) = pair.agree();
+    let (_, sent, kek) = pair.agree(suite);
 
     let opened = open(&kek, KeyKind::P256, &pair.openssl.kwp(&sent, &private)).unwrap();
     let scalar: [u8; 32] = opened.try_into().unwrap();
@@ -137,7 +147,7 @@ fn keys_wrapped_by_openssl_over_ecdh_open() {
 fn other_forms_of_a_p256_key_open_too() {
     let pair = Pair::new();
     let (_, public) = pair.openssl_key("target");
-    let (_, sent, kek) = pair.agree();
+    let (_, sent, kek) = pair.agree(suites(UnwrapAlgorithm::P256)[0]);
     // Without the public key inside, and with the point compressed.
     for options in ["-conv_form compressed", "-no_public"] {
         pair.openssl
@@ -154,7 +164,7 @@ fn other_forms_of_a_p256_key_open_too() {
 #[test]
 fn keys_of_another_curve_or_family_do_not_open() {
     let pair = Pair::new();
-    let (_, sent, kek) = pair.agree();
+    let (_, sent, kek) = pair.agree(suites(UnwrapAlgorithm::P256)[0]);
     for algorithm in [
         "EC -pkeyopt ec_paramgen_curve:P-384",
         "EC -pkeyopt ec_paramgen_curve:secp256k1",
@@ -181,19 +191,19 @@ fn keys_of_another_curve_or_family_do_not_open() {
 
 #[test]
 fn a_bad_point_opens_nothing() {
+    for suite in suites(UnwrapAlgorithm::P256) {
+        bad_points_open_nothing(suite);
+    }
+}
+
+fn bad_points_open_nothing(suite: Suite) {
     let pair = Pair::new();
-    let (blob, sent, _) = pair.agree();
+    let (blob, sent, _) = pair.agree(suite);
     let wrapped = pair.openssl.kwp(&sent, &[5; 16]);
     for at in 0..blob.len() {
         let mut altered = blob.clone();
         altered[at] ^= 1;
-        let kek = open_kek(
-            Suite::EcdhP256Null,
-            UnwrapAlgorithm::P256,
-            pair.secret.expose(),
-            &altered,
-            &mut drbg(2),
-        );
+        let kek = open_kek(suite, pair.unwrap_key(), &altered, &mut drbg(2));
         assert_eq!(open(&kek, KeyKind::Aes(16), &wrapped), Err(UnwrapFailed));
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{OpenSsl, drbg, input, open, proof};
+use common::{OpenSsl, drbg, input, open, proof, unwrap_key};
 use keyferry_firmware::keys::rsa::{Generation, SPKI_LENGTH_MAX, Step, private_key, public_spki};
 use keyferry_firmware::keys::secret_length;
 use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_kek};
@@ -72,7 +72,7 @@ fn keks_wrapped_by_openssl_open_in_both_suites() {
         openssl.write("device.pub", &spki(&secret));
         let wrapped = openssl.kwp(&KEK, &[0xa5; 24]);
         let unwrap = |suite, blob: &[u8]| -> Result<Vec<u8>, UnwrapFailed> {
-            let kek: Kek = open_kek(suite, algorithm, &secret, blob, &mut drbg(3));
+            let kek: Kek = open_kek(suite, unwrap_key(algorithm, &secret), blob, &mut drbg(3));
             open(&kek, KeyKind::Aes(24), &wrapped)
         };
         let sha256 = wrap_kek(&openssl, &KEK, "sha256");
@@ -101,7 +101,12 @@ fn rsa_keys_wrapped_by_openssl_open_and_sign() {
     openssl.write("device.pub", &spki(&device));
     let kek_blob = wrap_kek(&openssl, &KEK, "sha256");
     let (suite, algorithm) = (Suite::RsaOaepSha256, UnwrapAlgorithm::Rsa2048);
-    let kek = open_kek(suite, algorithm, &device, &kek_blob, &mut drbg(3));
+    let kek = open_kek(
+        suite,
+        unwrap_key(algorithm, &device),
+        &kek_blob,
+        &mut drbg(3),
+    );
 
     // The smallest, the usual and the largest exponent that fits.
     for exponent in [3_u32, 65_537, 4_294_967_291] {
@@ -152,7 +157,12 @@ fn keys_of_other_forms_of_rsa_do_not_open() {
     openssl.write("device.pub", &spki(&device));
     let kek_blob = wrap_kek(&openssl, &KEK, "sha1");
     let (suite, algorithm) = (Suite::RsaOaepSha1, UnwrapAlgorithm::Rsa2048);
-    let kek = open_kek(suite, algorithm, &device, &kek_blob, &mut drbg(3));
+    let kek = open_kek(
+        suite,
+        unwrap_key(algorithm, &device),
+        &kek_blob,
+        &mut drbg(3),
+    );
     for options in [
         "RSA -pkeyopt rsa_keygen_bits:2048 -pkeyopt rsa_keygen_primes:3",
         "RSA -pkeyopt rsa_keygen_bits:2047",

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::Fingerprint;
+
+/// What [`x963_shared_info`] begins with: its tag, and the number of [`Suite::EcdhP256X963Sha256`].
+const X963_TAG: &[u8; 17] = b"keyferry ecdhkek\x02";
+
 /// How the AES-256 key-encryption key (KEK) of an order reaches the device. Numbers are appended, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Suite {
@@ -70,6 +75,17 @@ impl core::str::FromStr for Suite {
             .find(|suite| suite.name() == name)
             .ok_or(UnknownName)
     }
+}
+
+/// The shared information of [`Suite::EcdhP256X963Sha256`] (SEC 1 version 2.0 §3.6.1): a tag, the suite's number, and the fingerprint of the
+/// recipient's key. It ties the KEK to suite and recipient.
+#[must_use]
+pub fn x963_shared_info(recipient: &Fingerprint) -> [u8; 49] {
+    let mut info = [0; 49];
+    let (tag, key) = info.split_at_mut(X963_TAG.len());
+    tag.copy_from_slice(X963_TAG);
+    key.copy_from_slice(&recipient.0);
+    info
 }
 
 /// The kind of a device's unwrap key. Numbers are appended, never reused.

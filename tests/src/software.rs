@@ -7,9 +7,9 @@ use heapless::String as Fixed;
 use keyferry::device::flow::{Authority, Parcel, Shipment};
 use keyferry::device::verify::{SlotReport, Statement};
 use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, key_type, usage};
-use keyferry_protocol::identity::{Challenge, Digest, p256_spki};
+use keyferry_protocol::identity::{Challenge, Digest, Fingerprint, p256_spki};
 use keyferry_protocol::proof::{Proof, proof_input};
-use keyferry_protocol::suite::Suite;
+use keyferry_protocol::suite::{Suite, x963_shared_info};
 use p256::ecdsa::signature::{Signer, Verifier};
 use p256::elliptic_curve::sec1::ToSec1Point;
 use p256::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey};
@@ -156,7 +156,7 @@ pub fn wrap_under(
     version: u32,
     number: u8,
 ) -> (Shipment, [u8; 32]) {
-    let (suite, wrapped, clear) = kek(&device.unwrap_key, number);
+    let (suite, wrapped, clear) = kek(device, number);
     let kek = aes_kw::KwpAes256::new(&clear.into());
     let parcels = keys
         .iter()
@@ -184,8 +184,10 @@ pub fn wrap_under(
     (shipment, clear)
 }
 
-/// The key-encryption key with this number toward this unwrap key: the suite, its blob, its bytes.
-fn kek(unwrap_key: &[u8], number: u8) -> (Suite, Vec<u8>, [u8; 32]) {
+/// The key-encryption key with this number toward this device's unwrap key: the suite, its blob, its bytes. The suite is the strongest
+/// ECDH suite of the device, or RSA-OAEP with SHA-256.
+fn kek(device: &Statement, number: u8) -> (Suite, Vec<u8>, [u8; 32]) {
+    let unwrap_key = &device.unwrap_key;
     let secret: [u8; 32] = sha2::Sha256::new_with_prefix(b"ephemeral")
         .chain_update([number])
         .finalize()
@@ -195,8 +197,18 @@ fn kek(unwrap_key: &[u8], number: u8) -> (Suite, Vec<u8>, [u8; 32]) {
         let scalar = ephemeral.to_nonzero_scalar();
         let shared = p256::ecdh::diffie_hellman(scalar, recipient.as_affine());
         let point = ephemeral.public_key().to_sec1_point(false);
-        let clear = (*shared.raw_secret_bytes()).into();
-        return (Suite::EcdhP256Null, point.as_bytes().to_vec(), clear);
+        let shared: [u8; 32] = (*shared.raw_secret_bytes()).into();
+        let point = point.as_bytes().to_vec();
+        if !device.suites.contains(&Suite::EcdhP256X963Sha256) {
+            return (Suite::EcdhP256Null, point, shared);
+        }
+        // ANSI X9.63 for one block of SHA-256 (SEC 1 version 2.0 §3.6.1).
+        let recipient = Fingerprint(sha2::Sha256::digest(unwrap_key).into());
+        let clear = sha2::Sha256::new_with_prefix(shared)
+            .chain_update(1_u32.to_be_bytes())
+            .chain_update(x963_shared_info(&recipient))
+            .finalize();
+        return (Suite::EcdhP256X963Sha256, point, clear.into());
     }
     let recipient = rsa::RsaPublicKey::from_public_key_der(unwrap_key).expect("an RSA key");
     let padding = rsa::Oaep::<sha2::Sha256>::new();

@@ -101,7 +101,10 @@ fn keys_are_injected_proved_and_survive_a_restart() {
     let (device, authority, mut session, statement) = enrolled();
     assert_eq!(session.greeting().state, State::Blank);
     assert_eq!(statement.standing.state, State::Enrolled);
-    assert_eq!(statement.suites, [Suite::EcdhP256Null]);
+    assert_eq!(
+        statement.suites,
+        [Suite::EcdhP256X963Sha256, Suite::EcdhP256Null]
+    );
     let keys = two_keys();
     let shipment = wrap(&statement, &keys, 1);
     let proofs = inject(&mut session, &authority, &statement, &shipment).unwrap();

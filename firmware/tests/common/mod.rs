@@ -8,10 +8,10 @@ use keyferry_firmware::keys::p256;
 use keyferry_firmware::keys::{Key, UseFailed};
 use keyferry_firmware::prove::{Asked, prove};
 use keyferry_firmware::rng::Drbg;
-use keyferry_firmware::unwrap::{Kek, UnwrapFailed, open_kek, open_key};
+use keyferry_firmware::unwrap::{Kek, UnwrapFailed, UnwrapKey, open_kek, open_key, suites};
 use keyferry_firmware::wipe::Secret;
 use keyferry_protocol::attributes::KeyKind;
-use keyferry_protocol::identity::{Challenge, Digest, Signature, p256_spki};
+use keyferry_protocol::identity::{Challenge, Digest, Fingerprint, Signature, p256_spki};
 use keyferry_protocol::proof::{INPUT_LENGTH, Proof, proof_input};
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
@@ -132,15 +132,43 @@ pub(crate) fn proof(proof: Proof, kind: KeyKind, secret: &[u8]) -> Vec<u8> {
     answer(proof, key(kind, 0, secret), &[]).expect("a proof")
 }
 
+/// An unwrap key whose fingerprint does not matter.
+pub(crate) const fn unwrap_key(algorithm: UnwrapAlgorithm, secret: &[u8]) -> UnwrapKey<'_> {
+    UnwrapKey {
+        algorithm,
+        secret,
+        fingerprint: Fingerprint::ZERO,
+    }
+}
+
+/// What becomes of the shared x coordinate under an ECDH suite, by OpenSSL (`man EVP_KDF-X963`).
+pub(crate) fn derive(
+    openssl: &OpenSsl,
+    suite: Suite,
+    shared: Vec<u8>,
+    recipient: &Fingerprint,
+) -> Vec<u8> {
+    match suite {
+        Suite::EcdhP256X963Sha256 => openssl.run(&format!(
+            "kdf -binary -keylen 32 -kdfopt digest:SHA2-256 -kdfopt hexsecret:{} -kdfopt hexinfo:{}02{} X963KDF",
+            hex::encode(shared),
+            hex::encode("keyferry ecdhkek"),
+            hex::encode(recipient.0)
+        )),
+        Suite::EcdhP256Null => shared,
+        Suite::RsaOaepSha256 | Suite::RsaOaepSha1 => panic!("{suite} shares no coordinate"),
+    }
+}
+
 /// Some KEK, as the device opened it, and its bytes.
 pub(crate) fn any_kek() -> (Kek, Vec<u8>) {
     let (device, station) = (pair(11), pair(12));
     let openssl = OpenSsl::new();
     openssl.write("device.pub", &device.1);
     let point = p256_spki::to_point(&station.1).expect("a point").to_vec();
-    let suite = Suite::EcdhP256Null;
-    let secret = device.0.expose();
-    let kek = open_kek(suite, UnwrapAlgorithm::P256, secret, &point, &mut drbg(2));
+    let suite = suites(UnwrapAlgorithm::P256)[0];
+    let key = unwrap_key(UnwrapAlgorithm::P256, device.0.expose());
+    let kek = open_kek(suite, key, &point, &mut drbg(2));
     // Private key of the station as OpenSSL reads it: SEC1 with the named curve (RFC 5915).
     let prefix = [0x30, 0x31, 0x02, 0x01, 0x01, 0x04, 0x20];
     let curve = [
@@ -153,7 +181,8 @@ pub(crate) fn any_kek() -> (Kek, Vec<u8>) {
     openssl.run(
         "pkeyutl -derive -inkey station.der -keyform DER -peerkey device.pub -peerform DER -out shared",
     );
-    (kek, openssl.read("shared"))
+    let shared = openssl.read("shared");
+    (kek, derive(&openssl, suite, shared, &key.fingerprint))
 }
 
 /// A P-256 key: scalar and public key.

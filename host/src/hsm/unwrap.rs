@@ -1,14 +1,14 @@
 //! The receiving side of a wrapping: a token opens the KEK with its own private key, and unwraps keys under it. Nothing is
 //! opened outside the token.
 
-use keyferry_protocol::suite::{Suite, kwp_length};
+use keyferry_protocol::suite::{Suite, kwp_length, x963_shared_info};
 
 use super::error::HsmError;
 use super::key::{Flag, Flags, KeyClass, KeyInfo, KeyType};
 use super::pkcs11::{Incoming, KeyHandle, SessionObject, WrapMechanism};
 use super::public_key::PublicKey;
 use super::token::{Token, key_info};
-use super::wrap::{KEK_BITS, SESSION_LABEL, WrappedKeys, derivation, session_aes_key, shared_info};
+use super::wrap::{KEK_BITS, SESSION_LABEL, WrappedKeys, derivation, session_aes_key};
 
 /// Longest blob of one key that is handed to a token, in bytes: a wrapped RSA-4096 key has about 2400.
 pub const MAXIMUM_BLOB: usize = 8192;
@@ -133,7 +133,7 @@ impl Token {
                 Suite::RsaOaepSha256 => WrapMechanism::OaepSha256,
                 Suite::RsaOaepSha1 => WrapMechanism::OaepSha1,
                 Suite::EcdhP256X963Sha256 | Suite::EcdhP256Null => {
-                    let shared_info = shared_info(suite, &with.public_key()?.fingerprint());
+                    let shared_info = x963_shared_info(&with.public_key()?.fingerprint());
                     let derivation = derivation(suite, &shared_info);
                     let with = self.handle_of(with)?;
                     let kek = self

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 
 use keyferry_protocol::identity::Fingerprint;
-use keyferry_protocol::suite::{Suite, kwp_length};
+use keyferry_protocol::suite::{Suite, kwp_length, x963_shared_info};
 
 use super::error::HsmError;
 use super::key::{Flag, Flags, KeyClass, KeyInfo, KeyType};
@@ -28,9 +28,6 @@ const P256_POINT: usize = 65;
 
 /// Label of everything that lives in a session only.
 pub(super) const SESSION_LABEL: &str = "keyferry session object";
-
-/// What the shared information of an ECDH suite begins with.
-const SHARED_INFO_TAG: &[u8; 16] = b"keyferry ecdhkek";
 
 /// Keys wrapped under one KEK for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +204,7 @@ impl Token {
                 Flag::Wrap,
             ],
         );
-        let shared_info = shared_info(suite, recipient);
+        let shared_info = x963_shared_info(recipient);
         let derivation = derivation(suite, &shared_info);
         let kek = self
             .connection
@@ -347,22 +344,6 @@ impl Token {
             mechanism: "CKM_AES_KEY_WRAP_KWP or CKM_AES_KEY_WRAP_PAD",
         }
     }
-}
-
-/// The shared information of `ecdh-p256-x963-sha256` (SEC 1 §3.6.1), 49 bytes: a tag, the suite's number, and the fingerprint of
-/// the recipient's key. It ties the KEK to suite and recipient.
-pub(super) fn shared_info(suite: Suite, recipient: &Fingerprint) -> [u8; 49] {
-    let number = match suite {
-        Suite::RsaOaepSha256 => 0,
-        Suite::RsaOaepSha1 => 1,
-        Suite::EcdhP256X963Sha256 => 2,
-        Suite::EcdhP256Null => 3,
-    };
-    let mut info = [0; 49];
-    info[..16].copy_from_slice(SHARED_INFO_TAG);
-    info[16] = number;
-    info[17..].copy_from_slice(&recipient.0);
-    info
 }
 
 /// What becomes of the shared x coordinate under an ECDH suite.

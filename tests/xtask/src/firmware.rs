@@ -167,7 +167,11 @@ pub(crate) fn build(board: Board, variant: Variant) -> Result<PathBuf, BuildErro
 }
 
 /// What `bench firmware` compares: its name, and the features it is made with.
-pub(crate) const BUILDS: [(&str, &str); 3] = [("full", "rsa"), ("rsa", "rsa-suites"), ("ecdh", "")];
+pub(crate) const BUILDS: [(&str, &str); 3] = [
+    ("full", "rsa,ecdh-p256-x963-sha256"),
+    ("rsa", "rsa-suites"),
+    ("ecdh", ""),
+];
 
 /// In what profiles: its name, which is also the end of the profile's, and flags that choose among what the libraries offer (their
 /// documents: aes 0.9 and sha2 0.11, "configuration flags").

@@ -14,10 +14,10 @@ use keyferry_firmware::keys::p256;
 use keyferry_firmware::platform::RootKey;
 use keyferry_firmware::protocol::MAX_BLOB;
 use keyferry_firmware::protocol::attributes::KeyKind;
-use keyferry_firmware::protocol::identity::Signature;
+use keyferry_firmware::protocol::identity::{Fingerprint, Signature};
 use keyferry_firmware::protocol::suite::{Suite, UnwrapAlgorithm};
 use keyferry_firmware::rng::Drbg;
-use keyferry_firmware::unwrap::{open_kek, open_key};
+use keyferry_firmware::unwrap::{UnwrapKey, open_kek, open_key};
 use semihosting::fs::File;
 use semihosting::io::{Read, Result, Write};
 
@@ -30,6 +30,9 @@ const VERIFY: u8 = 0;
 const OPEN: u8 = 1;
 /// Ends the file.
 const END: u8 = 255;
+
+/// Stands for the fingerprint of each unwrap key, which goes into the KEK of `ecdh-p256-x963-sha256`.
+const FINGERPRINT: Fingerprint = Fingerprint([0x46; 32]);
 
 /// Longest part in bytes.
 const LONGEST: usize = MAX_BLOB;
@@ -103,13 +106,12 @@ fn run() -> Result<()> {
                         .map(|(suite, algorithm)| {
                             let kind =
                                 KeyKind::Secret(usize::from(u16::from_le_bytes([*low, *high])));
-                            let kek = open_kek(
-                                *suite,
-                                *algorithm,
-                                secret.get(),
-                                kek_blob.get(),
-                                &mut random,
-                            );
+                            let unwrap_key = UnwrapKey {
+                                algorithm: *algorithm,
+                                secret: secret.get(),
+                                fingerprint: FINGERPRINT,
+                            };
+                            let kek = open_kek(*suite, unwrap_key, kek_blob.get(), &mut random);
                             open_key(&kek, kind, &mut blob.bytes[..blob.length])
                         }),
                     _ => None,

@@ -17,7 +17,12 @@ fn run(name: TestName, algorithm: UnwrapAlgorithm, suite: Suite) -> [usize; 3] {
         pkcs8::rsa(&group.pkcs8, &mut secret).unwrap();
         for test in group.tests {
             let valid = test.result == TestResult::Valid && test.label.is_empty();
-            let kek = open_kek(suite, algorithm, &secret, &test.ct, &mut drbg(5));
+            let kek = open_kek(
+                suite,
+                unwrap_key(algorithm, &secret),
+                &test.ct,
+                &mut drbg(5),
+            );
             let as_kek = valid && test.pt.len() == 32;
             let expected = if as_kek {
                 test.pt[..].try_into().unwrap()

@@ -18,7 +18,12 @@ fn generated(modulus: usize, seed: u32) -> Vec<u8> {
 }
 
 fn open_rsa(suite: Suite, secret: &[u8], blob: &[u8]) -> [u8; 32] {
-    let kek = open_kek(suite, UnwrapAlgorithm::Rsa2048, secret, blob, &mut drbg(5));
+    let kek = open_kek(
+        suite,
+        unwrap_key(UnwrapAlgorithm::Rsa2048, secret),
+        blob,
+        &mut drbg(5),
+    );
     *kek.0.expose()
 }
 
@@ -136,7 +141,7 @@ fn rejection_depends_on_the_unwrap_key_and_not_on_the_blinding() {
     );
     let blinded = |boot| {
         let (suite, algorithm) = (Suite::RsaOaepSha1, UnwrapAlgorithm::Rsa2048);
-        *open_kek(suite, algorithm, &one, &blob, &mut drbg(boot))
+        *open_kek(suite, unwrap_key(algorithm, &one), &blob, &mut drbg(boot))
             .0
             .expose()
     };

@@ -114,7 +114,7 @@ pub(crate) const STEPS: &[Step] = &[
             "clippy",
             "--all-targets",
             "--features",
-            "keyferry-firmware/rsa",
+            "keyferry-firmware/rsa,keyferry-firmware/ecdh-p256-x963-sha256",
             "--",
             "-D",
             "warnings",
@@ -164,7 +164,7 @@ pub(crate) const STEPS: &[Step] = &[
             "doc",
             "--no-deps",
             "--features",
-            "keyferry-firmware/rsa",
+            "keyferry-firmware/rsa,keyferry-firmware/ecdh-p256-x963-sha256",
         ])),
     },
     Step {
@@ -198,6 +198,8 @@ pub(crate) const STEPS: &[Step] = &[
             "build",
             "--package",
             "keyferry-firmware",
+            "--features",
+            "ecdh-p256-x963-sha256",
             "--target",
             "thumbv6m-none-eabi",
         ])),
@@ -290,7 +292,7 @@ pub(crate) const STEPS: &[Step] = &[
             "test",
             "--no-fail-fast",
             "--features",
-            "keyferry-firmware/rsa",
+            "keyferry-firmware/rsa,keyferry-firmware/ecdh-p256-x963-sha256",
         ])),
     },
     Step {
@@ -313,6 +315,18 @@ pub(crate) const STEPS: &[Step] = &[
             "--no-default-features",
             "--features",
             "rsa-oaep-sha256",
+        ])),
+    },
+    Step {
+        name: "tests: firmware with the other ECDH suite alone",
+        action: Action::Tests(cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--package",
+            "keyferry-firmware",
+            "--no-default-features",
+            "--features",
+            "ecdh-p256-x963-sha256",
         ])),
     },
     Step {
@@ -360,7 +374,7 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
             "test",
             "--no-fail-fast",
             "--features",
-            "keyferry-firmware/rsa",
+            "keyferry-firmware/rsa,keyferry-firmware/ecdh-p256-x963-sha256",
         ])),
     },
     Step {
