@@ -1,26 +1,28 @@
-//! What makes this device the one it is: the emulator's command line, read through semihosting.
+//! What makes this device the one it is: the words of the emulator's command line.
 //!
 //! `id=<hex> fuse=<path> [vendor-certificate=<path> vendor-key=<path>] [seed=<64 hex digits>] [entropy=fail|stuck]`, separated by
 //! spaces, unknown words ignored. A value that cannot be read counts as missing, and what is missing leads to a refusal later,
 //! never to a default key.
 
 use core::ffi::CStr;
-use core::mem::MaybeUninit;
 
 use heapless::Vec;
 use keyferry_firmware::protocol::identity::DeviceId;
-use semihosting::sys::arm_compat::sys_get_cmdline_uninit;
 
-/// Longest command line in bytes, with the zero that ends it.
-const LONGEST: usize = 512;
 /// Longest path of a file in bytes, with the zero that ends it.
 const LONGEST_PATH: usize = 256;
 
 /// A path, ended by a zero byte; empty if there is none.
 #[derive(Default)]
-struct Path(Vec<u8, LONGEST_PATH>);
+pub struct Path(Vec<u8, LONGEST_PATH>);
 
 impl Path {
+    /// As C has it.
+    #[must_use]
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_with_nul(&self.0).unwrap_or_default()
+    }
+
     /// A path too long is left out altogether: part of it would name another file.
     fn set(&mut self, path: &[u8]) {
         self.0.clear();
@@ -29,8 +31,8 @@ impl Path {
         }
     }
 
-    fn get(&self) -> Option<&CStr> {
-        CStr::from_bytes_with_nul(&self.0).ok()
+    fn get(&self) -> Option<&Self> {
+        (!self.0.is_empty()).then_some(self)
     }
 }
 
@@ -62,8 +64,9 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the command line. Without one (no semihosting arguments) every part is missing.
-    pub fn read() -> Self {
+    /// Takes the words in. Without any, every part is missing.
+    #[must_use]
+    pub fn of<'w>(words: impl IntoIterator<Item = &'w [u8]>) -> Self {
         let mut arguments = Self {
             device_id: DeviceId([0; 16]),
             fuse: Path::default(),
@@ -71,27 +74,27 @@ impl Arguments {
             vendor_key: Path::default(),
             entropy: EntropySource::Host,
         };
-        let mut buffer = [const { MaybeUninit::uninit() }; LONGEST];
-        if let Ok(line) = sys_get_cmdline_uninit(&mut buffer) {
-            for word in line.split(|byte| byte.is_ascii_whitespace() || *byte == 0) {
-                arguments.take(word);
-            }
+        for word in words {
+            arguments.take(word);
         }
         arguments
     }
 
     /// Path of the fuse file, if there is one.
-    pub fn fuse(&self) -> Option<&CStr> {
+    #[must_use]
+    pub fn fuse(&self) -> Option<&Path> {
         self.fuse.get()
     }
 
     /// Path of the vendor key's certificate, if there is one.
-    pub fn vendor_certificate(&self) -> Option<&CStr> {
+    #[must_use]
+    pub fn vendor_certificate(&self) -> Option<&Path> {
         self.vendor_certificate.get()
     }
 
     /// Path of the vendor key, if there is one.
-    pub fn vendor_key(&self) -> Option<&CStr> {
+    #[must_use]
+    pub fn vendor_key(&self) -> Option<&Path> {
         self.vendor_key.get()
     }
 

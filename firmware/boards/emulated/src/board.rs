@@ -8,33 +8,32 @@ use keyferry_firmware::protocol::identity::{DeviceId, Signature};
 use keyferry_firmware::protocol::receipt::{SourceClass, VOUCHER_LENGTH};
 use keyferry_firmware::rng::Drbg;
 use keyferry_firmware::wipe::Secret;
-use semihosting::fs::File;
-use semihosting::io::Read;
 
-use crate::Chip;
 use crate::arguments::Arguments;
 use crate::entropy::Entropy;
+use crate::{Chip, Host};
 
 /// A chip with what the emulator's command line says it is.
-pub struct Board<C> {
+pub struct Board<C, H> {
     arguments: Arguments,
     entropy: Entropy,
     chip: C,
+    host: H,
 }
 
-impl<C: Chip> Board<C> {
-    /// The board that the emulator's command line describes.
-    pub fn new(chip: C) -> Self {
-        let arguments = Arguments::read();
+impl<C: Chip, H: Host> Board<C, H> {
+    /// The board that these arguments describe.
+    pub fn new(chip: C, host: H, arguments: Arguments) -> Self {
         Self {
             entropy: Entropy::new(arguments.entropy),
             arguments,
             chip,
+            host,
         }
     }
 }
 
-impl<C: Chip> Platform for Board<C> {
+impl<C: Chip, H: Host> Platform for Board<C, H> {
     type Flash = C::Flash;
 
     fn take_flash(&mut self) -> C::Flash {
@@ -47,13 +46,11 @@ impl<C: Chip> Platform for Board<C> {
 
     fn root_key(&mut self, key: &mut RootKey) -> Result<(), SourceFailed> {
         let path = self.arguments.fuse().ok_or(SourceFailed)?;
-        File::open(path)
-            .and_then(|mut fuse| fuse.read_exact(key.expose_mut()))
-            .map_err(|_| SourceFailed)
+        self.host.read_whole(path, key.expose_mut())
     }
 
     fn entropy(&mut self, out: &mut [u8]) -> Result<(), SourceFailed> {
-        self.entropy.fill(out)
+        self.entropy.fill(&mut self.host, out)
     }
 
     fn description(&self) -> Description {
@@ -82,18 +79,9 @@ impl<C: Chip> Platform for Board<C> {
             (None, None) => return Ok(None),
             (Some(_), None) | (None, Some(_)) => return Err(SourceFailed),
         };
-        let mut file = File::open(path).map_err(|_| SourceFailed)?;
-        let mut length = 0;
-        loop {
-            match file.read(&mut room[length..]).map_err(|_| SourceFailed)? {
-                0 => break,
-                count => length += count,
-            }
-        }
-        // All of the room taken: there may be more, and half a certificate is none.
-        let fits = length < room.len() || file.read(&mut [0]).is_ok_and(|count| count == 0);
+        let length = self.host.read_file(path, room)?;
         room.get(..length)
-            .filter(|certificate| fits && !certificate.is_empty())
+            .filter(|certificate| !certificate.is_empty())
             .map(Some)
             .ok_or(SourceFailed)
     }
@@ -105,9 +93,7 @@ impl<C: Chip> Platform for Board<C> {
     ) -> Result<Signature, SourceFailed> {
         let path = self.arguments.vendor_key().ok_or(SourceFailed)?;
         let mut key = Secret::<32>::zeroed();
-        File::open(path)
-            .and_then(|mut file| file.read_exact(key.expose_mut()))
-            .map_err(|_| SourceFailed)?;
+        self.host.read_whole(path, key.expose_mut())?;
         p256::sign(key.expose(), message, random).map_err(|_| SourceFailed)
     }
 

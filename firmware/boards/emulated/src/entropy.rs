@@ -1,12 +1,11 @@
-//! The entropy source. QEMU's board has none, so it is the host's, or a seed's for repeatable runs; the statement says
+//! The entropy source. An emulated board has none, so it is the host's, or a seed's for repeatable runs; the statement says
 //! `test` either way.
 
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng, SeedableRng};
 use keyferry_firmware::platform::SourceFailed;
-use semihosting::fs::File;
-use semihosting::io::Read;
 
+use crate::Host;
 use crate::arguments::EntropySource;
 
 /// An entropy source, as the command line chose it.
@@ -15,7 +14,7 @@ use crate::arguments::EntropySource;
     reason = "there is one value, and it never moves after the start"
 )]
 pub enum Entropy {
-    /// The host's random device, opened for every request.
+    /// The host's random device, asked for every request.
     Host,
     /// The stream of a seed, from its start at every boot. The firmware's boot counter keeps boots apart.
     Seeded(ChaCha20Rng),
@@ -40,11 +39,9 @@ impl Entropy {
     ///
     /// # Errors
     /// [`SourceFailed`] if the host has no random device or gives too few bytes, or if the command line asks for a failure.
-    pub fn fill(&mut self, out: &mut [u8]) -> Result<(), SourceFailed> {
+    pub fn fill<H: Host>(&mut self, host: &mut H, out: &mut [u8]) -> Result<(), SourceFailed> {
         match self {
-            Self::Host => File::open(c"/dev/urandom")
-                .and_then(|mut device| device.read_exact(out))
-                .map_err(|_| SourceFailed),
+            Self::Host => host.random(out),
             Self::Seeded(stream) => {
                 stream.fill_bytes(out);
                 Ok(())

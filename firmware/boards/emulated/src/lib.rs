@@ -1,33 +1,47 @@
 //! What keyferry's emulated boards have in common: the emulator's command line, which stands for silicon, the main loop, and an
-//! application. A board brings a [`Chip`] and the [`uart::Registers`] of its serial port.
+//! application. A board brings a [`Chip`] and the `uart::Registers` of its serial port.
 //!
-//! An emulated board must be run with semihosting: device id, fuses and entropy come from the emulator's host, so its images are for
-//! tests only, and their statement says so.
+//! Device id, fuses and entropy of an emulated board come from the machine that it runs on: its images are for tests only, and their
+//! statement says so.
+//!
+//! | part | runs |
+//! | --- | --- |
+//! | [`turn`], [`nor`], [`Board`] with [`Host`] and [`arguments`] | anywhere |
+//! | `uart`, `wake`, `panic`, `heap` | on a bare board, emulated or not |
+//! | `serve`, `telemetry::send`, `vectors` | in an emulator with semihosting (feature `semihosting`) |
 #![no_std]
 
-mod arguments;
+pub mod arguments;
 mod board;
 mod entropy;
-#[cfg(feature = "rsa-suites")]
+#[cfg(all(target_os = "none", feature = "rsa-suites"))]
 pub mod heap;
+mod host;
+pub mod nor;
+#[cfg(target_os = "none")]
 pub mod panic;
+#[cfg(feature = "semihosting")]
+mod semihosting;
+#[cfg(feature = "semihosting")]
+mod serve;
+#[cfg(feature = "semihosting")]
 mod tally;
 pub mod telemetry;
+pub mod turn;
+#[cfg(target_os = "none")]
 pub mod uart;
+#[cfg(feature = "semihosting")]
 pub mod vectors;
+#[cfg(target_os = "none")]
 pub mod wake;
 
-use core::convert::Infallible;
-
-use defmt_semihosting as _;
-use embedded_io::{Read, ReadReady, Write, WriteReady};
 use embedded_storage::nor_flash::NorFlash;
-use keyferry_firmware::Platform as _;
-use keyferry_firmware::device::{Device, Millis, Work};
+use keyferry_firmware::device::Millis;
 
 pub use board::Board;
-
-use uart::{Registers, Uart};
+pub use host::Host;
+#[cfg(feature = "semihosting")]
+pub use serve::serve;
 
 /// A chip: what differs from board to board.
 pub trait Chip {
@@ -46,6 +60,15 @@ pub trait Chip {
         let _ = lit;
     }
 
+    /// Counts what unwrapping costs, where the chip has a meter.
+    #[cfg(feature = "measure")]
+    fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
+        let _ = mark;
+    }
+}
+
+/// A chip's clock and its alarm. There is one, so these are functions and not methods.
+pub trait Clock {
     /// Milliseconds since the start.
     fn now() -> Millis;
 
@@ -54,67 +77,4 @@ pub trait Chip {
 
     /// No deadline any more.
     fn clear_alarm();
-
-    /// Counts what unwrapping costs, where the chip has a meter.
-    #[cfg(feature = "measure")]
-    fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
-        let _ = mark;
-    }
-}
-
-/// Bytes handed to the device at a time.
-const CHUNK: usize = 256;
-
-/// The firmware: greets the log, and serves the line for ever.
-pub fn serve<C: Chip, R: Registers>(chip: C, mut serial: Uart<R>) -> ! {
-    let board = Board::new(chip);
-    defmt::info!(
-        "keyferry {=str} on {=str}, device {=[u8]:02x}",
-        board.description().firmware,
-        board.description().board,
-        board.device_id().0
-    );
-    // On this stack, which is never left: a static cell would need room for the device twice while it moves there.
-    let mut device = Device::new(board);
-    let Ok(never) = turn(&mut serial, &mut device);
-    match never {}
-}
-
-/// Turns the crank, for ever.
-fn turn<C: Chip, R: Registers>(
-    serial: &mut Uart<R>,
-    device: &mut Device<Board<C>>,
-) -> Result<Infallible, Infallible> {
-    let mut chunk = [0; CHUNK];
-    loop {
-        // Whatever interrupt comes after this line keeps the loop from sleeping at its end.
-        wake::clear();
-        if serial.read_ready()? {
-            let count = serial.read(&mut chunk)?;
-            device.receive(&chunk[..count], C::now());
-        }
-        let work = device.work(C::now());
-        tally::note(device.operations());
-
-        let waiting = device.transmit(C::now());
-        let sends = !waiting.is_empty();
-        if serial.follow(device.rate()) && sends && serial.write_ready()? {
-            let waiting = device.transmit(C::now());
-            let count = serial.write(waiting)?;
-            device.transmitted(count, C::now());
-            // What went out may have made room for more work.
-            continue;
-        }
-        match work {
-            Work::More => {}
-            // More had arrived than one chunk takes.
-            Work::Idle(_) if serial.read_ready()? => {}
-            Work::Idle(Some(deadline)) => {
-                C::set_alarm(deadline);
-                wake::sleep();
-                C::clear_alarm();
-            }
-            Work::Idle(None) => wake::sleep(),
-        }
-    }
 }

@@ -5,17 +5,12 @@
 //! somebody else), reading in hundredths of a degree (2, little-endian, signed), and AES-CMAC of these (16). It goes out as a line of text:
 //! `telemetry`, a blank, and the frame in hexadecimal digits; or `no telemetry:` and why.
 
-use core::convert::Infallible;
 use core::fmt::Write as _;
 
-use embedded_io::Write as _;
 use heapless::String;
-use keyferry_firmware::Platform as _;
+use keyferry_firmware::Platform;
 use keyferry_firmware::application::{KeyError, Keys};
 use keyferry_firmware::platform::RootKey;
-
-use crate::uart::{Registers, Uart};
-use crate::{Board, Chip, wake};
 
 /// The label of the key.
 const LABEL: &str = "telemetry";
@@ -26,34 +21,41 @@ const BODY: usize = 16 + 4 + 2;
 const FRAME: usize = BODY + 16;
 
 /// Longest line in bytes.
-const LINE: usize = 128;
+pub const LINE: usize = 128;
 
 /// Stands for a sensor.
 const HUNDREDTHS_OF_A_DEGREE: i16 = 2_150;
 
 /// Sends the frame, and then sleeps for ever.
-pub fn send<C: Chip, R: Registers>(chip: C, mut serial: Uart<R>) -> ! {
+#[cfg(feature = "semihosting")]
+pub fn send<C: crate::Chip, R: crate::uart::Registers>(
+    chip: C,
+    mut serial: crate::uart::Uart<R>,
+) -> ! {
+    use embedded_io::Write as _;
+
+    let Ok(()) = serial.write_all(line(crate::serve::board(chip)).as_bytes());
+    loop {
+        crate::wake::clear();
+        crate::wake::sleep();
+    }
+}
+
+/// What is sent at this start of the board.
+pub fn line<P: Platform>(board: P) -> String<LINE> {
     let mut line = String::<LINE>::new();
     // The line is long enough for all that is written to it.
-    let _ = match frame(Board::new(chip)) {
+    let _ = match frame(board) {
         Ok(frame) => line
             .write_str("telemetry ")
             .and_then(|()| frame.iter().try_for_each(|byte| write!(line, "{byte:02x}")))
             .and_then(|()| line.write_str("\n")),
         Err(error) => writeln!(line, "no telemetry: {error}"),
     };
-    let Ok(()) = write(&mut serial, line.as_bytes());
-    loop {
-        wake::clear();
-        wake::sleep();
-    }
+    line
 }
 
-fn write<R: Registers>(serial: &mut Uart<R>, line: &[u8]) -> Result<(), Infallible> {
-    serial.write_all(line)
-}
-
-fn frame<C: Chip>(mut board: Board<C>) -> Result<[u8; FRAME], KeyError> {
+fn frame<P: Platform>(mut board: P) -> Result<[u8; FRAME], KeyError> {
     let mut root_key = RootKey::zeroed();
     // Without a root key no store can be opened: the zeros here fit none.
     let _ = board.root_key(&mut root_key);

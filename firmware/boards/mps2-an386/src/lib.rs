@@ -14,11 +14,12 @@ mod stack;
 mod uart;
 
 use embedded_hal::digital::OutputPin as _;
-use keyferry_emulated::Chip;
+use keyferry_emulated::nor::NorModel;
 use keyferry_emulated::uart::Uart;
+use keyferry_emulated::{Chip, Clock};
 use keyferry_firmware::device::Millis;
 
-use crate::flash::Flash;
+use crate::flash::{Flash, Psram};
 use crate::led::Led;
 pub use crate::uart::Cmsdk;
 
@@ -53,7 +54,7 @@ impl Chip for Mps2An386 {
     type Flash = Flash;
 
     fn flash(&mut self) -> Flash {
-        Flash::new()
+        NorModel::over(Psram::new())
     }
 
     fn light(&mut self, lit: bool) {
@@ -61,6 +62,13 @@ impl Chip for Mps2An386 {
         let Ok(()) = self.led.set_state(lit.into());
     }
 
+    #[cfg(feature = "measure")]
+    fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
+        self.meter.take(mark);
+    }
+}
+
+impl Clock for Mps2An386 {
     fn now() -> Millis {
         clock::now()
     }
@@ -71,10 +79,5 @@ impl Chip for Mps2An386 {
 
     fn clear_alarm() {
         clock::clear_alarm();
-    }
-
-    #[cfg(feature = "measure")]
-    fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
-        self.meter.take(mark);
     }
 }

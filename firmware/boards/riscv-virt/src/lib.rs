@@ -10,8 +10,8 @@ mod uart;
 
 use core::arch::global_asm;
 
-use keyferry_emulated::Chip;
 use keyferry_emulated::uart::Uart;
+use keyferry_emulated::{Chip, Clock};
 use keyferry_firmware::device::Millis;
 
 use crate::cfi::CfiNor;
@@ -45,7 +45,9 @@ impl Chip for RiscvVirt {
     fn flash(&mut self) -> Flash {
         Flash::find()
     }
+}
 
+impl Clock for RiscvVirt {
     fn now() -> Millis {
         clock::now()
     }
