@@ -1,0 +1,117 @@
+//! A device in this process.
+
+use std::convert::Infallible;
+use std::fs::OpenOptions;
+use std::io;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use keyferry_emulated::nor::NorModel;
+use keyferry_emulated::turn::turn;
+use keyferry_emulated::{Board, Chip, telemetry};
+use keyferry_firmware::device;
+use keyferry_firmware::protocol::link::rates;
+
+use crate::NativeError;
+use crate::flash::{Flash, FlashFile};
+use crate::folder::Machine;
+use crate::line::{LineError, Port};
+use crate::panic::lives;
+use crate::settings::Settings;
+
+/// Bytes of a device's stack. Pages that are never used take no memory.
+const STACK: usize = 2 * 1024 * 1024;
+
+/// A device that runs on a thread of its own. It runs until the process ends, or until its line is no more.
+pub struct Device {
+    port: String,
+    end: Receiver<LineError>,
+}
+
+/// The chip: there is none.
+struct Native {
+    flash: FlashFile,
+}
+
+impl Chip for Native {
+    const NAME: &'static str = "native";
+    // Its line has no rate: all are the same to it.
+    const RATES: &'static [u32] = &rates::ALL;
+    type Flash = Flash;
+
+    fn flash(&mut self) -> Flash {
+        NorModel::over(self.flash.clone())
+    }
+}
+
+/// What a life of a device does.
+type Life = fn(&mut Port, Board<Native, Machine>) -> Result<Infallible, LineError>;
+
+impl Device {
+    /// Starts a device. When this returns, its serial port exists.
+    ///
+    /// # Errors
+    /// [`NativeError`] if its flash file or its serial port cannot be had.
+    pub fn start(settings: Settings) -> Result<Self, NativeError> {
+        Self::live(settings, |port, board| {
+            turn(port, &mut device::Device::new(board))
+        })
+    }
+
+    /// Starts an application on a provisioned device instead: see [`telemetry`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_telemetry(settings: Settings) -> Result<Self, NativeError> {
+        Self::live(settings, |port, board| {
+            port.write_all(telemetry::line(board).as_bytes())?;
+            loop {
+                thread::park();
+            }
+        })
+    }
+
+    fn live(settings: Settings, life: Life) -> Result<Self, NativeError> {
+        let flash = FlashFile::open(&settings.flash)?;
+        let capture = settings
+            .capture
+            .as_ref()
+            .map(|path| OpenOptions::new().create(true).append(true).open(path))
+            .transpose()
+            .map_err(LineError::Capture)?;
+        let mut port = Port::make(&settings.line, capture)?;
+        let name = port.name().to_owned();
+        let (send_end, end) = mpsc::channel();
+        let id = settings.arguments().device_id;
+        thread::Builder::new()
+            .name(format!("device {id}"))
+            .stack_size(STACK)
+            .spawn(move || {
+                let ended: Result<Infallible, LineError> = lives(|| {
+                    let chip = Native {
+                        flash: flash.clone(),
+                    };
+                    life(&mut port, Board::new(chip, Machine, settings.arguments()))
+                });
+                let Err(error) = ended;
+                // Whether somebody waits is their affair.
+                let _ = send_end.send(error);
+            })
+            .map_err(LineError::Failed)?;
+        Ok(Self { port: name, end })
+    }
+
+    /// The serial port, as one names it to `--port`.
+    #[must_use]
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// Waits until the device runs no more, and says why.
+    #[must_use]
+    pub fn wait(&self) -> LineError {
+        self.end
+            .recv()
+            .unwrap_or_else(|_| LineError::Failed(io::ErrorKind::BrokenPipe.into()))
+    }
+}

@@ -1,0 +1,40 @@
+//! A process that is one device.
+
+use std::io::{self, Write as _};
+use std::process::{self, ExitCode};
+use std::{env, thread};
+
+use crate::{Device, NativeError, Settings, report_places};
+
+/// What the process ends with when its arguments are wrong.
+const USAGE: u8 = 2;
+
+/// Reads the process's arguments, starts the device, prints the name of its serial port, and stays until the device's line is no more.
+pub fn run(start: fn(Settings) -> Result<Device, NativeError>) -> ExitCode {
+    report_places();
+    let (error, code) = match one(start) {
+        Err(error @ NativeError::Settings(_)) => (error, ExitCode::from(USAGE)),
+        Err(error) | Ok(error) => (error, ExitCode::FAILURE),
+    };
+    eprintln!("keyferry-native: {error}");
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {hint}");
+    }
+    code
+}
+
+fn one(start: fn(Settings) -> Result<Device, NativeError>) -> Result<NativeError, NativeError> {
+    let settings = Settings::read(env::args_os().skip(1))?;
+    let until_stdin = settings.until_stdin;
+    let device = start(settings)?;
+    // Whoever does not listen has no use for the name.
+    let _ = writeln!(io::stdout(), "{}", device.port());
+    if until_stdin {
+        thread::spawn(|| {
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            // To the device it is a power cut.
+            process::exit(0);
+        });
+    }
+    Ok(device.wait().into())
+}
