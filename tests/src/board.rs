@@ -1,7 +1,7 @@
 //! A board that QEMU runs, and the images it can run.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,6 +56,8 @@ pub enum Image {
     Telemetry,
     /// No line: it judges test vectors.
     Vectors,
+    /// The real one, whose flash stops where its command line says.
+    FlashFaults,
 }
 
 impl Image {
@@ -68,6 +70,7 @@ impl Image {
             Self::NoWipe => "sabotage-no-wipe",
             Self::Telemetry => "telemetry",
             Self::Vectors => "vectors",
+            Self::FlashFaults => "flash-faults",
         }
     }
 
@@ -79,6 +82,7 @@ impl Image {
             Self::NoWipe => (board.package(), &["--features", "sabotage-no-wipe"]),
             Self::Telemetry => ("telemetry", &["--no-default-features"]),
             Self::Vectors => ("vectors", &[]),
+            Self::FlashFaults => (board.package(), &["--features", "flash-faults"]),
         }
     }
 
@@ -256,6 +260,58 @@ impl Rig {
         fs::write(path, flash).expect("a writable folder");
         let emulator = Emulator::start(&self.config).expect("the device starts");
         Self { emulator, ..self }
+    }
+
+    /// Cuts the power, writes `area` over the beginning of the flash, and switches it on again with these words on the firmware's command
+    /// line. Only that beginning is written, since a whole flash file can be long.
+    ///
+    /// # Panics
+    /// If the file cannot be written, or the device does not start.
+    #[must_use]
+    pub fn restart_with_area(mut self, area: &[u8], words: Vec<String>) -> Self {
+        let path = self.emulator.flash_path();
+        self.emulator.kill();
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .expect("the device has a flash file");
+        file.write_all(area).expect("a writable file");
+        self.config.words = words;
+        let emulator = Emulator::start(&self.config).expect("the device starts");
+        Self { emulator, ..self }
+    }
+
+    /// The first `length` bytes of the device's flash now.
+    ///
+    /// # Panics
+    /// If they cannot be read.
+    #[must_use]
+    pub fn area(&self, length: usize) -> Vec<u8> {
+        let mut area = vec![0; length];
+        fs::File::open(self.emulator.flash_path())
+            .and_then(|mut file| file.read_exact(&mut area))
+            .expect("the device has a flash file");
+        area
+    }
+
+    /// A file in the device's folder.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.config.dir.join(name)
+    }
+
+    /// Cuts the power with a `SIGKILL`, at this instruction of the device. Only another start ends the rig's own part in it.
+    ///
+    /// # Panics
+    /// If QEMU has gone already.
+    #[cfg(unix)]
+    pub fn kill(&self) {
+        let process = i32::try_from(self.emulator.process_id()).expect("a process id");
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(process),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .expect("QEMU runs");
     }
 
     /// Greets the device. What goes over the line from now on is recorded in [`Self::wire`]; close the session before

@@ -169,6 +169,8 @@ pub struct Config {
     pub capture: bool,
     /// What its serial port is.
     pub line: Line,
+    /// More words for the firmware's command line, for images that know them. What is not known is ignored.
+    pub words: Vec<String>,
 }
 
 impl Config {
@@ -184,6 +186,7 @@ impl Config {
             instruction_shift: None,
             capture: false,
             line: Line::PseudoTerminal,
+            words: Vec::new(),
         }
     }
 }

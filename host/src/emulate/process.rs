@@ -107,6 +107,10 @@ fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) ->
         Entropy::Failing => semihosting.push_str(",arg=entropy=fail"),
         Entropy::Stuck => semihosting.push_str(",arg=entropy=stuck"),
     }
+    for word in &config.words {
+        // QEMU takes a doubled comma for one that belongs to the word.
+        semihosting.push_str(&format!(",arg={}", word.replace(',', ",,")));
+    }
 
     let mut arguments: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: &str| arguments.extend([option.into(), value.into()]);
@@ -241,6 +245,16 @@ mod tests {
         assert!(with(Entropy::Seed([1; 32])).contains(&format!("arg=seed={} ", "01".repeat(32))));
         assert!(with(Entropy::Failing).contains("arg=entropy=fail "));
         assert!(with(Entropy::Stuck).contains("arg=entropy=stuck "));
+    }
+
+    #[test]
+    fn more_words_follow_as_they_are() {
+        let config = Config {
+            words: vec!["flash-stop=1f".to_owned(), "a,b".to_owned()],
+            ..config()
+        };
+        let line = line(&config);
+        assert!(line.contains(",arg=flash-stop=1f,arg=a,,b "), "{line}");
     }
 
     #[test]

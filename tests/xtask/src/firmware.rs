@@ -24,6 +24,8 @@ pub(crate) enum Variant {
     Telemetry,
     /// It judges test vectors.
     Vectors,
+    /// The real one, whose flash stops where a test says.
+    FlashFaults,
     /// The real one, which also counts what unwrapping costs.
     Measure,
     /// It counts, and bad padding costs less: a defect that `bench leakage` must find.
@@ -32,12 +34,13 @@ pub(crate) enum Variant {
 
 impl Variant {
     /// Those that the tests run.
-    pub(crate) const TESTED: [Self; 5] = [
+    pub(crate) const TESTED: [Self; 6] = [
         Self::Default,
         Self::SabotagePlainStorage,
         Self::SabotageNoWipe,
         Self::Telemetry,
         Self::Vectors,
+        Self::FlashFaults,
     ];
 
     /// Those that `bench leakage` runs.
@@ -51,6 +54,7 @@ impl Variant {
             Self::SabotageNoWipe => "sabotage-no-wipe",
             Self::Telemetry => "telemetry",
             Self::Vectors => "vectors",
+            Self::FlashFaults => "flash-faults",
             Self::Measure => "measure",
             Self::MeasureEarlyReject => "measure-early-reject",
         }
@@ -66,6 +70,7 @@ impl Variant {
             Self::SabotageNoWipe => (board.package(), &["--features", "sabotage-no-wipe"]),
             Self::Telemetry => ("telemetry", &["--no-default-features"]),
             Self::Vectors => ("vectors", &[]),
+            Self::FlashFaults => (board.package(), &["--features", "flash-faults"]),
             Self::Measure => (board.package(), &["--features", "measure"]),
             Self::MeasureEarlyReject => (
                 board.package(),

@@ -2,7 +2,7 @@
 //!
 //! `id=<hex> fuse=<path> [vendor-certificate=<path> vendor-key=<path>] [seed=<64 hex digits>] [entropy=fail|stuck]`, separated by
 //! spaces, unknown words ignored. A value that cannot be read counts as missing, and what is missing leads to a refusal later,
-//! never to a default key.
+//! never to a default key. With the feature `flash-faults` there are more words: see `faults`.
 
 use core::ffi::CStr;
 
@@ -36,6 +36,14 @@ impl Path {
     }
 }
 
+/// A flash that never stops.
+#[cfg(feature = "flash-faults")]
+const NOWHERE: crate::faults::Stop = crate::faults::Stop {
+    at: u32::MAX,
+    cut: crate::faults::Cut::Before,
+    seed: 0,
+};
+
 /// Where entropy comes from.
 #[derive(Clone, Copy)]
 pub enum EntropySource {
@@ -61,6 +69,12 @@ pub struct Arguments {
     vendor_key: Path,
     /// Where entropy comes from.
     pub entropy: EntropySource,
+    /// The flash's journal.
+    #[cfg(feature = "flash-faults")]
+    journal: Path,
+    /// Where the flash stops; nowhere without `flash-stop`.
+    #[cfg(feature = "flash-faults")]
+    stop: crate::faults::Stop,
 }
 
 impl Arguments {
@@ -73,6 +87,10 @@ impl Arguments {
             vendor_certificate: Path::default(),
             vendor_key: Path::default(),
             entropy: EntropySource::Host,
+            #[cfg(feature = "flash-faults")]
+            journal: Path::default(),
+            #[cfg(feature = "flash-faults")]
+            stop: NOWHERE,
         };
         for word in words {
             arguments.take(word);
@@ -98,8 +116,43 @@ impl Arguments {
         self.vendor_key.get()
     }
 
+    /// Path of the flash's journal, if there is one.
+    #[cfg(feature = "flash-faults")]
+    #[must_use]
+    pub fn journal(&self) -> Option<&Path> {
+        self.journal.get()
+    }
+
+    /// Where the flash stops.
+    #[cfg(feature = "flash-faults")]
+    #[must_use]
+    pub fn stop(&self) -> Option<crate::faults::Stop> {
+        (self.stop.at != NOWHERE.at).then_some(self.stop)
+    }
+
+    /// Takes in a word about the flash's faults.
+    #[cfg(feature = "flash-faults")]
+    fn take_fault(&mut self, word: &[u8]) {
+        use crate::faults::Cut;
+
+        let number = |digits| hex(digits).map_or(NOWHERE.at, u32::from_be_bytes);
+        if let Some(path) = word.strip_prefix(b"flash-journal=") {
+            self.journal.set(path);
+        } else if let Some(digits) = word.strip_prefix(b"flash-stop=") {
+            self.stop.at = number(digits);
+        } else if let Some(digits) = word.strip_prefix(b"flash-seed=") {
+            self.stop.seed = number(digits);
+        } else if word == b"flash-cut=torn" {
+            self.stop.cut = Cut::Torn;
+        } else if word == b"flash-cut=after" {
+            self.stop.cut = Cut::After;
+        }
+    }
+
     /// Takes one word in.
     fn take(&mut self, word: &[u8]) {
+        #[cfg(feature = "flash-faults")]
+        self.take_fault(word);
         if let Some(id) = word.strip_prefix(b"id=") {
             if let Some(id) = hex(id) {
                 self.device_id = DeviceId(id);

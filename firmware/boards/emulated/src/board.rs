@@ -34,10 +34,23 @@ impl<C: Chip, H: Host> Board<C, H> {
 }
 
 impl<C: Chip, H: Host> Platform for Board<C, H> {
+    #[cfg(not(feature = "flash-faults"))]
     type Flash = C::Flash;
+    #[cfg(feature = "flash-faults")]
+    type Flash = crate::faults::FaultyFlash<C::Flash, crate::semihosting::JournalFile>;
 
+    #[cfg(not(feature = "flash-faults"))]
     fn take_flash(&mut self) -> C::Flash {
         self.chip.flash()
+    }
+
+    #[cfg(feature = "flash-faults")]
+    fn take_flash(&mut self) -> Self::Flash {
+        crate::faults::FaultyFlash::new(
+            self.chip.flash(),
+            crate::semihosting::JournalFile::open(self.arguments.journal()),
+            self.arguments.stop(),
+        )
     }
 
     fn device_id(&self) -> DeviceId {

@@ -8,12 +8,15 @@
 //! | --- | --- |
 //! | [`turn`], [`nor`], [`Board`] with [`Host`] and [`arguments`] | anywhere |
 //! | `uart`, `wake`, `panic`, `heap` | on a bare board, emulated or not |
+//! | `faults` (feature `flash-faults`, or its tests) | anywhere; its journal in an emulator |
 //! | `serve`, `telemetry::send`, `vectors` | in an emulator with semihosting (feature `semihosting`) |
 #![no_std]
 
 pub mod arguments;
 mod board;
 mod entropy;
+#[cfg(any(test, feature = "flash-faults"))]
+pub mod faults;
 #[cfg(all(target_os = "none", feature = "rsa-suites"))]
 pub mod heap;
 mod host;

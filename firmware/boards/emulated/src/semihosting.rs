@@ -49,3 +49,36 @@ pub(crate) fn arguments() -> Arguments {
     };
     Arguments::of(line.split(|byte| byte.is_ascii_whitespace() || *byte == 0))
 }
+
+/// The journal of the flash's operations, a file of the host. Where there is none, nothing is written down.
+#[cfg(feature = "flash-faults")]
+pub struct JournalFile(Option<File>);
+
+#[cfg(feature = "flash-faults")]
+impl JournalFile {
+    /// Opens it, empty.
+    pub fn open(path: Option<&Path>) -> Self {
+        Self(path.and_then(|path| File::create(path.as_c_str()).ok()))
+    }
+}
+
+#[cfg(feature = "flash-faults")]
+impl crate::faults::Journal for JournalFile {
+    fn note(&mut self, entry: [u8; crate::faults::ENTRY_LENGTH]) {
+        use semihosting::io::Write as _;
+
+        if let Some(file) = &mut self.0 {
+            // What is missing in the file the test misses.
+            let _ = file.write_all(&entry);
+        }
+    }
+
+    fn halt(&mut self) {
+        // Whoever reads the journal ends this.
+        critical_section::with(|_| {
+            loop {
+                core::hint::spin_loop();
+            }
+        })
+    }
+}

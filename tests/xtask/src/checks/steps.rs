@@ -378,7 +378,7 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
         ])),
     },
     Step {
-        name: "clippy: board mps2-an386, measuring",
+        name: "clippy: board mps2-an386, measuring, with flash faults",
         action: Action::Cargo(cargo(&[
             "clippy",
             "--package",
@@ -386,7 +386,7 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
             "--target",
             "thumbv7em-none-eabi",
             "--features",
-            "measure,sabotage-early-reject",
+            "measure,sabotage-early-reject,flash-faults",
             "--",
             "-D",
             "warnings",

@@ -1,0 +1,116 @@
+//! Power cut by `SIGKILL` at recorded flash operations, on the real firmware in QEMU.
+//!
+//! For each kind of order that changes the device a run without a cut records every word programmed and every page erased. Then the
+//! same run is made again from the same flash, stopped by the driver's fault hook at one of these operations, before it, in the
+//! middle of it or after it, and killed there. The device that starts from what is left must hold the state before the order or the
+//! state after it, as a model has them: slots, keys, counter, authority, receipt. And it must go on from there.
+//!
+//! The ordinary list kills at a few operations of each order; with `KEYFERRY_LONG` set it is every one, or 300 spread evenly.
+#![cfg(unix)]
+
+mod journal;
+mod model;
+mod scene;
+
+use std::collections::BTreeMap;
+
+use journal::{Cut, Operation};
+use keyferry_tests::board::Board;
+use scene::{ORDERS, Scene};
+
+keyferry_tests::on_every_board!(power_cut_at_any_flash_operation_leaves_the_old_or_the_new_state);
+
+/// Kills of each kind of order.
+fn wanted() -> usize {
+    match std::env::var_os("KEYFERRY_KILLS") {
+        Some(number) => number.to_string_lossy().parse().expect("a number"),
+        None if std::env::var_os("KEYFERRY_LONG").is_some() => 300,
+        None => 4,
+    }
+}
+
+/// Fewest kills between the first and the last operation of a commit, where all are wanted.
+const WITHIN_COMMITS: usize = 200;
+
+/// What M-23, M-29 and M-30 ask for, on the real firmware.
+fn power_cut_at_any_flash_operation_leaves_the_old_or_the_new_state(board: Board) {
+    let wanted = wanted();
+    let mut histogram: BTreeMap<(&'static str, Cut), usize> = BTreeMap::new();
+    let (mut within, mut kills, mut seen) = (0, 0, [0; 2]);
+    for (number, order) in ORDERS.into_iter().enumerate() {
+        let (mut scene, recorded) = Scene::set(board, order).record();
+        let count = wanted.min(recorded.operations.len());
+        let mut ends = [0; 2];
+        for kill in 0..count {
+            let at = recorded.place(number, kill, count);
+            let cut = Cut::of(number, kill);
+            let seed = u32::try_from(number * 1000 + kill).expect("few");
+            let new;
+            (scene, new) = scene.kill(&recorded, at, cut, seed);
+            ends[usize::from(new)] += 1;
+            *histogram.entry((recorded.role(at), cut)).or_default() += 1;
+            within += usize::from(recorded.is_within_commit(at));
+            kills += 1;
+        }
+        println!(
+            "{}, {}: {} operations, {} at the start, {count} kills, old state {}, new state {}",
+            board.name(),
+            order.name(),
+            recorded.operations.len(),
+            recorded.start,
+            ends[0],
+            ends[1]
+        );
+        (0..2).for_each(|end| seen[end] += ends[end]);
+    }
+    println!("{}: {kills} kills, {within} within a commit", board.name());
+    for ((role, cut), count) in &histogram {
+        println!("{role:<24} {:<6} {count:>5}", cut.word());
+    }
+    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+    assert_eq!(histogram.values().sum::<usize>(), kills);
+    if wanted >= 100 {
+        assert!(within >= WITHIN_COMMITS, "{within} kills within a commit");
+        let roles = ["record", "commit block", "tick", "erase"];
+        for role in roles {
+            let all = Cut::ALL.map(|cut| histogram.get(&(role, cut)).copied().unwrap_or(0));
+            assert!(all.iter().all(|count| *count > 0), "{role}: {all:?}");
+        }
+    }
+}
+
+#[test]
+fn what_an_operation_is_follows_from_the_journal() {
+    let program = |address| Operation::Program { address };
+    let erase = |address| Operation::Erase { address };
+    let recorded = journal::Recorded {
+        operations: vec![
+            program(500),
+            erase(4096),
+            program(4096 + 64),
+            program(4096),
+            program(4096 + 4),
+            program(4096 + 96),
+            erase(0),
+            erase(8192),
+        ],
+        start: 1,
+        page: 4096,
+    };
+    let roles: Vec<_> = (0..8).map(|at| recorded.role(at)).collect();
+    assert_eq!(
+        roles,
+        [
+            "start",
+            "erase",
+            "record",
+            "commit block",
+            "commit block",
+            "tick",
+            "erase",
+            "erase"
+        ]
+    );
+    let within: Vec<_> = (0..8).filter(|at| recorded.is_within_commit(*at)).collect();
+    assert_eq!(within, [2, 3, 4, 5, 6]);
+}
