@@ -1,6 +1,6 @@
 //! Message authentication codes under a stored key, for proofs and for the application.
 
-use aes::{Aes128, Aes192, Aes256};
+use aes::{Aes128, Aes256};
 use cmac::Cmac;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -11,7 +11,8 @@ use crate::keys::UseFailed;
 pub(crate) fn cmac(secret: &[u8], message: &[u8]) -> Result<[u8; 16], UseFailed> {
     match secret.len() {
         16 => tag::<Cmac<Aes128>, 16>(secret, message),
-        24 => tag::<Cmac<Aes192>, 16>(secret, message),
+        #[cfg(feature = "aes-192")]
+        24 => tag::<Cmac<aes::Aes192>, 16>(secret, message),
         32 => tag::<Cmac<Aes256>, 16>(secret, message),
         _ => Err(UseFailed::Unsupported),
     }

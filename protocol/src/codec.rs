@@ -93,7 +93,7 @@ macro_rules! byte_string {
     ($(#[$meta:meta])* $name:ident, $length:expr) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
-        pub struct $name(pub [u8; $length]);
+        pub struct $name(#[serde(with = "serde_big_array::BigArray")] pub [u8; $length]);
 
         impl $name {
             /// Length in bytes.

@@ -1,6 +1,7 @@
 //! Names and public values: device ids, key fingerprints, digests, challenges, signatures, public keys.
 
 use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
 
 use crate::codec::byte_string;
 
@@ -40,8 +41,10 @@ impl Fingerprint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// r, big-endian.
+    #[serde(with = "BigArray")]
     pub r: [u8; 32],
     /// s, big-endian.
+    #[serde(with = "BigArray")]
     pub s: [u8; 32],
 }
 

@@ -5,13 +5,18 @@
 
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
 
 use crate::attributes::Attributes;
 use crate::codec::{self, DecodeError, TooLong};
 use crate::identity::{Challenge, DeviceId, Digest, Fingerprint};
 use crate::proof::Proof;
 use crate::suite::{Suite, UnwrapAlgorithm};
-use crate::{MAX_CERTIFICATE, MAX_ENTRIES, MAX_QUESTIONS, MAX_SLOTS};
+use crate::{MAX_ENTRIES, MAX_QUESTIONS};
+
+mod view;
+
+pub use view::{BlobRole, InjectView, List, ProveView, View, view};
 
 /// First 16 bytes of every order.
 pub const TAG: [u8; 16] = *b"keyferry order  ";
@@ -77,6 +82,7 @@ pub enum Freshness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// [`TAG`].
+    #[serde(with = "BigArray")]
     pub tag: [u8; 16],
     /// [`FORMAT`].
     pub format: u8,
@@ -208,105 +214,6 @@ pub struct Inject {
 /// The questions of an order, one after the other.
 pub type Questions = Vec<u8, MAX_QUESTIONS>;
 
-/// What one blob of an [`Inject`] carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BlobRole {
-    /// The certificate.
-    Certificate,
-    /// The wrapped KEK with this index.
-    Kek(usize),
-    /// The wrapped key of the entry with this index.
-    Entry(usize),
-}
-
-impl Inject {
-    /// Checks what the layout demands beyond its encoding: at least one entry or a certificate, slots in range and each at most
-    /// once, KEK indices sorted and without gaps, blob lengths within [`crate::MAX_BLOB`] and [`MAX_CERTIFICATE`], supported
-    /// attributes, permitted proofs, as many bytes of questions as the proofs need.
-    ///
-    /// # Errors
-    /// [`DecodeError::Malformed`].
-    pub fn check(&self) -> Result<(), DecodeError> {
-        let mut slots = [false; MAX_SLOTS];
-        let mut keks = 0;
-        let mut questions = 0;
-        for entry in &self.entries {
-            let seen = slots
-                .get_mut(usize::from(entry.slot))
-                .ok_or(DecodeError::Malformed)?;
-            let kek = usize::from(entry.kek);
-            let kind = entry
-                .attributes
-                .kind()
-                .map_err(|_| DecodeError::Malformed)?;
-            if *seen
-                || kek > keks
-                || kek + 1 < keks
-                || usize::from(entry.blob.length) > crate::MAX_BLOB
-                || !entry.proof.permitted(kind, &entry.attributes)
-            {
-                return Err(DecodeError::Malformed);
-            }
-            *seen = true;
-            keks = kek + 1;
-            questions += entry.proof.question_length(kind, &entry.attributes);
-        }
-        if keks != self.keks.len() || questions != self.questions.len() {
-            return Err(DecodeError::Malformed);
-        }
-        match &self.certificate {
-            Some(certificate)
-                if !(1..=MAX_CERTIFICATE).contains(&usize::from(certificate.length)) =>
-            {
-                return Err(DecodeError::Malformed);
-            }
-            None if self.entries.is_empty() => return Err(DecodeError::Malformed),
-            Some(_) | None => {}
-        }
-        if self
-            .keks
-            .iter()
-            .any(|kek| usize::from(kek.length) > crate::MAX_BLOB)
-        {
-            return Err(DecodeError::Malformed);
-        }
-        Ok(())
-    }
-
-    /// Number of blobs that follow the order.
-    #[must_use]
-    pub fn blob_count(&self) -> usize {
-        usize::from(self.certificate.is_some()) + self.keks.len() + self.entries.len()
-    }
-
-    /// What the blob with this place in the stream carries, and what the order says of it.
-    #[must_use]
-    pub fn blob(&self, index: usize) -> Option<(BlobRole, BlobRef)> {
-        let mut at = 0;
-        if let Some(certificate) = self.certificate {
-            if index == 0 {
-                return Some((BlobRole::Certificate, certificate));
-            }
-            at += 1;
-        }
-        let mut next_kek = 0;
-        for (position, entry) in self.entries.iter().enumerate() {
-            if usize::from(entry.kek) == next_kek {
-                if at == index {
-                    return Some((BlobRole::Kek(next_kek), *self.keks.get(next_kek)?));
-                }
-                at += 1;
-                next_kek += 1;
-            }
-            if at == index {
-                return Some((BlobRole::Entry(position), entry.blob));
-            }
-            at += 1;
-        }
-        None
-    }
-}
-
 /// One slot of a [`Prove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProofRequest {
@@ -415,27 +322,36 @@ pub fn decode_header(bytes: &[u8]) -> Result<(Header, &[u8]), DecodeError> {
     }
 }
 
-/// Decodes a whole order.
+/// Decodes a whole order into values of their own, for whoever goes on with them. A device works from a [`view`] of the bytes.
 ///
 /// # Errors
 /// [`DecodeError`].
-// The copies that decoding makes on the stack are gone when it returns; inlined, they would stay while the order is carried out.
-#[inline(never)]
 pub fn decode(bytes: &[u8]) -> Result<(Header, Body<'_>), DecodeError> {
-    let (header, body) = decode_header(bytes)?;
-    let body = match header.kind {
-        Kind::Enroll => Body::Enroll(codec::decode(body)?),
-        Kind::Inject => {
-            let inject: Inject = codec::decode(body)?;
-            inject.check()?;
-            Body::Inject(inject)
-        }
-        Kind::Prove => Body::Prove(codec::decode(body)?),
-        Kind::Remove => Body::Remove(codec::decode(body)?),
-        Kind::Rotate => Body::Rotate(codec::decode(body)?),
-        Kind::Lock if body.is_empty() => Body::Lock,
-        Kind::Wipe if body.is_empty() => Body::Wipe,
-        Kind::Lock | Kind::Wipe => return Err(DecodeError::Malformed),
+    let (header, view) = view(bytes)?;
+    let body = match view {
+        View::Enroll(body) => Body::Enroll(body),
+        View::Inject(body) => Body::Inject(Inject {
+            challenge: body.challenge,
+            certificate: body.certificate,
+            keks: body.keks.iter().collect(),
+            entries: body.entries.iter().collect(),
+            questions: owned(body.questions)?,
+        }),
+        View::Prove(body) => Body::Prove(Prove {
+            challenge: body.challenge,
+            slots: body.slots.iter().collect(),
+            questions: owned(body.questions)?,
+        }),
+        View::Remove(slots) => Body::Remove(Remove {
+            slots: owned(slots)?,
+        }),
+        View::Rotate(body) => Body::Rotate(body),
+        View::Lock => Body::Lock,
+        View::Wipe => Body::Wipe,
     };
     Ok((header, body))
+}
+
+fn owned<const N: usize>(bytes: &[u8]) -> Result<Vec<u8, N>, DecodeError> {
+    Vec::from_slice(bytes).map_err(|_| DecodeError::Malformed)
 }

@@ -2,6 +2,7 @@
 
 use heapless::Vec;
 use serde::{Deserialize, Serialize};
+use serde_big_array::BigArray;
 
 use crate::MAX_ENTRIES;
 use crate::attributes::Attributes;
@@ -139,6 +140,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// [`TAG`].
+    #[serde(with = "BigArray")]
     pub tag: [u8; 16],
     /// [`FORMAT`].
     pub format: u8,
@@ -394,6 +396,7 @@ pub const MAX_RECEIPT: usize = crate::MAX_MESSAGE - 1 - 64 - 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// [`STATUS_TAG`].
+    #[serde(with = "BigArray")]
     pub tag: [u8; 16],
     /// [`FORMAT`].
     pub format: u8,

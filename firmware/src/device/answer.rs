@@ -2,15 +2,16 @@
 
 use heapless::Vec;
 use keyferry_protocol::identity::{Challenge, Digest, Signature};
-use keyferry_protocol::message::{Reply, SlotInfo, Task};
+use keyferry_protocol::message::{Reply, SlotInfo};
 use keyferry_protocol::receipt::{
     self, MAX_RECEIPT, Outcome, Refusal, STATUS_TAG, State, TAG, Writer,
 };
 use keyferry_protocol::{MAX_CERTIFICATE, MAX_SLOTS, TooLong};
 
-use super::Device;
 use super::memory::{self, Memory};
 use super::orders::Accepted;
+use super::{Device, send};
+use crate::fmt::info;
 use crate::keys;
 use crate::platform::{Mark, Platform, Status, Stretch};
 use crate::store::{Change, Condition, ItemId, StoreError};
@@ -84,7 +85,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         }
         let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
         self.platform.measure(Mark::Begins(Stretch::Sign));
-        let signature = keys::p256::sign(identity.expose(), &self.receipt[..length], random);
+        let signature =
+            keys::p256::sign(identity.expose(), &self.buffer.receipt()[..length], random);
         self.platform.measure(Mark::Ends(Stretch::Sign));
         signature.map_err(|_| Refusal::Storage)
     }
@@ -102,14 +104,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         signature: &Signature,
         next: Memory,
     ) -> Result<(), Refusal> {
-        self.progress(Task::Store, 0, 1);
-        let mut stored = [0; Signature::LENGTH + MAX_RECEIPT];
+        let stored = self.buffer.signed(length);
         stored[..Signature::LENGTH].copy_from_slice(&signature.to_bytes());
-        stored[Signature::LENGTH..][..length].copy_from_slice(&self.receipt[..length]);
         self.platform.measure(Mark::Begins(Stretch::Store));
         let written = self
             .store
-            .put(ItemId::RECEIPT, &stored[..Signature::LENGTH + length], None)
+            .put(ItemId::RECEIPT, stored, None)
             .and_then(|()| self.store.put(ItemId::META, &next.encode(), None))
             .and_then(|()| self.store.commit());
         self.platform.measure(Mark::Ends(Stretch::Store));
@@ -130,11 +130,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             }
         }
         self.memory = next;
+        self.send_receipt(length, signature);
         self.drop_job();
         // The order is done, whatever the source says; the next one is refused if it failed.
         let _ = self.refresh_random();
         self.platform.show(Status::Done);
-        self.send_receipt(length, signature);
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     pub(super) fn answer_empty(&mut self, order: &Accepted, next: Memory) -> Result<(), Refusal> {
         let header = self.receipt_header(order, &next);
-        let writer = Writer::new(&header, &mut self.receipt).map_err(too_long)?;
+        let writer = Writer::new(&header, self.buffer.receipt()).map_err(too_long)?;
         self.sign_and_conclude(writer.length(), next)
     }
 
@@ -154,34 +154,38 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     pub(super) fn answer_refusal(&mut self, order: &Accepted, refusal: Refusal) {
         self.drops_blobs = true;
         self.drop_job();
-        self.refuse(refusal);
         if self.no_keys() {
+            self.refuse(refusal);
             return;
         }
         let header = receipt::Header {
             outcome: Outcome::Refused(refusal),
             ..self.receipt_header(order, &self.memory)
         };
-        if let Ok(writer) = Writer::new(&header, &mut self.receipt)
-            && let Ok(signature) = self.sign_receipt(writer.length())
-        {
-            self.send_receipt(writer.length(), &signature);
+        let length = Writer::new(&header, self.buffer.receipt()).map(|writer| writer.length());
+        match length.map(|length| (length, self.sign_receipt(length))) {
+            Ok((length, Ok(signature))) => {
+                info!("refused: {=u8}", refusal as u8);
+                self.platform.show(Status::Failed);
+                self.send_receipt(length, &signature);
+            }
+            Ok((_, Err(_))) | Err(TooLong) => self.refuse(refusal),
         }
     }
 
     fn send_receipt(&mut self, length: usize, signature: &Signature) {
         let reply = Reply::Receipt {
             signature: *signature,
-            receipt: &self.receipt[..length],
+            receipt: &self.buffer.receipt()[..length],
         };
-        match reply.encode(&mut self.outgoing) {
-            Ok(bytes) => self.outgoing_length = bytes.len(),
-            Err(_) => self.refuse(Refusal::TooLong),
+        if send(&mut self.link, &reply).is_err() {
+            self.refuse(Refusal::TooLong);
         }
     }
 
+    /// Answers an order that was applied before. Like every authentic order it ends the one under way.
     pub(super) fn answer_stored_receipt(&mut self) {
-        let mut stored = [0; Signature::LENGTH + MAX_RECEIPT];
+        self.drop_job();
         // An erase that failed is made up for before anything is said.
         if self.store.has_residue() {
             let erased = self.store.begin([]);
@@ -191,16 +195,17 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
                 return;
             }
         }
-        let read = match self.store.public(ItemId::RECEIPT, &mut stored) {
+        let stored = self.buffer.signed(MAX_RECEIPT);
+        let read = match self.store.public(ItemId::RECEIPT, stored) {
             Ok(Some(bytes)) => bytes.split_first_chunk::<{ Signature::LENGTH }>(),
             Ok(None) | Err(_) => None,
         };
-        match read {
-            None => self.refuse(Refusal::Storage),
-            Some((signature, receipt)) => self.reply(&Reply::Receipt {
-                signature: Signature::from_bytes(signature),
-                receipt,
-            }),
+        let sent = read.map(|(signature, receipt)| {
+            let signature = Signature::from_bytes(signature);
+            send(&mut self.link, &Reply::Receipt { signature, receipt })
+        });
+        if sent != Some(Ok(())) {
+            self.refuse(Refusal::Storage);
         }
     }
 
@@ -222,30 +227,33 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             state: self.memory.state,
             counter: self.memory.counter,
         };
-        let length = status.encode(&mut self.receipt).map_or(0, <[u8]>::len);
+        let length = status.encode(self.buffer.receipt()).map_or(0, <[u8]>::len);
         self.operations.status += 1;
         match self.sign(length) {
             Err(refusal) => self.refuse(refusal),
             Ok(signature) => {
                 let reply = Reply::Status {
                     signature,
-                    status: &self.receipt[..length],
+                    status: &self.buffer.receipt()[..length],
                 };
-                match reply.encode(&mut self.outgoing) {
-                    Ok(bytes) => self.outgoing_length = bytes.len(),
-                    Err(_) => self.refuse(Refusal::TooLong),
+                if send(&mut self.link, &reply).is_err() {
+                    self.refuse(Refusal::TooLong);
                 }
             }
         }
     }
 
     pub(super) fn answer_certificate(&mut self) {
-        let mut certificate = [0; MAX_CERTIFICATE];
-        match self.store.public(ItemId::CERTIFICATE, &mut certificate) {
-            Ok(Some(bytes)) => self.reply(&Reply::Certificate { bytes }),
-            Ok(None) => self.refuse(Refusal::SlotEmpty),
-            Err(error) => self.refuse(storage(error)),
-        }
+        let room = &mut self.buffer.blob()[..MAX_CERTIFICATE];
+        let refusal = match self.store.public(ItemId::CERTIFICATE, room) {
+            Ok(Some(bytes)) => match send(&mut self.link, &Reply::Certificate { bytes }) {
+                Ok(()) => return,
+                Err(TooLong) => Refusal::TooLong,
+            },
+            Ok(None) => Refusal::SlotEmpty,
+            Err(error) => storage(error),
+        };
+        self.refuse(refusal);
     }
 
     pub(super) fn list(&mut self) {

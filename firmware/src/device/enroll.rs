@@ -3,9 +3,8 @@
 use keyferry_protocol::MAX_VENDOR_CERTIFICATE;
 use keyferry_protocol::identity::{Challenge, Signature, p256_spki};
 use keyferry_protocol::message::Task;
-use keyferry_protocol::order::Enroll;
 use keyferry_protocol::receipt::{
-    Flavour, MAX_RECEIPT, Refusal, State, Statement, Voucher, Writer, voucher_input,
+    Flavour, Refusal, State, Statement, Voucher, Writer, voucher_input,
 };
 use keyferry_protocol::suite::UnwrapAlgorithm;
 
@@ -19,15 +18,26 @@ use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::Secret;
 
-/// Longest unwrap key as stored, in bytes, filled up to a multiple of eight: RSA-4096 as `e ‖ p ‖ q`.
-pub(super) const MAX_UNWRAP_SECRET: usize = (4_usize + 512).next_multiple_of(8);
+/// Longest unwrap key as stored, in bytes, filled up to a multiple of eight: RSA-4096 as `e ‖ p ‖ q`, or a P-256 scalar.
+pub(super) const MAX_UNWRAP_SECRET: usize = if cfg!(feature = "rsa-keys") {
+    (4_usize + 512).next_multiple_of(8)
+} else {
+    32
+};
 
 /// An `Enroll` on a blank device, under way.
 pub(super) struct Enrolling {
     order: Accepted,
-    nonce: Challenge,
-    authority: [u8; p256_spki::LENGTH],
+    wanted: Wanted,
     generation: keys::Generation,
+}
+
+/// What an `Enroll` asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) authority: [u8; p256_spki::LENGTH],
+    pub(super) nonce: Challenge,
+    pub(super) unwrap: UnwrapAlgorithm,
 }
 
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
@@ -35,14 +45,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     pub(super) fn begin_enroll(
         &mut self,
         order: &Accepted,
-        enroll: &Enroll<'_>,
+        wanted: &Wanted,
     ) -> Result<(), Refusal> {
-        let authority = enroll
-            .authority
-            .try_into()
-            .map_err(|_| Refusal::Malformed)?;
         self.refresh_random()?;
-        let generation = keys::Generation::new(enroll.unwrap).ok_or(Refusal::Unsupported)?;
+        let generation = keys::Generation::new(wanted.unwrap).ok_or(Refusal::Unsupported)?;
         let put = |id, public, secret| Change::Put { id, public, secret };
         self.begin([
             put(ItemId::AUTHORITY, p256_spki::LENGTH, 0),
@@ -51,8 +57,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         ])?;
         self.job = Job::Enroll(Enrolling {
             order: *order,
-            nonce: enroll.nonce,
-            authority,
+            wanted: *wanted,
             generation,
         });
         Ok(())
@@ -87,7 +92,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let (Job::Enroll(enrolling), Some(random)) = (job, &mut self.random) else {
             return Err(Refusal::Sequence);
         };
-        let (order, nonce, authority) = (enrolling.order, enrolling.nonce, enrolling.authority);
+        let (order, nonce, authority) = (
+            enrolling.order,
+            enrolling.wanted.nonce,
+            enrolling.wanted.authority,
+        );
 
         let mut unwrap_secret = Secret::<MAX_UNWRAP_SECRET>::zeroed();
         let mut unwrap_spki = [0; MAX_SPKI];
@@ -115,8 +124,9 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let length = self.write_statement(&order, &next, nonce, &identity_spki, unwrap_spki)?;
         let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
         self.operations.receipt += 1;
-        let signature = keys::p256::sign(identity.expose(), &self.receipt[..length], random)
-            .map_err(|_| Refusal::Storage)?;
+        let signed = &self.buffer.receipt()[..length];
+        let signature =
+            keys::p256::sign(identity.expose(), signed, random).map_err(|_| Refusal::Storage)?;
         self.store
             .put(ItemId::AUTHORITY, &authority, None)
             .and_then(|()| {
@@ -136,7 +146,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     /// `Enroll` on a device that has its keys: nothing changes but the counter; the statement is made anew.
     #[inline(never)]
-    pub(super) fn restate(&mut self, order: &Accepted, enroll: &Enroll<'_>) -> Result<(), Refusal> {
+    pub(super) fn restate(&mut self, order: &Accepted, nonce: Challenge) -> Result<(), Refusal> {
         let (mut identity, mut unwrap) = ([0; p256_spki::LENGTH], [0; MAX_SPKI]);
         let identity_length = read_public(self, ItemId::IDENTITY, &mut identity)?;
         let unwrap_length = read_public(self, ItemId::UNWRAP, &mut unwrap)?;
@@ -145,7 +155,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let length = self.write_statement(
             order,
             &next,
-            enroll.nonce,
+            nonce,
             &identity[..identity_length],
             &unwrap[..unwrap_length],
         )?;
@@ -197,7 +207,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             voucher,
         };
         let header = self.receipt_header(order, next);
-        let out: &mut [u8; MAX_RECEIPT] = &mut self.receipt;
+        let out = self.buffer.receipt();
         let mut writer = Writer::new(&header, out).map_err(too_long)?;
         writer.statement(&statement, out).map_err(too_long)?;
         Ok(writer.length())

@@ -48,12 +48,7 @@ impl Rate {
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Deals with what has come, as far as there is room for answers and blobs.
     pub(super) fn take_messages(&mut self) {
-        loop {
-            self.flush();
-            if self.outgoing_length > 0 || !self.take_front() {
-                return;
-            }
-        }
+        while self.has_room() && self.take_front() {}
     }
 
     /// Deals with the message at the front, or a part of it; says whether it did.
@@ -87,21 +82,13 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         }
     }
 
-    /// Never part of its caller's frame, which is below all the work.
-    #[inline(never)]
     fn take_whole(&mut self) -> bool {
-        // The request is decoded from the link's buffer, and answering it needs the whole device: work on a copy.
-        let mut message = [0; MAX_MESSAGE];
         let length = match self.link.front() {
-            Some(front) if front.is_complete() => {
-                let length = front.length.min(MAX_MESSAGE);
-                message[..length].copy_from_slice(&front.bytes[..length]);
-                length
-            }
+            Some(front) if front.is_complete() => front.length,
             Some(_) | None => return false,
         };
+        self.handle();
         self.link.consume(length);
-        self.handle(&message[..length]);
         true
     }
 
@@ -139,9 +126,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let mut count = 0;
         // Not through a method: the link lends its bytes meanwhile.
         if let Job::Inject(injecting) = &self.job
-            && let Some((_, blob)) = injecting.due_blob()
+            && let Some((_, blob)) = injecting.due
             && let Some(place) = self
-                .blob
+                .buffer
+                .blob()
                 .get_mut(self.blob_length..usize::from(blob.length))
         {
             count = place.len().min(bytes.len());
@@ -182,8 +170,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     /// Nothing waits to be sent: a change that was agreed on takes place, one that does not work ends.
     pub(super) fn settle_rate(&mut self, now: Millis) {
-        let answered = self.outgoing_length == 0;
-        let rate = match self.rate.agreed.take_if(|_| answered) {
+        let rate = match self.rate.agreed.take() {
             Some(rate) => {
                 self.rate.since = now;
                 self.rate.heard = self.link.heard_frames();

@@ -8,17 +8,18 @@
 
 use heapless::Vec;
 use keyferry_protocol::MAX_ENTRIES;
-use keyferry_protocol::identity::{Challenge, Digest, p256_spki};
+use keyferry_protocol::identity::{Digest, p256_spki};
 use keyferry_protocol::message::{SlotInfo, Task};
-use keyferry_protocol::order::{BlobRole, Entry, Inject, Questions};
-use keyferry_protocol::receipt::{Refusal, State, Writer};
+use keyferry_protocol::order::{BlobRef, BlobRole, Entry, InjectView, Kind, View};
+use keyferry_protocol::receipt::{Refusal, State, Writer, slot_report_length};
 use sha2::{Digest as _, Sha256};
 
 use super::answer::{slot_item, storage, too_long};
+use super::buffer::LONGEST_BLOB;
 use super::enroll::MAX_UNWRAP_SECRET;
 use super::memory::Memory;
-use super::orders::Accepted;
-use super::proving::{ProofDue, check_receipt_fits};
+use super::orders::{self, Accepted};
+use super::proving::check_receipt_fits;
 use super::{Device, Job};
 use crate::keys;
 use crate::platform::{Mark, Platform, Stretch};
@@ -26,59 +27,64 @@ use crate::store::{Change, ItemId};
 use crate::unwrap;
 use crate::wipe::{Secret, wipe};
 
-/// An `Inject` or a `Prove` under way. A `Prove` has no blobs to take and begins with its proofs.
+/// An `Inject` or a `Prove` under way. A `Prove` has no blobs to take and begins with its proofs. What else the order says is looked up
+/// in its bytes.
 pub(super) struct Injecting {
     pub(super) order: Accepted,
-    pub(super) asked: Asked,
+    /// The blob that is due, while one is.
+    pub(super) due: Option<(BlobRole, BlobRef)>,
     /// Blobs taken.
     pub(super) blobs: usize,
     pub(super) kek_ready: bool,
     /// Some blob did not unwrap; said only at the end.
     pub(super) failed: bool,
-    pub(super) challenge: Challenge,
-    pub(super) proofs: Vec<ProofDue, MAX_ENTRIES>,
+    /// Proofs to make.
+    pub(super) proofs: usize,
     /// Proofs made.
     pub(super) proved: usize,
+    /// Bytes of the questions that they have taken.
+    pub(super) asked: usize,
     pub(super) writer: Option<Writer>,
     pub(super) next: Memory,
 }
 
-/// What the order says beside its header.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one, and no heap to put the larger into"
-)]
-pub(super) enum Asked {
-    Inject(Inject),
-    /// The questions of a `Prove`.
-    Prove(Questions),
-}
-
-impl Asked {
-    pub(super) fn inject(&self) -> Option<&Inject> {
-        match self {
-            Self::Inject(inject) => Some(inject),
-            Self::Prove(_) => None,
+impl Injecting {
+    /// An order with so many proofs, of which nothing is done yet.
+    pub(super) const fn new(order: Accepted, proofs: usize, next: Memory) -> Self {
+        Self {
+            order,
+            due: None,
+            blobs: 0,
+            kek_ready: false,
+            failed: false,
+            proofs,
+            proved: 0,
+            asked: 0,
+            writer: None,
+            next,
         }
     }
+}
 
-    pub(super) fn questions(&self) -> &[u8] {
-        match self {
-            Self::Inject(inject) => &inject.questions,
-            Self::Prove(questions) => questions,
-        }
+/// Looks at the `Inject` under way.
+pub(super) fn view_inject(order: &[u8]) -> Result<InjectView<'_>, Refusal> {
+    match orders::view(order, Kind::Inject)? {
+        View::Inject(inject) => Ok(inject),
+        View::Enroll(_)
+        | View::Prove(_)
+        | View::Remove(_)
+        | View::Rotate(_)
+        | View::Lock
+        | View::Wipe => Err(Refusal::Malformed),
     }
 }
 
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     #[inline(never)]
-    pub(super) fn begin_inject(
-        &mut self,
-        order: &Accepted,
-        inject: &Inject,
-    ) -> Result<(), Refusal> {
+    pub(super) fn begin_inject(&mut self, order: &Accepted) -> Result<(), Refusal> {
         let suite = order.header.suite.ok_or(Refusal::Suite)?;
         let algorithm = self.unwrap_algorithm()?;
+        let inject = view_inject(&self.order[..self.order_length])?;
         let kek_length = algorithm.kek_blob_length();
         if !suite.fits(algorithm)
             || !unwrap::supported(suite)
@@ -102,43 +108,35 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             };
             changes.push(change).map_err(|_| Refusal::Malformed)?;
         }
-        let (mut proofs, mut questions) = (Vec::new(), 0);
-        for entry in &inject.entries {
+        let mut reports = 0;
+        for entry in inject.entries.iter() {
             let kind = entry.attributes.kind().map_err(|_| Refusal::Attributes)?;
-            if !keys::kind_supported(kind) {
+            if !keys::supported(kind, entry.attributes.algorithm)
+                || usize::from(entry.blob.length) > LONGEST_BLOB
+            {
                 return Err(Refusal::Attributes);
             }
-            self.check_version(entry)?;
+            self.check_version(&entry)?;
             if let Some(floor) = next.floors.get_mut(usize::from(entry.slot)) {
                 *floor = entry.version;
             }
-            let info = slot_info(entry);
             let change = Change::Put {
                 id: slot_item(entry.slot)?,
                 public: SlotInfo::MAX_LENGTH,
                 secret: keys::secret_length(kind),
             };
-            let due = ProofDue::new(info, kind, entry.proof, &mut questions);
             changes.push(change).map_err(|_| Refusal::Malformed)?;
-            proofs.push(due).map_err(|_| Refusal::Malformed)?;
+            reports += slot_report_length(entry.proof.length(kind));
         }
-        check_receipt_fits(&proofs)?;
+        check_receipt_fits(reports)?;
+        let blobs = inject.blob_count();
+        let mut injecting = Injecting::new(*order, inject.entries.len(), next);
+        injecting.due = inject.blob(0);
         self.begin(changes)?;
-        self.job = Job::Inject(Injecting {
-            order: *order,
-            asked: Asked::Inject(inject.clone()),
-            blobs: 0,
-            kek_ready: false,
-            failed: false,
-            challenge: inject.challenge,
-            proofs,
-            proved: 0,
-            writer: None,
-            next,
-        });
+        self.job = Job::Inject(injecting);
         self.fed = self.now;
         self.began = self.now;
-        self.progress(Task::Unwrap, 0, inject.blob_count() as u16);
+        self.progress(Task::Unwrap, 0, blobs as u16);
         Ok(())
     }
 
@@ -161,7 +159,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Whether an order waits for bytes from the station.
     pub(super) fn awaits_blob(&self) -> bool {
         match &self.job {
-            Job::Inject(injecting) => injecting.due_blob().is_some() && !self.blob_is_complete(),
+            Job::Inject(injecting) => injecting.due.is_some() && !self.blob_is_complete(),
             Job::Idle | Job::Enroll(_) => false,
         }
     }
@@ -169,7 +167,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     pub(super) fn blob_is_complete(&self) -> bool {
         match &self.job {
             Job::Inject(injecting) => injecting
-                .due_blob()
+                .due
                 .is_some_and(|(_, blob)| self.blob_length >= usize::from(blob.length)),
             Job::Idle | Job::Enroll(_) => false,
         }
@@ -181,11 +179,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             return false;
         };
         let order = injecting.order;
-        let step = match injecting.due_blob() {
+        let step = match injecting.due {
             Some(_) if !self.blob_is_complete() => return false,
             Some((role, blob)) => self.open_blob(role, &blob.digest),
             None if injecting.failed => Err(Refusal::Unwrap),
-            None if injecting.proved < injecting.proofs.len() => self.prove_next(),
+            None if injecting.proved < injecting.proofs => self.prove_next(),
             None => {
                 let concluded = self.conclude_proofs();
                 if let Err(refusal) = concluded {
@@ -205,20 +203,21 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     fn open_blob(&mut self, role: BlobRole, digest: &Digest) -> Result<(), Refusal> {
         let length = core::mem::take(&mut self.blob_length);
-        let altered = Sha256::digest(&self.blob[..length])[..] != digest.0;
+        let altered = Sha256::digest(&self.buffer.blob()[..length])[..] != digest.0;
         match role {
             BlobRole::Certificate => self.take_certificate(length, altered)?,
             BlobRole::Kek(_) => self.open_kek(length, altered)?,
             BlobRole::Entry(index) => self.open_key(index, length, altered)?,
         }
-        wipe(&mut self.blob[..length]);
+        wipe(&mut self.buffer.blob()[..length]);
         let Job::Inject(injecting) = &mut self.job else {
             return Err(Refusal::Sequence);
         };
         injecting.failed |= altered;
         injecting.blobs += 1;
-        let done = injecting.blobs as u16;
-        let total = injecting.asked.inject().map_or(0, Inject::blob_count) as u16;
+        let inject = view_inject(&self.order[..self.order_length])?;
+        injecting.due = inject.blob(injecting.blobs);
+        let (done, total) = (injecting.blobs as u16, inject.blob_count() as u16);
         self.progress(Task::Unwrap, done, total);
         Ok(())
     }
@@ -238,7 +237,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             .public(ItemId::IDENTITY, &mut identity)
             .map_err(storage)?
             .ok_or(Refusal::Storage)?;
-        let certificate = &self.blob[..length];
+        let certificate = &self.buffer.blob()[..length];
         if !certificate
             .windows(identity.len())
             .any(|part| part == identity)
@@ -267,7 +266,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
                     secret: &secret.expose()[..secret_length],
                     fingerprint: self.memory.unwrap,
                 },
-                &self.blob[..length],
+                &self.buffer.blob()[..length],
                 random,
             );
             self.platform.measure(Mark::Ends(Stretch::Kek));
@@ -282,45 +281,35 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let Job::Inject(injecting) = &mut self.job else {
             return Err(Refusal::Sequence);
         };
-        let due = injecting.proofs.get(index).ok_or(Refusal::Sequence)?;
         if altered || !injecting.kek_ready {
             injecting.failed = true;
             return Ok(());
         }
-        let blob = &mut self.blob[..length];
+        let inject = view_inject(&self.order[..self.order_length])?;
+        let entry = inject.entries.get(index).ok_or(Refusal::Sequence)?;
+        let kind = entry.attributes.kind().map_err(|_| Refusal::Attributes)?;
+        let blob = &mut self.buffer.blob()[..length];
         self.platform.measure(Mark::Begins(Stretch::Key));
-        let opened = unwrap::open_key(&self.kek, due.kind, blob);
+        let opened = unwrap::open_key(&self.kek, kind, blob);
         self.platform.measure(Mark::Ends(Stretch::Key));
         match opened {
             Ok(key_length) if !injecting.failed => {
                 let mut public = [0; SlotInfo::MAX_LENGTH];
-                let public = due.info.encode(&mut public).map_err(too_long)?;
+                let slot = slot_item(entry.slot)?;
+                let info = SlotInfo {
+                    slot: entry.slot,
+                    version: entry.version,
+                    attributes: entry.attributes,
+                    label: entry.label,
+                };
+                let public = info.encode(&mut public).map_err(too_long)?;
                 self.store
-                    .put(
-                        slot_item(due.info.slot)?,
-                        public,
-                        Some(&mut blob[..key_length]),
-                    )
+                    .put(slot, public, Some(&mut blob[..key_length]))
                     .map_err(storage)?;
             }
             Ok(_) => {}
             Err(_) => injecting.failed = true,
         }
         Ok(())
-    }
-}
-
-impl Injecting {
-    pub(super) fn due_blob(&self) -> Option<(BlobRole, keyferry_protocol::order::BlobRef)> {
-        self.asked.inject()?.blob(self.blobs)
-    }
-}
-
-fn slot_info(entry: &Entry) -> SlotInfo {
-    SlotInfo {
-        slot: entry.slot,
-        version: entry.version,
-        attributes: entry.attributes,
-        label: entry.label.clone(),
     }
 }

@@ -3,7 +3,6 @@
 
 use heapless::Vec;
 use keyferry_protocol::identity::{Fingerprint, p256_spki};
-use keyferry_protocol::order::Rotate;
 use keyferry_protocol::receipt::{Refusal, State, Writer};
 use keyferry_protocol::{MAX_ENTRIES, MAX_SLOTS};
 
@@ -47,8 +46,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     /// Hands the device over. That both authorities signed is known by now, and with it that the new key is one.
     #[inline(never)]
-    pub(super) fn rotate(&mut self, order: &Accepted, rotate: &Rotate<'_>) -> Result<(), Refusal> {
-        let authority = keys::fingerprint(rotate.authority);
+    pub(super) fn rotate(
+        &mut self,
+        order: &Accepted,
+        key: &[u8; p256_spki::LENGTH],
+    ) -> Result<(), Refusal> {
+        let authority = keys::fingerprint(key);
         if authority == self.memory.authority {
             return Err(Refusal::Malformed);
         }
@@ -63,7 +66,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             secret: 0,
         }])?;
         self.store
-            .put(ItemId::AUTHORITY, rotate.authority, None)
+            .put(ItemId::AUTHORITY, key, None)
             .map_err(storage)?;
         self.answer_empty(order, next)
     }
@@ -109,7 +112,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             identity: self.memory.identity,
             ..self.receipt_header(order, &next)
         };
-        let writer = Writer::new(&header, &mut self.receipt).map_err(too_long)?;
+        let writer = Writer::new(&header, self.buffer.receipt()).map_err(too_long)?;
         self.sign_and_conclude(writer.length(), next)
     }
 }

@@ -2,7 +2,7 @@
 
 use embedded_storage::nor_flash::NorFlash;
 use keyferry_protocol::MAX_SLOTS;
-use keyferry_protocol::identity::{Digest, Fingerprint};
+use keyferry_protocol::identity::{Digest, Fingerprint, p256_spki};
 use keyferry_protocol::receipt::State;
 
 use crate::keys::fingerprint;
@@ -12,7 +12,11 @@ use crate::store::{ItemId, Store, StoreError};
 pub(super) const LENGTH: usize = 1 + 4 + 32 + 4 + 4 * MAX_SLOTS;
 
 /// Longest public key kept, in bytes: an RSA-4096 `SubjectPublicKeyInfo` is 550.
-pub(super) const MAX_SPKI: usize = 560;
+pub(super) const MAX_SPKI: usize = if cfg!(feature = "rsa-keys") {
+    560
+} else {
+    p256_spki::LENGTH
+};
 
 /// Lifecycle states as the META item holds them: bytes that differ in at least four bits, so that no single fault turns
 /// one into another.

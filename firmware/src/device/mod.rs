@@ -6,6 +6,7 @@
 //! receipts.
 
 mod answer;
+mod buffer;
 mod enroll;
 mod incoming;
 mod inject;
@@ -18,10 +19,10 @@ mod proving;
 mod tests;
 
 use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
-use keyferry_protocol::link::{Event, Link, LinkError, rates};
+use keyferry_protocol::link::{Event, Link, rates};
 use keyferry_protocol::message::{Hello, Progress, Reply, Request, Task};
-use keyferry_protocol::receipt::{MAX_RECEIPT, Refusal, State};
-use keyferry_protocol::{MAX_BLOB, MAX_MESSAGE, VERSION, VERSION_MIN};
+use keyferry_protocol::receipt::{Refusal, State};
+use keyferry_protocol::{MAX_BLOB, MAX_MESSAGE, TooLong, VERSION, VERSION_MIN};
 use rand_core::Rng;
 
 use crate::fmt::{debug, info, warning};
@@ -31,6 +32,7 @@ use crate::rng::Drbg;
 use crate::store::{Condition, ItemId, Store};
 use crate::unwrap::Kek;
 use crate::wipe::{Secret, scrub_stack, wipe};
+use buffer::Buffer;
 use incoming::{Incoming, Rate};
 use memory::Memory;
 
@@ -69,10 +71,6 @@ pub enum Work {
 }
 
 /// What the device is in the middle of.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one, and no heap to put the larger into"
-)]
 enum Job {
     /// Nothing.
     Idle,
@@ -103,11 +101,11 @@ pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_
     /// The station has greeted in this session.
     greeted: bool,
     job: Job,
-    /// The message waiting in `outgoing`, in bytes; 0 if none.
-    outgoing_length: usize,
-    outgoing: [u8; MAX_MESSAGE],
-    receipt: [u8; MAX_RECEIPT],
-    blob: [u8; MAX_BLOB],
+    /// The body of the order under way.
+    order: [u8; RX],
+    order_length: usize,
+    buffer: Buffer,
+    /// Bytes of the blob that is due which have come.
     blob_length: usize,
     /// The last order wants no blobs, or no more: those that the station has sent behind it are dropped.
     drops_blobs: bool,
@@ -125,6 +123,7 @@ pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_
 
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Opens the key store and gets ready for a station. Never fails: what is wrong shows in the greeting.
+    #[inline(always)]
     pub fn new(mut platform: P) -> Self {
         platform.measure(Mark::Begins(Stretch::Boot));
         let flash = platform.take_flash();
@@ -142,7 +141,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             Condition::Ready => Memory::load(&mut store),
             Condition::Quarantined(_) => Memory::quarantined(),
         };
-        let random = match store.next_boot() {
+        let mut random = match store.next_boot() {
             Ok(boot) if entropy_read => Some(Drbg::new(&seed, boot, &entropy)),
             Ok(_) => None,
             Err(_) => {
@@ -154,21 +153,25 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         if memory.state == State::Quarantined {
             warning!("key store quarantined");
         }
-        let mut device = Self {
+        let mut challenge = Challenge::ZERO;
+        renew(&mut challenge, random.as_mut());
+        platform.show(resting_status(&memory, random.as_ref()));
+        platform.measure(Mark::Ends(Stretch::Boot));
+        // Last of all and in one piece: made elsewhere and moved, it would need its room on the stack twice.
+        Self {
+            link: Link::offering(rates::set_of(platform.line_rates())),
             platform,
             store,
             random,
             memory,
-            challenge: Challenge::ZERO,
-            link: Link::new(),
+            challenge,
             incoming: Incoming::Whole,
             rate: Rate::new(),
             greeted: false,
             job: Job::Idle,
-            outgoing_length: 0,
-            outgoing: [0; MAX_MESSAGE],
-            receipt: [0; MAX_RECEIPT],
-            blob: [0; MAX_BLOB],
+            order: [0; RX],
+            order_length: 0,
+            buffer: Buffer::new(),
             blob_length: 0,
             drops_blobs: false,
             kek: Kek::none(),
@@ -177,15 +180,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             fed: 0,
             began: 0,
             operations: Operations::default(),
-        };
-        device
-            .link
-            .offer_rates(rates::set_of(device.platform.line_rates()));
-        device.renew_challenge();
-        let status = device.resting_status();
-        device.platform.show(status);
-        device.platform.measure(Mark::Ends(Stretch::Boot));
-        device
+        }
     }
 
     /// The fingerprint of its unwrap key; zero while it has none.
@@ -236,7 +231,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Does one bounded piece of work.
     pub fn work(&mut self, now: Millis) -> Work {
         self.now = now;
-        let more = self.step();
+        let more = self.has_room() && self.step();
         // The work may have made room for what waits in the link.
         self.take_messages();
         // Before anything is sent: whoever keeps the line busy must not keep an order alive.
@@ -261,14 +256,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             info!("order dropped");
         }
         self.drop_job();
-        self.outgoing_length = 0;
         self.forget_agreed_rate();
         scrub_stack::<SCRUBBED_STACK>();
     }
 
     /// Bytes that wait to be sent, at the rate that [`Self::rate`] tells.
     pub fn transmit(&mut self, now: Millis) -> &[u8] {
-        self.flush();
         if self.link.transmit(now).is_empty() {
             self.settle_rate(now);
         }
@@ -306,63 +299,58 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         }
     }
 
-    fn flush(&mut self) {
-        if self.outgoing_length == 0 {
-            return;
-        }
-        match self.link.send(&self.outgoing[..self.outgoing_length]) {
-            Err(LinkError::Busy) => {}
-            // A message that the link does not take is lost with its session; the station asks again.
-            Ok(()) | Err(LinkError::Closed | LinkError::TooLong) => self.outgoing_length = 0,
-        }
+    /// Whether any answer could be sent. Nothing that may end in one is begun before.
+    fn has_room(&self) -> bool {
+        self.link.room() >= MAX_MESSAGE
     }
 
     fn reply(&mut self, reply: &Reply<'_>) {
-        match reply.encode(&mut self.outgoing) {
-            Ok(bytes) => self.outgoing_length = bytes.len(),
-            Err(_) => self.refuse(Refusal::TooLong),
+        if send(&mut self.link, reply).is_err() {
+            self.refuse(Refusal::TooLong);
         }
     }
 
     fn refuse(&mut self, refusal: Refusal) {
         info!("refused: {=u8}", refusal as u8);
         self.platform.show(Status::Failed);
-        if let Ok(bytes) = Reply::Refused(refusal).encode(&mut self.outgoing) {
-            self.outgoing_length = bytes.len();
-        }
+        // A session that is over takes nothing; the station asks again.
+        let _ = send(&mut self.link, &Reply::Refused(refusal));
     }
 
     /// Tells the station that work goes on, unless it still has an earlier message to take, or was told a moment ago: the receipt
     /// shall not wait for words that nobody can read so fast.
     fn progress(&mut self, task: Task, done: u16, total: u16) {
         let due = done == 0 && task == Task::Unwrap || self.now >= self.told + PROGRESS_EVERY;
-        if due && self.outgoing_length == 0 && self.link.idle() {
+        if due && self.link.idle() {
             self.told = self.now;
             self.reply(&Reply::Progress(Progress { task, done, total }));
         }
     }
 
-    fn handle(&mut self, message: &[u8]) {
+    /// Deals with the message at the front of the link, all of which has come.
+    ///
+    /// Never part of its caller's frame, which is below all the work.
+    #[inline(never)]
+    fn handle(&mut self) {
+        let message = self.link.front().map_or(&[][..], |front| front.bytes);
         let request = Request::decode(message);
         self.drops_blobs = false;
         match request {
             Err(_) => self.refuse(Refusal::Malformed),
             Ok(Request::Hello { min, max }) => self.greet(min, max),
             Ok(_) if !self.greeted => self.refuse(Refusal::Sequence),
-            Ok(Request::Order {
-                signature,
-                second,
-                order,
-            }) => {
-                self.take_order(order, &signature, second.as_ref());
+            Ok(Request::Order { .. }) => {
+                self.take_order();
                 // An order that was not even authentic leaves the one under way as it is, and its blobs may come.
                 self.drops_blobs = !matches!(self.job, Job::Inject(_));
                 scrub_stack::<SCRUBBED_STACK>();
             }
             // Those are taken as they arrive, before there is a whole message.
             Ok(Request::Blob { .. }) => self.refuse(Refusal::Malformed),
-            // A receipt may be in the making: its buffer is not for anything else.
-            Ok(Request::Status { .. }) if !matches!(self.job, Job::Idle) => {
+            // A blob or a receipt is in the one buffer that these need too.
+            Ok(Request::Status { .. } | Request::List | Request::Certificate)
+                if !matches!(self.job, Job::Idle) =>
+            {
                 self.refuse(Refusal::Sequence);
             }
             Ok(Request::Status { order, nonce }) => {
@@ -370,9 +358,22 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
                 scrub_stack::<SCRUBBED_STACK>();
             }
             Ok(Request::List) => self.list(),
-            Ok(Request::Echo { bytes }) => self.reply(&Reply::Echo { bytes }),
+            Ok(Request::Echo { .. }) => self.echo(),
             Ok(Request::Certificate) => self.answer_certificate(),
             Ok(Request::Rate { baud }) => self.change_rate(baud),
+        }
+    }
+
+    fn echo(&mut self) {
+        let (front, space) = self.link.halves();
+        let Some(Ok(Request::Echo { bytes })) = front.map(|front| Request::decode(front.bytes))
+        else {
+            return;
+        };
+        let reply = Reply::Echo { bytes };
+        match reply.encode(space).map(|bytes| bytes.len()) {
+            Ok(length) => self.link.commit(length),
+            Err(_) => self.refuse(Refusal::TooLong),
         }
     }
 
@@ -406,19 +407,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     fn drop_job(&mut self) {
         self.job = Job::Idle;
         self.store.abort();
-        wipe(&mut self.blob);
+        self.buffer.wipe();
         self.kek = Kek::none();
         self.blob_length = 0;
-        let status = self.resting_status();
-        self.platform.show(status);
-    }
-
-    fn resting_status(&self) -> Status {
-        if self.memory.state == State::Quarantined || self.random.is_none() {
-            Status::Failed
-        } else {
-            Status::Idle
-        }
+        self.platform
+            .show(resting_status(&self.memory, self.random.as_ref()));
     }
 
     /// Mixes fresh entropy into the generator, so that its state tells nothing of what it gave before: the keys that an
@@ -444,9 +437,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     }
 
     fn renew_challenge(&mut self) {
-        if let Some(random) = &mut self.random {
-            random.fill_bytes(&mut self.challenge.0);
-        }
+        renew(&mut self.challenge, self.random.as_mut());
     }
 
     fn no_keys(&self) -> bool {
@@ -456,4 +447,28 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     fn is_last_order(&self, order: &Digest) -> bool {
         self.memory.last_order == *order && *order != Digest::ZERO
     }
+}
+
+fn renew(challenge: &mut Challenge, random: Option<&mut Drbg>) {
+    if let Some(random) = random {
+        random.fill_bytes(&mut challenge.0);
+    }
+}
+
+const fn resting_status(memory: &Memory, random: Option<&Drbg>) -> Status {
+    if matches!(memory.state, State::Quarantined) || random.is_none() {
+        Status::Failed
+    } else {
+        Status::Idle
+    }
+}
+
+/// Hands a reply to the link.
+fn send<const RX: usize, const OUT: usize>(
+    link: &mut Link<RX, TRANSMIT, OUT>,
+    reply: &Reply<'_>,
+) -> Result<(), TooLong> {
+    let length = reply.encode(link.space())?.len();
+    link.commit(length);
+    Ok(())
 }

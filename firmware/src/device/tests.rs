@@ -66,16 +66,54 @@ fn enrolled(unwrap: UnwrapAlgorithm) -> Option<Refusal> {
     let bytes = order::encode(header, &Body::Enroll(enroll), &mut bytes).unwrap();
     let random = &mut Drbg::new(&Secret::zeroed(), 1, &[0; 32]);
     let signature = keys::p256::sign(&authority, bytes, random).unwrap();
-    device.greet(VERSION_MIN, VERSION);
-    device.take_order(bytes, &signature, None);
+    let hello = Request::Hello {
+        min: VERSION_MIN,
+        max: VERSION,
+    };
+    let mut station = Station::new();
+    station.open(1, 1, 0);
+    assert!(matches!(
+        asked(&mut station, &mut device, &hello).unwrap(),
+        Reply::Hello(_)
+    ));
+    let order = Request::Order {
+        signature,
+        second: None,
+        order: bytes,
+    };
+    let answer = asked(&mut station, &mut device, &order);
     assert_eq!(device.is_busy(), matches!(device.job, Job::Enroll(_)));
-    if device.is_busy() {
-        return None;
-    }
-    match Reply::decode(&device.outgoing[..device.outgoing_length]).unwrap() {
-        Reply::Refused(refusal) => Some(refusal),
+    assert_eq!(device.is_busy(), answer.is_none());
+    answer.map(|answer| match answer {
+        Reply::Refused(refusal) => refusal,
         _ => panic!("neither under way nor refused"),
+    })
+}
+
+type Station = Link<4096, 4096, 1024>;
+
+/// The device's answer to a request, if it has one before it begins to work.
+fn asked<'a>(
+    station: &'a mut Station,
+    device: &mut Device<Bare>,
+    request: &Request<'_>,
+) -> Option<Reply<'a>> {
+    if let Some(before) = station.front() {
+        let length = before.length;
+        station.consume(length);
     }
+    let mut message = [0; MAX_MESSAGE];
+    station.send(request.encode(&mut message).unwrap()).unwrap();
+    for now in 0..1_000 {
+        let bytes = station.transmit(now).to_vec();
+        station.transmitted(bytes.len(), now);
+        device.receive(&bytes, now);
+        let bytes = device.transmit(now).to_vec();
+        device.transmitted(bytes.len(), now);
+        station.receive(&bytes, now);
+    }
+    let front = station.front()?;
+    Some(Reply::decode(front.bytes).unwrap())
 }
 
 #[test]

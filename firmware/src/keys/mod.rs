@@ -10,7 +10,7 @@
 //! | RSA | e (4 bytes, little-endian) ‖ p ‖ q (big-endian, each half as long as the modulus) |
 
 use hkdf::Hkdf;
-use keyferry_protocol::attributes::{KeyKind, MAX_SECRET as MAX_GENERIC_SECRET};
+use keyferry_protocol::attributes::{KeyKind, MAX_SECRET as MAX_GENERIC_SECRET, algorithm};
 use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use sha2::{Digest as _, Sha256};
@@ -101,11 +101,19 @@ pub const fn unwrap_key_kind(algorithm: UnwrapAlgorithm) -> KeyKind {
     }
 }
 
-/// Whether this build can hold and use keys of this kind. A caller refuses other kinds before it opens a blob.
+/// Whether this build can hold and use keys of this kind by this `psa_algorithm_t`. A caller refuses others before it opens a blob.
 #[must_use]
-pub const fn kind_supported(kind: KeyKind) -> bool {
+pub const fn supported(kind: KeyKind, by: u32) -> bool {
     match kind {
-        KeyKind::Aes(_) | KeyKind::Secret(_) | KeyKind::P256 => true,
+        KeyKind::Aes(24) if !cfg!(feature = "aes-192") => false,
+        KeyKind::Aes(_) => {
+            cfg!(feature = "aes-modes")
+                || !matches!(
+                    by,
+                    algorithm::CTR | algorithm::CBC_NO_PADDING | algorithm::GCM
+                )
+        }
+        KeyKind::Secret(_) | KeyKind::P256 => true,
         KeyKind::Rsa(_) => cfg!(feature = "rsa-keys"),
     }
 }

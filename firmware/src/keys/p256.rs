@@ -5,9 +5,11 @@
 
 use ::p256::ecdsa::VerifyingKey;
 use ::p256::ecdsa::signature::Verifier as _;
+use ::p256::elliptic_curve::point::AffineCoordinates as _;
 use ::p256::elliptic_curve::sec1::ToSec1Point as _;
-use ::p256::{FieldBytes, NistP256, SecretKey};
+use ::p256::{AffinePoint, FieldBytes, NistP256, PublicKey, SecretKey};
 use keyferry_protocol::identity::{Signature, p256_spki};
+use keyferry_protocol::suite::UnwrapAlgorithm;
 use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroize as _;
@@ -17,6 +19,12 @@ use crate::wipe::{Secret, wipe};
 
 /// Length in bytes of a scalar.
 pub const SECRET_LENGTH: usize = 32;
+
+/// Length of an uncompressed point, and the first byte of one (SEC 1 §2.3.3).
+const POINT_LENGTH: usize = UnwrapAlgorithm::P256.kek_blob_length();
+const UNCOMPRESSED: u8 = 0x04;
+
+const _: () = assert!(p256_spki::PREFIX.len() + POINT_LENGTH == p256_spki::LENGTH);
 
 /// Fills `secret` with a random scalar in the range 1 to n − 1, by trial (FIPS 186-5 A.2.2).
 pub fn generate<R: CryptoRng + ?Sized>(rng: &mut R, secret: &mut Secret<SECRET_LENGTH>) {
@@ -73,16 +81,28 @@ pub fn sign<R: CryptoRng + ?Sized>(
 /// P-256 key on the curve, or not a signature in range, is a no.
 #[must_use]
 pub fn verify(spki: &[u8], message: &[u8], signature: &Signature) -> bool {
-    let Some(point) = p256_spki::to_point(spki) else {
-        return false;
-    };
-    let (Ok(key), Ok(signature)) = (
-        VerifyingKey::from_sec1_bytes(point),
+    let key = p256_spki::to_point(spki)
+        .and_then(public_key)
+        .and_then(|key| VerifyingKey::from_affine(*key.as_affine()).ok());
+    let (Some(key), Ok(signature)) = (
+        key,
         ::p256::ecdsa::Signature::from_slice(&signature.to_bytes()),
     ) else {
         return false;
     };
     key.verify(message, &signature).is_ok()
+}
+
+/// The public key with this uncompressed point (SEC 1 §2.3.4), if it is one. Not through the crate's general decoder, which brings along
+/// what decompressing takes.
+pub(crate) fn public_key(point: &[u8; POINT_LENGTH]) -> Option<PublicKey> {
+    let (&[UNCOMPRESSED], coordinates) = point.split_first_chunk()? else {
+        return None;
+    };
+    let (x, rest) = coordinates.split_first_chunk::<32>()?;
+    let y = rest.first_chunk::<32>()?;
+    let point = AffinePoint::from_coordinates(&(*x).into(), &(*y).into());
+    PublicKey::from_affine(point.into_option()?).ok()
 }
 
 /// The scalar as the type that computes with it; wiped on drop.

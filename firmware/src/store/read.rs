@@ -67,7 +67,7 @@ fn open<F: NorFlash>(
     ))
 }
 
-fn head_digest(id: ItemId, entry: Entry) -> crc::Digest<'static, u32> {
+fn head_digest(id: ItemId, entry: Entry) -> crc::Digest<'static, u32, crc::NoTable> {
     let mut crc = CRC.digest();
     crc.update(
         &RecordHead {

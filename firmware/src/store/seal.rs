@@ -5,7 +5,7 @@
 //! with the same public part, and can be copied from snapshot to snapshot as it is.
 
 use aes_kw::{KeyInit, KwpAes256};
-use crc::{CRC_32_ISO_HDLC, Crc, Digest, Table};
+use crc::{CRC_32_ISO_HDLC, Crc, Digest, NoTable};
 use hkdf::Hkdf;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -19,7 +19,7 @@ const MAC_TAG: &[u8] = b"keyferry store 1 snapshot mac";
 const KEK_TAG: &[u8] = b"keyferry store 1 item kek";
 
 /// CRC-32 as in ISO-HDLC (zip, Ethernet).
-pub(super) static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+pub(super) static CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 /// A secret failed to seal or to open.
 pub(super) struct SealBroken;
@@ -105,7 +105,7 @@ fn open_plain(sealed: &[u8], out: &mut [u8]) -> Result<usize, SealBroken> {
 /// Checksum and MAC over a snapshot, fed line by line.
 #[derive(Clone)]
 pub(super) struct Checks {
-    crc: Digest<'static, u32, Table<1>>,
+    crc: Digest<'static, u32, NoTable>,
     mac: Hmac<Sha256>,
 }
 
@@ -156,7 +156,7 @@ impl Checks {
     }
 
     fn finish_crc(
-        mut crc: Digest<'static, u32, Table<1>>,
+        mut crc: Digest<'static, u32, NoTable>,
         fields: &[u8; Commit::FIELDS],
         mac: &[u8; 32],
     ) -> [u8; 4] {

@@ -1,21 +1,12 @@
 //! The KEK by ECDH on P-256 (NIST SP 800-56A §5.7.1.2) from an ephemeral key in the HSM.
 
-use keyferry_protocol::identity::p256_spki;
-use keyferry_protocol::suite::UnwrapAlgorithm;
-use p256::PublicKey;
 use p256::elliptic_curve::ecdh::diffie_hellman;
 #[cfg(any(feature = "ecdh-p256-null", feature = "ecdh-p256-x963-sha256"))]
 use subtle::Choice;
 use zeroize::Zeroize as _;
 
-use crate::keys::p256::secret_key;
+use crate::keys::p256::{public_key, secret_key};
 use crate::wipe::Secret;
-
-/// Length of an uncompressed point, and the first byte of one (SEC 1 §2.3.3).
-const POINT_LENGTH: usize = UnwrapAlgorithm::P256.kek_blob_length();
-const UNCOMPRESSED: u8 = 0x04;
-
-const _: () = assert!(p256_spki::PREFIX.len() + POINT_LENGTH == p256_spki::LENGTH);
 
 /// `blob` is the ephemeral key's uncompressed point; the KEK is the shared x coordinate as it is (PKCS#11 `CKD_NULL`).
 /// Valid if the point lies on the curve. That is no secret: anyone can tell from `blob` alone.
@@ -43,10 +34,7 @@ pub(super) fn open_x963(key: super::UnwrapKey<'_>, blob: &[u8], kek: &mut Secret
 /// (which has no uncompressed form) is in the group.
 pub(crate) fn agree(secret: &[u8], blob: &[u8], shared: &mut Secret<32>) -> Option<()> {
     let secret = secret_key(secret.try_into().ok()?).ok()?;
-    if blob.len() != POINT_LENGTH || blob[0] != UNCOMPRESSED {
-        return None;
-    }
-    let public = PublicKey::from_sec1_bytes(blob).ok()?;
+    let public = public_key(blob.try_into().ok()?)?;
     let mut scalar = secret.to_nonzero_scalar();
     let agreed = diffie_hellman(scalar, public.as_affine());
     scalar.zeroize();

@@ -172,7 +172,7 @@ fn reject(unwrap_secret: &[u8], kek_blob: &[u8], kek: &mut Secret<32>) {
 ///
 /// `kind` comes from the signed attributes. An AES key or generic secret must have the length they state; a private key
 /// is PKCS#8 DER of that kind. Zero bytes that fill the key up to a multiple of eight are cut off: SoftHSM before 2.7 adds
-/// them. The caller has checked [`crate::keys::kind_supported`].
+/// them. The caller has checked [`crate::keys::supported`].
 ///
 /// # Errors
 /// [`UnwrapFailed`] for whatever reason; `blob` is then all zeros.

@@ -18,7 +18,7 @@
 //! Numbers are little-endian. A frame is COBS-encoded; a zero byte stands before and after it, and one between two frames.
 
 use cobs::{DecodeResult, DecoderState};
-use crc::{CRC_32_ISO_HDLC, Crc, Digest, Table};
+use crc::{CRC_32_ISO_HDLC, Crc, Digest, NoTable};
 
 use super::ranges::{MAX_RANGES, Ranges};
 
@@ -39,7 +39,7 @@ const MAX_FIELDS: usize = HEADER + PARAMETERS + RANGES + TRAILER;
 /// Most bytes of data that a frame which opens a session carries: they arrive before there is a place for them.
 pub const OPENING_DATA: usize = 32;
 
-static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+static CRC: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISO_HDLC);
 
 /// What a frame says besides its data. Each is one bit of the first byte.
 pub mod flag {
@@ -202,7 +202,7 @@ pub struct Deframer {
     /// Length of the fields, once known.
     fields_length: usize,
     check: [u8; TRAILER],
-    digest: Digest<'static, u32, Table<1>>,
+    digest: Digest<'static, u32, NoTable>,
 }
 
 impl Default for Deframer {
@@ -271,13 +271,13 @@ impl Deframer {
     }
 
     #[cfg(not(feature = "unchecked"))]
-    fn passes(&self, digest: Digest<'static, u32, Table<1>>) -> bool {
+    fn passes(&self, digest: Digest<'static, u32, NoTable>) -> bool {
         digest.finalize() == u32::from_le_bytes(self.check)
     }
 
     /// Only in the build that shows what the check is for: every frame passes.
     #[cfg(feature = "unchecked")]
-    fn passes(&self, _: Digest<'static, u32, Table<1>>) -> bool {
+    fn passes(&self, _: Digest<'static, u32, NoTable>) -> bool {
         true
     }
 

@@ -145,9 +145,15 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         if fits > 16_384 { 16_384 } else { fits as u16 }
     };
 
-    /// A link with no session, on a line at 115200 baud.
+    /// A link with no session, on a line at 115200 baud, which is the only rate it knows.
     #[must_use]
     pub const fn new() -> Self {
+        Self::offering(0)
+    }
+
+    /// A link whose end can switch to these line rates: see [`rates`].
+    #[must_use]
+    pub const fn offering(rates: u16) -> Self {
         Self {
             state: State::Closed,
             station: false,
@@ -156,7 +162,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
                 nonce: 0,
                 // Two frames in the buffer: one arrives while the one before is acknowledged.
                 max_frame: (RX / 2) as u16,
-                rates: 0,
+                rates,
             },
             peer: Parameters {
                 nonce: 0,
@@ -184,11 +190,6 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             byte_time: rates::byte_time(rates::BASE),
             line_free: 0,
         }
-    }
-
-    /// Says which line rates this end can switch to: see [`rates`].
-    pub const fn offer_rates(&mut self, rates: u16) {
-        self.own.rates = rates;
     }
 
     /// The line rates that both ends can switch to; none before the session is open.
@@ -325,6 +326,14 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         match self.state {
             State::Closed | State::Opening => None,
             State::Open => self.receiver.front(),
+        }
+    }
+
+    /// The message at the front together with the room for its answer: [`Self::front`] and [`Self::space`].
+    pub fn halves(&mut self) -> (Option<Front<'_>>, &mut [u8]) {
+        match self.state {
+            State::Closed | State::Opening => (None, &mut []),
+            State::Open => (self.receiver.front(), self.sender.space()),
         }
     }
 

@@ -173,7 +173,7 @@ pub(crate) fn build(board: Board, variant: Variant) -> Result<PathBuf, BuildErro
 
 /// What `bench firmware` compares: its name, and the features it is made with.
 pub(crate) const BUILDS: [(&str, &str); 3] = [
-    ("full", "rsa,ecdh-p256-x963-sha256"),
+    ("full", "rsa,aes,ecdh-p256-x963-sha256"),
     ("rsa", "rsa-suites"),
     ("ecdh", ""),
 ];

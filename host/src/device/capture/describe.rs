@@ -68,7 +68,7 @@ fn request(request: Request<'_>) -> Description {
 
 fn an_order(bytes: &[u8]) -> Description {
     let length = ("bytes", json!(bytes.len()));
-    let Ok((header, body)) = order::decode(bytes) else {
+    let Ok((header, body)) = order::view(bytes) else {
         return Description::new("order", [("unreadable", json!(true)), length]);
     };
     let mut fields = vec![
@@ -83,10 +83,10 @@ fn an_order(bytes: &[u8]) -> Description {
         fields.push(("suite", json!(suite.name())));
     }
     match body {
-        order::Body::Enroll(enroll) => {
+        order::View::Enroll(enroll) => {
             fields.push(("unwrap", json!(enroll.unwrap.name())));
         }
-        order::Body::Inject(inject) => {
+        order::View::Inject(inject) => {
             let slots: Vec<u16> = inject.entries.iter().map(|entry| entry.slot).collect();
             let blobs: usize = (0..inject.blob_count())
                 .filter_map(|index| inject.blob(index))
@@ -96,14 +96,14 @@ fn an_order(bytes: &[u8]) -> Description {
             fields.push(("certificate", json!(inject.certificate.is_some())));
             fields.push(("blob_bytes", json!(blobs)));
         }
-        order::Body::Prove(prove) => {
+        order::View::Prove(prove) => {
             let slots: Vec<u16> = prove.slots.iter().map(|one| one.slot).collect();
             fields.push(("slots", json!(slots)));
         }
-        order::Body::Remove(remove) => {
-            fields.push(("slots", json!(remove.slots.as_slice())));
+        order::View::Remove(slots) => {
+            fields.push(("slots", json!(slots)));
         }
-        order::Body::Rotate(_) | order::Body::Lock | order::Body::Wipe => {}
+        order::View::Rotate(_) | order::View::Lock | order::View::Wipe => {}
     }
     fields.push(length);
     Description {

@@ -147,7 +147,7 @@ impl Session {
         let mut session = Self {
             moved_at: port.now(),
             port,
-            link: Box::new(Link::new()),
+            link: Box::new(Link::offering(u16::MAX)),
             arrived: 0,
             rate: None,
             unfit: 0,
@@ -261,7 +261,6 @@ impl Session {
             .map_err(|_| DeviceError::TooLong)?;
         let (number, nonce) = (self.numbers)();
         self.link.open(number, nonce, self.port.now());
-        self.link.offer_rates(u16::MAX);
         self.link
             .send(hello)
             .map_err(|error| self.link_error(error))?;

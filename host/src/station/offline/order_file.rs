@@ -3,7 +3,7 @@
 
 use keyferry_protocol::MAX_ENTRIES;
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint, Signature};
-use keyferry_protocol::order::{self, Body, Freshness, Header, Kind};
+use keyferry_protocol::order::{self, Body, Freshness, Header, Kind, View};
 use serde::{Deserialize, Serialize};
 
 use super::error::OfflineError;
@@ -84,7 +84,7 @@ impl DetachedOrder {
     ) -> Result<Self, OfflineError> {
         let device = statement.device;
         let bad = |reason| OfflineError::BadOrder { device, reason };
-        let (header, body) = order::decode(&order.bytes).map_err(|_| bad("it does not decode"))?;
+        let (header, body) = order::view(&order.bytes).map_err(|_| bad("it does not decode"))?;
         let address = (header.device, header.identity, header.unwrap);
         let stated = (
             device,
@@ -104,18 +104,18 @@ impl DetachedOrder {
             return Err(bad("it has one signature too many, or too few"));
         }
         let expected = match &body {
-            Body::Inject(inject) => inject.blob_count(),
-            Body::Enroll(_)
-            | Body::Prove(_)
-            | Body::Remove(_)
-            | Body::Rotate(_)
-            | Body::Lock
-            | Body::Wipe => 0,
+            View::Inject(inject) => inject.blob_count(),
+            View::Enroll(_)
+            | View::Prove(_)
+            | View::Remove(_)
+            | View::Rotate(_)
+            | View::Lock
+            | View::Wipe => 0,
         };
         if blobs.len() != expected {
             return Err(bad("there are more or fewer blobs than it names"));
         }
-        if let Body::Inject(inject) = &body {
+        if let View::Inject(inject) = &body {
             let right = blobs.iter().enumerate().all(|(index, blob)| {
                 inject.blob(index).is_some_and(|(_, named)| {
                     usize::from(named.length) == blob.len() && named.digest == digest(blob)
