@@ -1,6 +1,5 @@
 //! Messages: the unsigned envelope in which orders, blobs and receipts travel. Nothing is decided from a message itself.
 
-use heapless::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::MAX_SLOTS;
@@ -60,11 +59,7 @@ pub enum Request<'a> {
 }
 
 /// From the device to the station. Numbers are appended, never reused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "no allocation here; messages are decoded one at a time"
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply<'a> {
     /// Answer to the greeting.
     Hello(Hello<'a>),
@@ -87,7 +82,10 @@ pub enum Reply<'a> {
         status: &'a [u8],
     },
     /// Answer to [`Request::List`].
-    Slots(Vec<SlotInfo, MAX_SLOTS>),
+    Slots {
+        /// The slots that are not empty, one [`SlotInfo`] after the other: see [`SlotInfo::table`].
+        table: &'a [u8],
+    },
     /// Answer to [`Request::Echo`].
     Echo {
         /// The same bytes.
@@ -142,8 +140,6 @@ pub enum Task {
     Unwrap,
     /// Making proofs.
     Prove,
-    /// Writing flash.
-    Store,
 }
 
 /// How far the work is. Any progress message starts the station's patience anew.
@@ -238,6 +234,20 @@ impl<'a> Reply<'a> {
 impl SlotInfo {
     /// Longest encoding in bytes.
     pub const MAX_LENGTH: usize = 2 + 4 + 18 + 1 + crate::order::MAX_LABEL;
+
+    /// The slots of a [`Reply::Slots`]. Ends after the first that does not decode, or after [`MAX_SLOTS`].
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub fn table(table: &[u8]) -> impl Iterator<Item = Result<Self, DecodeError>> {
+        let mut rest = table;
+        core::iter::from_fn(move || {
+            let found = (!rest.is_empty()).then(|| codec::decode_front(rest))?;
+            rest = found.as_ref().map_or(&[][..], |(_, after)| *after);
+            Some(found.map(|(slot, _)| slot))
+        })
+        .take(MAX_SLOTS)
+    }
 
     /// Encodes into `out`.
     ///

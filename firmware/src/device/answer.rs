@@ -1,8 +1,7 @@
 //! Answers: receipts, signed by the identity key and stored with what they report; signed status; the table of slots.
 
-use heapless::Vec;
 use keyferry_protocol::identity::{Challenge, Digest, Signature};
-use keyferry_protocol::message::{Reply, SlotInfo};
+use keyferry_protocol::message::Reply;
 use keyferry_protocol::receipt::{
     self, MAX_RECEIPT, Outcome, Refusal, STATUS_TAG, State, TAG, Writer,
 };
@@ -257,25 +256,27 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     }
 
     pub(super) fn list(&mut self) {
-        let mut slots: Vec<SlotInfo, MAX_SLOTS> = Vec::new();
+        let mut length = 0;
         for slot in 0..MAX_SLOTS as u16 {
-            match self.slot_info(slot) {
-                Ok(None) => {}
-                Ok(Some(info)) => {
-                    // The table has a place for every slot.
-                    let _ = slots.push(info);
-                }
+            let written = match self.store.slot(slot) {
+                Ok(None) => continue,
+                Ok(Some(info)) => info
+                    .encode(&mut self.buffer.blob()[length..])
+                    .map(|bytes| bytes.len())
+                    .map_err(too_long),
+                Err(error) => Err(storage(error)),
+            };
+            match written {
+                Ok(written) => length += written,
                 Err(refusal) => {
                     self.refuse(refusal);
                     return;
                 }
             }
         }
-        self.reply(&Reply::Slots(slots));
-    }
-
-    /// What a slot's public part says, if the slot is occupied.
-    pub(super) fn slot_info(&mut self, slot: u16) -> Result<Option<SlotInfo>, Refusal> {
-        self.store.slot(slot).map_err(storage)
+        let table = &self.buffer.blob()[..length];
+        if send(&mut self.link, &Reply::Slots { table }).is_err() {
+            self.refuse(Refusal::TooLong);
+        }
     }
 }

@@ -24,6 +24,7 @@ const LENGTH: usize = if LONGEST_BLOB > SIGNED {
 pub(super) struct Buffer([u8; LENGTH]);
 
 impl Buffer {
+    #[inline(always)]
     pub(super) const fn new() -> Self {
         Self([0; LENGTH])
     }

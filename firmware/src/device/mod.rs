@@ -123,7 +123,8 @@ pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_
 
 impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Opens the key store and gets ready for a station. Never fails: what is wrong shows in the greeting.
-    #[inline(always)]
+    // What it needs of the stack to make a device is over when it returns.
+    #[inline(never)]
     pub fn new(mut platform: P) -> Self {
         platform.measure(Mark::Begins(Stretch::Boot));
         let flash = platform.take_flash();
@@ -157,7 +158,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         renew(&mut challenge, random.as_mut());
         platform.show(resting_status(&memory, random.as_ref()));
         platform.measure(Mark::Ends(Stretch::Boot));
-        // Last of all and in one piece: made elsewhere and moved, it would need its room on the stack twice.
+        // Last of all and in one piece: it is written to where the caller wants it, and not moved there.
         Self {
             link: Link::offering(rates::set_of(platform.line_rates())),
             platform,
@@ -373,7 +374,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let reply = Reply::Echo { bytes };
         match reply.encode(space).map(|bytes| bytes.len()) {
             Ok(length) => self.link.commit(length),
-            Err(_) => self.refuse(Refusal::TooLong),
+            Err(TooLong) => self.refuse(Refusal::TooLong),
         }
     }
 

@@ -217,6 +217,7 @@ const LOST: usize = usize::MAX;
 impl Deframer {
     /// Nothing has arrived.
     #[must_use]
+    #[inline(always)]
     pub const fn new() -> Self {
         Self {
             cobs: DecoderState::Idle,

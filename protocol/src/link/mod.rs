@@ -152,6 +152,8 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
     }
 
     /// A link whose end can switch to these line rates: see [`rates`].
+    // A link is kilobytes. Inlined, as what it is made of, it is made in its place and not moved there over the stack.
+    #[inline(always)]
     #[must_use]
     pub const fn offering(rates: u16) -> Self {
         Self {

@@ -15,6 +15,7 @@ pub(super) fn distance(base: u16, offset: u16) -> i32 {
 pub struct Ranges(Vec<(u16, u16), MAX_RANGES>);
 
 impl Ranges {
+    #[inline(always)]
     pub(super) const fn new() -> Self {
         Self(Vec::new())
     }

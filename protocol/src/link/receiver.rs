@@ -42,6 +42,7 @@ pub(super) struct Receiver<const RX: usize> {
 }
 
 impl<const RX: usize> Receiver<RX> {
+    #[inline(always)]
     pub(super) const fn new() -> Self {
         // Offsets are 16 bits wide and compared by their signed distance.
         assert!(RX >= 128 && RX <= 32_767, "between 128 bytes and 32 KiB");

@@ -79,6 +79,7 @@ pub(super) struct Sender<const TX: usize> {
 }
 
 impl<const TX: usize> Sender<TX> {
+    #[inline(always)]
     pub(super) const fn new() -> Self {
         assert!(TX >= 64 && TX <= 32_767, "between 64 bytes and 32 KiB");
         Self {

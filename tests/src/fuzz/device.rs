@@ -162,7 +162,7 @@ impl Line {
                 Reply::Progress(_)
                 | Reply::Refused(_)
                 | Reply::Status { .. }
-                | Reply::Slots(_)
+                | Reply::Slots { .. }
                 | Reply::Echo { .. }
                 | Reply::Certificate { .. }
                 | Reply::Rate { .. } => {}

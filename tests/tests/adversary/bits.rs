@@ -267,7 +267,7 @@ fn no_unsigned_or_misaddressed_order_reaches_a_private_key() {
         let blob = Request::Blob { bytes };
         assert_eq!(session.send(&blob, &mut quiet).unwrap(), None);
         let message = session.exchange(&Request::List, &mut quiet).unwrap();
-        assert!(matches!(Reply::decode(&message), Ok(Reply::Slots(_))));
+        assert!(matches!(Reply::decode(&message), Ok(Reply::Slots { .. })));
         let message = session.exchange(&blob, &mut quiet).unwrap();
         assert_eq!(
             Reply::decode(&message).unwrap(),

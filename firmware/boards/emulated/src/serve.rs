@@ -7,11 +7,25 @@ use defmt_semihosting as _;
 use embedded_io::{Read, ReadReady, Write, WriteReady};
 use keyferry_firmware::Platform as _;
 use keyferry_firmware::device::{Device, Millis, Operations};
+use keyferry_firmware::protocol::MAX_BLOB;
 
 use crate::semihosting::{Semihosting, arguments};
 use crate::turn::{Line, turn};
 use crate::uart::{Registers, Uart};
 use crate::{Board, Chip, Clock, tally, wake};
+
+/// What the device can receive before it deals with it, and the longest frame it sends, in bytes. An image without RSA is for small
+/// parts: it takes shorter orders, and its frames cost a little more of the line.
+const RECEIVED: usize = if cfg!(feature = "rsa-suites") {
+    MAX_BLOB
+} else {
+    1_536
+};
+const FRAME: usize = if cfg!(feature = "rsa-suites") {
+    1_024
+} else {
+    512
+};
 
 /// Greets the log, and serves the line for ever.
 pub fn serve<C: Chip + Clock, R: Registers>(chip: C, serial: Uart<R>) -> ! {
@@ -27,7 +41,7 @@ pub fn serve<C: Chip + Clock, R: Registers>(chip: C, serial: Uart<R>) -> ! {
         clock: PhantomData::<C>,
     };
     // On this stack, which is never left: a static cell would need room for the device twice while it moves there.
-    let mut device = Device::new(board);
+    let mut device: Device<_, RECEIVED, FRAME> = Device::new(board);
     let Ok(never) = turn(&mut wire, &mut device);
     match never {}
 }

@@ -63,9 +63,9 @@ pub trait Line {
 ///
 /// # Errors
 /// Those of the line.
-pub fn turn<L: Line, P: Platform>(
+pub fn turn<L: Line, P: Platform, const RX: usize, const OUT: usize>(
     line: &mut L,
-    device: &mut Device<P>,
+    device: &mut Device<P, RX, OUT>,
 ) -> Result<Infallible, L::Error> {
     let mut chunk = [0; CHUNK];
     loop {

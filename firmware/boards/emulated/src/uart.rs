@@ -15,7 +15,11 @@ use keyferry_firmware::protocol::link::rates::BASE;
 use crate::wake;
 
 /// Bytes the receive ring holds: more than the largest window a station may have in flight.
-const RING_SIZE: usize = 4096;
+const RING_SIZE: usize = if cfg!(feature = "rsa-suites") {
+    4_096
+} else {
+    2_048
+};
 
 /// Bytes that arrived and nobody has read.
 static RING: Mutex<RefCell<Deque<u8, RING_SIZE>>> = Mutex::new(RefCell::new(Deque::new()));

@@ -29,7 +29,6 @@ impl<'a> Bar<'a> {
             Task::GenerateUnwrapKey => "making its unwrap key",
             Task::Unwrap => "unwrapping",
             Task::Prove => "proving",
-            Task::Store => "storing",
         };
         self.bar.set_message(task);
         // The search for primes has no end known in advance: the bar stops short of full until it is over.

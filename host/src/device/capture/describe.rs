@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use keyferry_protocol::identity::{Fingerprint, Hint};
-use keyferry_protocol::message::{Reply, Request, Task};
+use keyferry_protocol::message::{Reply, Request, SlotInfo, Task};
 use keyferry_protocol::order::{self, Freshness};
 use keyferry_protocol::receipt::{self, Outcome, Status};
 use serde_json::{Value, json};
@@ -161,12 +161,14 @@ fn reply(reply: Reply<'_>) -> Description {
             ),
             Err(_) => Description::new("status", [("unreadable", json!(true))]),
         },
-        Reply::Slots(slots) => {
-            let labels: Vec<String> = slots
-                .iter()
-                .map(|slot| format!("{}: {}", slot.slot, printable(&slot.label)))
+        Reply::Slots { table } => {
+            let labels: Result<Vec<String>, _> = SlotInfo::table(table)
+                .map(|slot| slot.map(|slot| format!("{}: {}", slot.slot, printable(&slot.label))))
                 .collect();
-            Description::new("slots", [("slots", json!(labels))])
+            match labels {
+                Ok(labels) => Description::new("slots", [("slots", json!(labels))]),
+                Err(_) => Description::new("slots", [("unreadable", json!(true))]),
+            }
         }
         Reply::Echo { bytes } => Description::new("echo", [("bytes", json!(bytes.len()))]),
         Reply::Rate { baud } => Description::new("rate", [("baud", json!(baud))]),
@@ -218,6 +220,5 @@ const fn task(task: Task) -> &'static str {
         Task::GenerateUnwrapKey => "generate-unwrap-key",
         Task::Unwrap => "unwrap",
         Task::Prove => "prove",
-        Task::Store => "store",
     }
 }

@@ -488,7 +488,9 @@ pub fn certificate(session: &mut Session) -> Result<Option<Vec<u8>>, DeviceError
 pub fn list(session: &mut Session) -> Result<Vec<SlotInfo>, DeviceError> {
     let message = ask(session, &Request::List)?;
     match Reply::decode(&message) {
-        Ok(Reply::Slots(slots)) => Ok(slots.iter().cloned().collect()),
+        Ok(Reply::Slots { table }) => SlotInfo::table(table)
+            .collect::<Result<_, _>>()
+            .map_err(|_| DeviceError::Unexpected),
         Ok(Reply::Refused(refusal)) => Err(DeviceError::Refused {
             refusal,
             signed: false,

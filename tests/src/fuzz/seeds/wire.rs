@@ -56,6 +56,8 @@ pub(in crate::fuzz) fn replies() -> Inputs {
         attributes: aes_key(16, 1).attributes,
         label: "telemetry".try_into().expect("it is short"),
     };
+    let mut room = [0; SlotInfo::MAX_LENGTH];
+    let table = slot.encode(&mut room).expect("it fits").to_vec();
     let mut replies = vec![
         Reply::Hello(Hello {
             version: 0,
@@ -70,12 +72,12 @@ pub(in crate::fuzz) fn replies() -> Inputs {
             firmware: "0.0.0",
         }),
         Reply::Progress(Progress {
-            task: Task::Store,
+            task: Task::Prove,
             done: 1,
             total: 300,
         }),
         Reply::Refused(Refusal::Stale),
-        Reply::Slots(std::iter::once(slot).collect()),
+        Reply::Slots { table: &table },
         Reply::Echo { bytes: &bytes },
         Reply::Certificate { bytes: &bytes },
         Reply::Rate { baud: 921_600 },
