@@ -10,6 +10,8 @@ use super::{InvalidKey, RSA_EXPONENT_LENGTH, rsa_secret_length};
 #[cfg(feature = "rsa-generation")]
 mod generation;
 mod operations;
+#[cfg(feature = "rsa-generation")]
+mod sieve;
 mod spki;
 
 #[cfg(feature = "rsa-generation")]

@@ -54,7 +54,7 @@ impl Device {
     /// [`NativeError`] if its flash file or its serial port cannot be had.
     pub fn start(settings: Settings) -> Result<Self, NativeError> {
         Self::live(settings, |port, board| {
-            turn(port, &mut device::Device::new(board))
+            turn(port, &mut device::Device::<_>::new(board))
         })
     }
 

@@ -1,17 +1,17 @@
 //! Making an RSA key, in small steps.
 //!
 //! Key generation takes seconds on a microcontroller and varies sixfold, so it is a state machine: the session calls
-//! [`Generation::step`] between looks at the line, and each step tests at most one candidate for primality.
+//! [`Generation::step`] between looks at the line, and each step sieves, or does one round of Miller-Rabin.
 
 use ::rsa::hazmat::rsa_decrypt_and_check;
 use ::rsa::traits::PublicKeyParts as _;
 use core::num::NonZeroU32;
-use crypto_bigint::{BoxedUint, Limb, NonZero, Resize as _};
-use crypto_primes::hazmat::{SetBits, SmallFactorsSieve, random_odd_integer};
-use crypto_primes::{Flavor, is_prime};
+use crypto_bigint::{BoxedUint, Limb, NonZero, Odd, Resize as _};
+use crypto_primes::hazmat::{MillerRabin, SetBits, random_odd_integer};
 use rand_core::CryptoRng;
 use zeroize::Zeroize as _;
 
+use super::sieve::Sieve;
 use super::{InvalidKey, RSA_EXPONENT_LENGTH, private_key};
 use crate::wipe::wipe;
 
@@ -24,6 +24,10 @@ const DISTANCE_BITS: u32 = 100;
 /// Candidates tested until generation gives up, as a multiple of the expected number. A sound generator gets here once in
 /// 10^12 keys; one that repeats itself would otherwise find the same prime for ever.
 pub(super) const PATIENCE: u16 = 16;
+
+/// Rounds of Miller-Rabin that a prime passes: after so many, one of 1024 bits is composite with a probability below 2^-128, and a
+/// longer one with a lower (FIPS 186-5 C.1).
+pub(super) const ROUNDS: usize = 6;
 
 /// What one step of a generation came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +51,11 @@ impl core::fmt::Display for GenerationFailed {
 impl core::error::Error for GenerationFailed {}
 
 /// An RSA key generation under way: probable primes p and q with their top two bits set, from an incremental search that
-/// starts at a random odd number (FIPS 186-5 A.1.3; Baillie-PSW instead of many Miller-Rabin rounds).
+/// starts at a random odd number (FIPS 186-5 A.1.3).
 pub struct Generation {
     prime_bits: u32,
-    sieve: Option<SmallFactorsSieve<BoxedUint>>,
+    sieve: Option<Sieve>,
+    candidate: Option<Candidate>,
     p: Option<BoxedUint>,
     q: Option<BoxedUint>,
     tested: u16,
@@ -71,6 +76,7 @@ impl Generation {
         Ok(Self {
             prime_bits,
             sieve: None,
+            candidate: None,
             p: None,
             q: None,
             tested: 0,
@@ -86,13 +92,13 @@ impl Generation {
     /// Candidates that will be tested on average. [`Self::tested`] may exceed it several times over.
     #[must_use]
     pub const fn expected(&self) -> u16 {
-        // One number in ln(2^bits) is prime. The sieve takes out the multiples of all primes up to 17 863, and
-        // leaves e^-γ / ln(17 863), one number in 17.4 (Mertens). So a candidate is prime with a probability of
-        // 17.4 / (0.693 · bits), and two primes take 0.0796 · bits of them.
-        (self.prime_bits * 80 / 1000) as u16
+        // One number in ln(2^bits) is prime. The sieve takes out the multiples of all primes below 2^16, and leaves
+        // e^-γ / ln(2^16), one number in 19.75 (Mertens). So a candidate is prime with a probability of
+        // 19.75 / (0.693 · bits), and two primes take 0.0702 · bits of them.
+        (self.prime_bits * 70 / 1000) as u16
     }
 
-    /// Tests at most one candidate.
+    /// Sieves, or does one round of Miller-Rabin.
     ///
     /// # Errors
     /// [`GenerationFailed`] after an impossible number of candidates: the random generator is broken.
@@ -100,49 +106,61 @@ impl Generation {
         if self.q.is_some() {
             return Ok(Step::Found);
         }
-        let Some(candidate) = self.candidate(rng)? else {
+        let Some(candidate) = &mut self.candidate else {
+            self.candidate = self.next_candidate(rng)?;
             return Ok(Step::Searching);
+        };
+        if candidate.test.test_random_base(rng).is_composite() {
+            self.candidate = None;
+            return Ok(Step::Searching);
+        }
+        candidate.passed += 1;
+        if candidate.passed < ROUNDS {
+            return Ok(Step::Searching);
+        }
+        let prime = self.candidate.take().map(|candidate| candidate.number);
+        self.sieve = None;
+        match (&self.p, prime) {
+            (None, prime) => self.p = prime,
+            (Some(p), Some(prime)) if far_apart(p, &prime, self.prime_bits - DISTANCE_BITS) => {
+                self.q = Some(prime);
+                return Ok(Step::Found);
+            }
+            // Too near to p: search for q from another start.
+            (Some(_), _) => {}
+        }
+        Ok(Step::Searching)
+    }
+
+    /// The next number without small factors. `None` where there was none to take one from yet, or is none any more.
+    fn next_candidate<R: CryptoRng + ?Sized>(
+        &mut self,
+        rng: &mut R,
+    ) -> Result<Option<Candidate>, GenerationFailed> {
+        let Some(sieve) = &mut self.sieve else {
+            let bits = NonZeroU32::new(self.prime_bits).ok_or(GenerationFailed)?;
+            let start = random_odd_integer::<BoxedUint, R>(rng, bits, SetBits::TwoMsb)
+                .map_err(|_| GenerationFailed)?;
+            self.sieve = Some(Sieve::new(start.get()));
+            return Ok(None);
+        };
+        let Some(number) = sieve.next() else {
+            self.sieve = None;
+            return Ok(None);
         };
         self.tested += 1;
         if self.tested > self.expected() * PATIENCE {
             return Err(GenerationFailed);
         }
-        if is_unit_minus_one(&candidate) && is_prime(Flavor::Any, &candidate) {
-            self.sieve = None;
-            match &self.p {
-                None => self.p = Some(candidate),
-                Some(p) if far_apart(p, &candidate, self.prime_bits - DISTANCE_BITS) => {
-                    self.q = Some(candidate);
-                    return Ok(Step::Found);
-                }
-                // Too near to p: search for q from another start.
-                Some(_) => {}
-            }
+        if !is_unit_minus_one(&number) {
+            return Ok(None);
         }
-        Ok(Step::Searching)
-    }
-
-    /// The next number without small factors. `None` at the end of the range, where the search starts anew.
-    fn candidate<R: CryptoRng + ?Sized>(
-        &mut self,
-        rng: &mut R,
-    ) -> Result<Option<BoxedUint>, GenerationFailed> {
-        let bits = NonZeroU32::new(self.prime_bits).ok_or(GenerationFailed)?;
-        let sieve = match &mut self.sieve {
-            Some(sieve) => sieve,
-            None => {
-                let start = random_odd_integer::<BoxedUint, R>(rng, bits, SetBits::TwoMsb)
-                    .map_err(|_| GenerationFailed)?;
-                let sieve = SmallFactorsSieve::new(start.get(), bits, false)
-                    .map_err(|_| GenerationFailed)?;
-                self.sieve.insert(sieve)
-            }
-        };
-        let candidate = sieve.next();
-        if candidate.is_none() {
-            self.sieve = None;
-        }
-        Ok(candidate)
+        let odd = Odd::new(number.clone()).into_option();
+        Ok(odd.map(|odd| Candidate {
+            number,
+            test: MillerRabin::new(odd),
+            passed: 0,
+        }))
     }
 
     /// Writes the secret bytes into `secret`, which must have exactly their length, and tries the key out with one blinded
@@ -171,6 +189,14 @@ impl Generation {
             (Some(_) | None, _) => Err(InvalidKey),
         }
     }
+}
+
+/// A number that may be prime. What the test keeps of it is in the heap, which clears what it takes back.
+struct Candidate {
+    number: BoxedUint,
+    test: MillerRabin<BoxedUint>,
+    /// Rounds passed.
+    passed: usize,
 }
 
 impl Drop for Generation {

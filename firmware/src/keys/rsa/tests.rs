@@ -1,4 +1,4 @@
-use super::generation::{PATIENCE, PUBLIC_EXPONENT, try_out};
+use super::generation::{PATIENCE, PUBLIC_EXPONENT, ROUNDS, try_out};
 use super::*;
 use crate::rng::Drbg;
 use crate::wipe::Secret;
@@ -38,6 +38,16 @@ fn generated_keys_have_the_promised_form() {
             Err(InvalidKey)
         );
     }
+}
+
+#[test]
+fn primes_pass_as_many_rounds_as_they_must() {
+    use crypto_primes::hazmat::minimum_mr_iterations;
+    for bits in [1024, 1536, 2048] {
+        let needed = minimum_mr_iterations(bits, 128).unwrap();
+        assert!(needed <= ROUNDS, "{bits} bits: {needed}");
+    }
+    assert_eq!(minimum_mr_iterations(1024, 128), Some(ROUNDS));
 }
 
 #[test]
