@@ -3,6 +3,8 @@
 //! Every eight bytes in a row of every secret are searched, as they are, reversed, and with the bytes of each word and
 //! the words of the whole turned around: the forms that big integers, hardware and cipher code give a key.
 
+mod life;
+
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Demand, Shipment};
 use keyferry::device::session::Session;
