@@ -1,4 +1,4 @@
-//! A board that QEMU runs, and the images it can run.
+//! An emulated board, and the images it can run.
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keyferry::device::port::{self, Port, PortError};
 use keyferry::device::session::Session;
-pub use keyferry::emulate::Board;
+pub use keyferry::emulate::{Board, QemuBoard};
 use keyferry::emulate::{Config, Emulator, Entropy, Line};
 use keyferry_firmware::device::Operations;
 use keyferry_protocol::identity::DeviceId;
@@ -25,7 +25,7 @@ const IMAGES: &str = "KEYFERRY_FIRMWARE_DIR";
 macro_rules! on_every_board {
     ($($case:ident),+ $(,)?) => {
         // A board without a module here does not compile.
-        const _: () = assert!($crate::board::Board::ALL.len() == 2);
+        const _: () = assert!($crate::board::Board::ALL.len() == 3);
 
         mod mps2_an386 {
             $(#[test]
@@ -38,6 +38,37 @@ macro_rules! on_every_board {
             $(#[test]
             fn $case() {
                 super::$case($crate::board::Board::RiscvVirt);
+            })+
+        }
+
+        mod native {
+            $(#[test]
+            fn $case() {
+                super::$case($crate::board::Board::Native);
+            })+
+        }
+    };
+}
+
+/// Makes of each function a test on each board that QEMU runs: for what looks into the machine's memory, or is about the target's own
+/// machine code.
+#[macro_export]
+macro_rules! on_every_qemu_board {
+    ($($case:ident),+ $(,)?) => {
+        // A board without a module here does not compile.
+        const _: () = assert!($crate::board::QemuBoard::ALL.len() == 2);
+
+        mod mps2_an386 {
+            $(#[test]
+            fn $case() {
+                super::$case($crate::board::QemuBoard::Mps2An386);
+            })+
+        }
+
+        mod riscv_virt {
+            $(#[test]
+            fn $case() {
+                super::$case($crate::board::QemuBoard::RiscvVirt);
             })+
         }
     };
@@ -76,6 +107,13 @@ impl Image {
 
     /// What makes it: the name of its binary, and Cargo's arguments.
     const fn made(self, board: Board) -> (&'static str, &'static [&'static str]) {
+        match (self, board) {
+            (Self::Telemetry, Board::Native) => ("keyferry-native-telemetry", &[]),
+            (image, Board::Mps2An386 | Board::RiscvVirt | Board::Native) => image.made_alike(board),
+        }
+    }
+
+    const fn made_alike(self, board: Board) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::Default => (board.package(), &[]),
             Self::PlainStorage => (board.package(), &["--features", "sabotage-plain-storage"]),
@@ -86,7 +124,7 @@ impl Image {
         }
     }
 
-    /// The ELF file: from the folder that `KEYFERRY_FIRMWARE_DIR` names, or else built here.
+    /// The ELF file, or the program: from the folder that `KEYFERRY_FIRMWARE_DIR` names, or else built here.
     ///
     /// # Panics
     /// If the build fails.
@@ -114,14 +152,24 @@ impl Image {
         command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["build", "--quiet", "--package", board.package()])
-            .args(["--target", board.target(), "--profile", "firmware"])
             .arg("--target-dir")
             .arg(&folder);
+        let made = match board.qemu() {
+            Some(board) => {
+                command.args(["--target", board.target(), "--profile", "firmware"]);
+                folder.join(board.target()).join("firmware")
+            }
+            // One of its devices that panics must not end the process, as it would with the profile of the others.
+            None => {
+                command.arg("--release");
+                folder.join("release")
+            }
+        };
         let (binary, arguments) = self.made(board);
         command.args(["--bin", binary]).args(arguments);
         let status = command.status().expect("cargo runs");
         assert!(status.success(), "the firmware does not build: {command:?}");
-        folder.join(board.target()).join("firmware").join(binary)
+        made.join(binary)
     }
 }
 
@@ -150,8 +198,9 @@ pub struct Wire {
     pub up: Vec<u8>,
 }
 
-/// An emulated device in a folder of its own, which goes when the rig is dropped.
-pub struct Rig {
+/// An emulated device in a folder of its own, which goes when the rig is dropped. With a [`QemuBoard`] one can look into its memory.
+pub struct Rig<B = QemuBoard> {
+    board: B,
     config: Config,
     emulator: Emulator,
     wire: Arc<Mutex<Wire>>,
@@ -165,15 +214,17 @@ impl Rig {
     /// If it does not start.
     #[must_use]
     pub fn start(image: Image, seed: u8) -> Self {
-        Self::start_on(Board::Mps2An386, image, seed)
+        Self::start_on(QemuBoard::Mps2An386, image, seed)
     }
+}
 
+impl<B: Copy + Into<Board>> Rig<B> {
     /// Starts a new device. Its fuses and its entropy follow from `seed`, and with them all its own keys.
     ///
     /// # Panics
     /// If it does not start.
     #[must_use]
-    pub fn start_on(board: Board, image: Image, seed: u8) -> Self {
+    pub fn start_on(board: B, image: Image, seed: u8) -> Self {
         Self::start_with(board, image, seed, Entropy::Seed([seed; 32]), &[])
     }
 
@@ -183,7 +234,7 @@ impl Rig {
     /// If it does not start.
     #[must_use]
     pub fn start_with(
-        board: Board,
+        board: B,
         image: Image,
         seed: u8,
         entropy: Entropy,
@@ -197,11 +248,13 @@ impl Rig {
             fs::write(device.join(name), contents).expect("a new file");
         }
         let id = DeviceId([seed; 16]);
-        let mut config = Config::new(board, image.elf(board), device, id);
+        let on = board.into();
+        let mut config = Config::new(on, image.elf(on), device, id);
         config.entropy = entropy;
         config.capture = true;
         let emulator = Emulator::start(&config).expect("the device starts");
         Self {
+            board,
             config,
             emulator,
             wire: Arc::default(),
@@ -357,16 +410,44 @@ impl Rig {
             .clone()
     }
 
+    /// The bytes of the device's flash now.
+    ///
+    /// # Panics
+    /// If they cannot be read.
+    #[must_use]
+    pub fn flash(&self) -> Vec<u8> {
+        fs::read(self.emulator.flash_path()).expect("the device has a flash file")
+    }
+
+    /// The files of the device's folder, by name, without its fuses: they stand for silicon.
+    ///
+    /// # Panics
+    /// If they cannot be read.
+    #[must_use]
+    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let entries = fs::read_dir(&self.config.dir).expect("the folder is there");
+        entries
+            .map(|entry| entry.expect("a readable folder"))
+            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry))
+            .filter(|(name, _)| name != "fuse.bin")
+            .map(|(name, entry)| (name, fs::read(entry.path()).expect("a readable file")))
+            .collect()
+    }
+}
+
+impl Rig {
     /// The device's RAM now.
     ///
     /// # Panics
     /// If QEMU cannot write it down.
     #[must_use]
     pub fn ram(&mut self) -> Vec<u8> {
-        let range = self.config.board.ram();
+        let range = self.board.ram();
         let length = range.end - range.start;
         let path = self.folder.path().join("ram.bin");
         self.emulator
+            .machine()
+            .expect("QEMU runs it")
             .dump_memory(range.start, length, &path)
             .expect("QEMU dumps memory");
         let ram = fs::read(&path).expect("QEMU wrote it");
@@ -398,30 +479,6 @@ impl Rig {
             proof: count(3),
             status: count(4),
         }
-    }
-
-    /// The bytes of the device's flash now.
-    ///
-    /// # Panics
-    /// If they cannot be read.
-    #[must_use]
-    pub fn flash(&self) -> Vec<u8> {
-        fs::read(self.emulator.flash_path()).expect("the device has a flash file")
-    }
-
-    /// The files of the device's folder, by name, without its fuses: they stand for silicon.
-    ///
-    /// # Panics
-    /// If they cannot be read.
-    #[must_use]
-    pub fn files(&self) -> Vec<(String, Vec<u8>)> {
-        let entries = fs::read_dir(&self.config.dir).expect("the folder is there");
-        entries
-            .map(|entry| entry.expect("a readable folder"))
-            .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry))
-            .filter(|(name, _)| name != "fuse.bin")
-            .map(|(name, entry)| (name, fs::read(entry.path()).expect("a readable file")))
-            .collect()
     }
 }
 

@@ -61,7 +61,7 @@ fn refusal<T>(result: Result<T, DeviceError>) -> (Refusal, bool) {
     }
 }
 
-fn flash(rig: &Rig) -> Vec<u8> {
+fn flash(rig: &Rig<Board>) -> Vec<u8> {
     let files = rig.files();
     let flash = files.into_iter().find(|(name, _)| name == "flash.bin");
     flash.expect("the device has a flash file").1

@@ -342,9 +342,9 @@ fn links_and_anchors_are_read() {
 
 /// True if the macro that makes a test for each board is given this function.
 fn runs_on_every_board(source: &str, function: &str) -> bool {
-    source
-        .split("on_every_board!")
-        .skip(1)
+    ["on_every_board!", "on_every_qemu_board!"]
+        .iter()
+        .flat_map(|mark| source.split(mark).skip(1))
         .filter_map(|rest| rest.split_once(';'))
         .any(|(names, _)| {
             names

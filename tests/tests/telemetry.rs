@@ -16,7 +16,7 @@ use keyferry_tests::tokens::{Kind, PIN, Scratch, in_own_process};
 const BODY: usize = 16 + 4 + 2;
 
 /// What the application says at its start, line by line of all it has said; the last of `count` lines.
-fn said(rig: &Rig, count: usize) -> String {
+fn said(rig: &Rig<Board>, count: usize) -> String {
     let started = Instant::now();
     loop {
         let sent = rig.sent();
@@ -68,7 +68,7 @@ fn the_hsm_verifies_what_a_provisioned_device_sends_after_each_power_cycle() {
         let key = ["key", "create", "--label", "telemetry", "--type", "aes-128"];
         scratch.done(key.iter().chain(&["--extractable"]));
 
-        let at_the_desk = |rig: &Rig, what: &[&str]| {
+        let at_the_desk = |rig: &Rig<Board>, what: &[&str]| {
             let port = ["--port", rig.port(), "--policy", "open"];
             let authority = ["--authority", "authority", "--allow-test-devices"];
             scratch.done([&["device"], what, &port, &authority].concat());

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// A station: a token with its keys, a board on its port, an audit log and a registry.
 struct Station {
     scratch: Scratch,
-    board: Rig,
+    board: Rig<Board>,
 }
 
 keyferry_tests::on_every_board!(

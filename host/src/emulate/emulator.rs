@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::control::{Control, Machine};
 use super::firmware;
-use super::folder::{self, CAPTURE, FLASH, LOG, QEMU_LOG, SOCKET, on};
+use super::folder::{self, CAPTURE, FLASH, LOG, Logs, OUTPUT, SOCKET, on};
 use super::monitor::{Monitor, pseudo_terminal, tcp_number};
 use super::process::{self, Process, UART};
-use super::{Config, EmulateError, Line, MonitorError};
+use super::{Config, EmulateError, Line, MonitorError, QemuBoard, native};
 
 /// How long QEMU may take to connect its monitor.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -26,7 +27,7 @@ const OUTPUT_TAIL: usize = 1000;
 /// A running emulated device. Dropping it kills it, which to the device is a power cut.
 pub struct Emulator {
     process: Process,
-    monitor: Monitor,
+    control: Control,
     dir: PathBuf,
     port: String,
     /// The station's end of the serial port, open as long as the device runs: QEMU drops what a device sends while nobody
@@ -48,22 +49,65 @@ impl Emulator {
         let dir = std::path::absolute(&config.dir).map_err(on(&config.dir))?;
         let logs = folder::prepare(&dir, config.board)?;
 
-        let program = config.board.program();
+        match config.board.qemu() {
+            Some(board) => Self::start_machine(board, config, dir, logs),
+            None => Self::start_native(config, dir, logs),
+        }
+    }
+
+    /// Starts a device that QEMU runs.
+    fn start_machine(
+        board: QemuBoard,
+        config: &Config,
+        dir: PathBuf,
+        logs: Logs,
+    ) -> Result<Self, EmulateError> {
+        let program = board.program();
         let failed = |source| EmulateError::Start { program, source };
         // Bound before QEMU starts, so that no port has to be guessed and nobody has to try again.
         let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let monitor_port = listener.local_addr().map_err(failed)?.port();
 
-        let mut process = process::start(config, &dir, logs, monitor_port)?;
+        let mut process = process::start(board, config, &dir, logs, monitor_port)?;
         match Self::connect(&mut process, &listener, &dir, config.line) {
             Ok((monitor, port, terminal)) => Ok(Self {
                 process,
-                monitor,
+                control: Control::Machine(Machine::new(monitor)),
                 dir,
                 port,
                 _terminal: terminal,
             }),
+            Err(error) => {
+                end(&mut process);
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts a device that is a process by itself.
+    fn start_native(config: &Config, dir: PathBuf, logs: Logs) -> Result<Self, EmulateError> {
+        let mut process = native::start(config, &dir, logs)?;
+        let pipes = process.child.stdin.take().zip(process.child.stdout.take());
+        let named = match pipes {
+            Some((input, output)) => native::port(output, START_PATIENCE)
+                .map(|port| port.map(|port| (Control::Native(input), port))),
+            None => Ok(None),
+        };
+        match named {
+            Ok(Some((control, port))) => Ok(Self {
+                process,
+                control,
+                dir,
+                port,
+                // It holds the station's end itself.
+                _terminal: None,
+            }),
+            Ok(None) => {
+                // It has closed its output: it ends, or has ended.
+                let status = process.child.wait().map_err(on(&dir.join(OUTPUT)))?;
+                Err(exited(status, &dir))
+            }
             Err(error) => {
                 end(&mut process);
                 Err(error)
@@ -108,7 +152,7 @@ impl Emulator {
         &self.port
     }
 
-    /// QEMU's process id.
+    /// The emulator's process id.
     #[must_use]
     pub fn process_id(&self) -> u32 {
         self.process.child.id()
@@ -133,7 +177,7 @@ impl Emulator {
         self.dir.join(CAPTURE)
     }
 
-    /// Whether QEMU runs (a stopped device counts as running).
+    /// Whether the emulator runs (a stopped device counts as running).
     ///
     /// # Errors
     /// [`EmulateError::Start`] if the operating system cannot say.
@@ -141,7 +185,7 @@ impl Emulator {
         Ok(self.status()?.is_none())
     }
 
-    /// Waits until QEMU has ended by itself, at most for `patience`.
+    /// Waits until the emulator has ended by itself, at most for `patience`.
     ///
     /// # Errors
     /// [`EmulateError::TimedOut`] if it has not.
@@ -161,7 +205,7 @@ impl Emulator {
         }
     }
 
-    /// Cuts the device's power: QEMU gets `SIGKILL`. When this returns it is gone, and its serial port with it.
+    /// Cuts the device's power: the emulator gets `SIGKILL`. When this returns it is gone, and its serial port with it.
     pub fn kill(mut self) {
         end(&mut self.process);
     }
@@ -171,64 +215,23 @@ impl Emulator {
     /// # Errors
     /// [`EmulateError::Monitor`].
     pub fn reset(&mut self) -> Result<(), EmulateError> {
-        self.monitor.execute("system_reset", json!({}))?;
-        Ok(())
+        self.control.reset()
     }
 
-    /// Freezes the device, its clock included.
-    ///
-    /// # Errors
-    /// [`EmulateError::Monitor`].
-    pub fn stop(&mut self) -> Result<(), EmulateError> {
-        self.monitor.execute("stop", json!({}))?;
-        Ok(())
-    }
-
-    /// Lets a frozen device go on.
-    ///
-    /// # Errors
-    /// [`EmulateError::Monitor`].
-    pub fn cont(&mut self) -> Result<(), EmulateError> {
-        self.monitor.execute("cont", json!({}))?;
-        Ok(())
-    }
-
-    /// Writes `length` bytes of the device's memory from `address` on to the file `path`. The device is frozen meanwhile, so
-    /// that the copy is of one moment. [`super::Board::ram`] says where its RAM is.
-    ///
-    /// # Errors
-    /// [`EmulateError::Monitor`] if QEMU cannot write the file or there is no such memory, [`EmulateError::File`] if the path
-    /// is not UTF-8.
-    pub fn dump_memory(
-        &mut self,
-        address: u32,
-        length: u32,
-        path: &Path,
-    ) -> Result<(), EmulateError> {
-        // QEMU works in the device's folder.
-        let path = std::path::absolute(path).map_err(on(path))?;
-        let name = path
-            .to_str()
-            .ok_or_else(|| on(&path)(io::ErrorKind::InvalidFilename.into()))?;
-        let was_running = self.monitor.execute("query-status", json!({}))?["running"] == true;
-        self.stop()?;
-        let saved = self.monitor.execute(
-            "pmemsave",
-            json!({ "val": address, "size": length, "filename": name }),
-        );
-        if was_running {
-            self.cont()?;
+    /// The machine that QEMU emulates; `None` for the board `native`.
+    pub const fn machine(&mut self) -> Option<&mut Machine> {
+        match &mut self.control {
+            Control::Machine(machine) => Some(machine),
+            Control::Native(_) => None,
         }
-        saved?;
-        Ok(())
     }
 
-    /// How QEMU ended, if it has.
+    /// How the emulator ended, if it has.
     fn status(&mut self) -> Result<Option<ExitStatus>, EmulateError> {
         self.process
             .child
             .try_wait()
-            .map_err(on(&self.dir.join(QEMU_LOG)))
+            .map_err(on(&self.dir.join(OUTPUT)))
     }
 }
 
@@ -238,7 +241,7 @@ impl Drop for Emulator {
     }
 }
 
-/// Kills QEMU and waits until it is gone. Does nothing if it is.
+/// Kills the emulator and waits until it is gone. Does nothing if it is.
 fn end(process: &mut Process) {
     // Both fail only for a process that is no more.
     let _ = process.child.kill();
@@ -251,7 +254,7 @@ fn accept(
     listener: &TcpListener,
     dir: &Path,
 ) -> Result<TcpStream, EmulateError> {
-    let log = dir.join(QEMU_LOG);
+    let log = dir.join(OUTPUT);
     let deadline = Instant::now() + START_PATIENCE;
     loop {
         match listener.accept() {
@@ -265,10 +268,7 @@ fn accept(
             }
         }
         if let Some(status) = process.child.try_wait().map_err(on(&log))? {
-            return Err(EmulateError::Exited {
-                status,
-                output: tail(&fs::read(&log).unwrap_or_default()),
-            });
+            return Err(exited(status, dir));
         }
         if Instant::now() >= deadline {
             return Err(EmulateError::TimedOut {
@@ -280,7 +280,15 @@ fn accept(
     }
 }
 
-/// The last lines of what QEMU wrote.
+/// The emulator ended by itself.
+fn exited(status: ExitStatus, dir: &Path) -> EmulateError {
+    EmulateError::Exited {
+        status,
+        output: tail(&fs::read(dir.join(OUTPUT)).unwrap_or_default()),
+    }
+}
+
+/// The last lines of what it wrote.
 fn tail(output: &[u8]) -> String {
     let start = output.len().saturating_sub(OUTPUT_TAIL);
     String::from_utf8_lossy(&output[start..]).trim().to_owned()
@@ -322,11 +330,7 @@ mod tests {
             DeviceId([1; 16]),
         );
         let error = Emulator::start(&config).err().unwrap();
-        if cfg!(unix) {
-            assert!(matches!(error, EmulateError::FirmwareMissing { .. }));
-        } else {
-            assert!(matches!(error, EmulateError::NoPseudoTerminal));
-        }
+        assert!(matches!(error, EmulateError::FirmwareMissing { .. }));
         assert!(error.hint().is_some());
         assert!(!device.exists());
     }

@@ -8,8 +8,10 @@ use std::time::Duration;
 /// Why an emulated device could not be started, stopped or looked into.
 #[derive(Debug, thiserror::Error)]
 pub enum EmulateError {
-    /// The host has no pseudo-terminals, which the emulated serial port needs.
-    #[error("emulated devices need a pseudo-terminal, which this operating system does not have")]
+    /// The host has no pseudo-terminals and no Unix sockets.
+    #[error(
+        "the serial port of an emulated device can only be a TCP port on this operating system"
+    )]
     NoPseudoTerminal,
     /// The emulator is not installed, or not found in `PATH`.
     #[error("the emulator `{program}` was not found")]
@@ -91,21 +93,19 @@ impl EmulateError {
     #[must_use]
     pub const fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NoPseudoTerminal => {
-                Some("use Linux or macOS (or WSL), or connect a real board with --port")
-            }
+            Self::NoPseudoTerminal => Some("use a TCP port, or Linux or macOS (or WSL)"),
             Self::QemuMissing { .. } => Some(
                 "install QEMU: `apt install qemu-system-arm qemu-system-misc`, `dnf install qemu-system-arm qemu-system-riscv` or `brew install qemu`",
             ),
             Self::FirmwareMissing { .. } | Self::NotFirmware { .. } => Some(
-                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware` or `cargo build --package keyferry-riscv-virt --target riscv32imac-unknown-none-elf --profile firmware`, or name the ELF file of another build",
+                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware` or `cargo build --package keyferry-riscv-virt --target riscv32imac-unknown-none-elf --profile firmware`, or for the board native `cargo build --package keyferry-native --release`; or name the file of another build",
             ),
             Self::InUse { .. } => Some("stop that device, or use another folder"),
             Self::FlashLength { .. } => {
                 Some("remove the file to start with a blank device, or use another folder")
             }
             Self::File { .. } => Some("check the folder's permissions and the space on its disk"),
-            Self::Exited { .. } => Some("the folder's qemu.log has everything it wrote"),
+            Self::Exited { .. } => Some("the folder's emulator.log has everything it wrote"),
             Self::TimedOut { .. } => {
                 Some("the machine may be overloaded: start fewer devices at once")
             }

@@ -1,5 +1,5 @@
 //! Whether a file can be a board's firmware. QEMU finds out only after the device has got its port, and takes other files for raw
-//! code.
+//! code. The firmware of the board `native` is a program of this machine, which must not be one for another.
 //!
 //! It looks at the header and nothing else: what the program does is its own affair.
 
@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::folder::on;
-use super::{Board, EmulateError};
+use super::{Board, EmulateError, QemuBoard};
 
 /// What the first bytes of a 32-bit little-endian ELF file of version 1 are (System V ABI, chapter 4, "ELF Identification").
 const IDENTIFICATION: [u8; 7] = [0x7f, b'E', b'L', b'F', 1, 1, 1];
@@ -32,7 +32,11 @@ pub(super) fn check(path: &Path, board: Board) -> Result<(), EmulateError> {
     file.take(LENGTH as u64)
         .read_to_end(&mut header)
         .map_err(on(path))?;
-    match mistake(&header, board.elf_machine()) {
+    let mistake = match board.qemu() {
+        Some(board) => mistake(&header, board.elf_machine()),
+        None => foreign(&header).or_else(|| closed(path)),
+    };
+    match mistake {
         None => Ok(()),
         Some(reason) => Err(EmulateError::NotFirmware {
             path: path.into(),
@@ -40,6 +44,31 @@ pub(super) fn check(path: &Path, board: Board) -> Result<(), EmulateError> {
             reason,
         }),
     }
+}
+
+/// What keeps a file from being a program of this machine, as far as can be told without starting it.
+fn foreign(header: &[u8]) -> Option<&'static str> {
+    let for_a_board = QemuBoard::ALL
+        .iter()
+        .any(|board| mistake(header, board.elf_machine()).is_none());
+    for_a_board.then_some("it is a program for another processor")
+}
+
+/// What keeps the system from starting it, whatever it is.
+#[cfg(unix)]
+fn closed(path: &Path) -> Option<&'static str> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let executable = path
+        .metadata()
+        .is_ok_and(|found| found.permissions().mode() & 0o111 != 0);
+    (!executable).then_some("it is not executable")
+}
+
+/// Nothing that could be told beforehand.
+#[cfg(not(unix))]
+fn closed(_path: &Path) -> Option<&'static str> {
+    None
 }
 
 fn mistake(header: &[u8], wanted: u16) -> Option<&'static str> {
@@ -89,6 +118,10 @@ mod tests {
         assert_eq!(mistake(&header(1, 2, 243), 40), other);
         assert_eq!(mistake(&header(2, 2, 62), 40), other);
         assert_eq!(mistake(&header(2, 2, 40), 40), other);
+        let board = header(1, 2, 243);
+        assert_eq!(foreign(&board), other);
+        assert_eq!(foreign(&header(2, 3, 62)), None);
+        assert_eq!(foreign(b"#!/bin/sh"), None);
         let object = Some("it is no program that could run on a bare board");
         assert_eq!(mistake(&header(1, 1, 40), 40), object);
     }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{Board, EmulateError};
 
-/// The flash. What the device writes is here at once: QEMU maps it into the device's memory or writes through to it.
+/// The flash. What the device writes is here at once: the emulator maps it into the device's memory or writes through to it.
 pub(crate) const FLASH: &str = "flash.bin";
 /// The fuses: the emulated device's root key, 32 bytes.
 pub(crate) const FUSE: &str = "fuse.bin";
@@ -21,8 +21,8 @@ pub(crate) const VENDOR_CERTIFICATE: &str = "vendor.der";
 pub(crate) const VENDOR_KEY: &str = "vendor.key";
 /// The device's log, defmt frames as the firmware wrote them.
 pub(crate) const LOG: &str = "defmt.bin";
-/// What QEMU itself says in one start.
-pub(crate) const QEMU_LOG: &str = "qemu.log";
+/// What QEMU, or the board `native`, itself says in one start.
+pub(crate) const OUTPUT: &str = "emulator.log";
 /// What the device sent, where that is recorded.
 pub(crate) const CAPTURE: &str = "uart.bin";
 /// The serial port, where it is a Unix socket.
@@ -37,22 +37,22 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) struct Logs {
     /// [`LOG`].
     pub(crate) device: File,
-    /// [`QEMU_LOG`], locked. QEMU inherits the lock with the file, and so holds the folder exactly as long as it lives, even
+    /// [`OUTPUT`], locked. The emulator inherits the lock with the file, and so holds the folder exactly as long as it lives, even
     /// if the process that started it is gone.
-    pub(crate) qemu: File,
+    pub(crate) output: File,
 }
 
 /// Makes what is missing in the folder `dir` (an absolute path), and locks it.
 pub(crate) fn prepare(dir: &Path, board: Board) -> Result<Logs, EmulateError> {
     fs::create_dir_all(dir).map_err(on(dir))?;
-    let qemu = lock(dir)?;
-    // Only what this start makes QEMU say is of use.
-    let path = dir.join(QEMU_LOG);
-    qemu.set_len(0).map_err(on(&path))?;
+    let output = lock(dir)?;
+    // Only what this start makes it say is of use.
+    let path = dir.join(OUTPUT);
+    output.set_len(0).map_err(on(&path))?;
     flash(dir, board)?;
     fuse(dir)?;
     let device = open_log(&dir.join(LOG))?;
-    Ok(Logs { device, qemu })
+    Ok(Logs { device, output })
 }
 
 /// Says which file an error belongs to.
@@ -70,9 +70,9 @@ fn open_log(path: &Path) -> Result<File, EmulateError> {
         .map_err(on(path))
 }
 
-/// Opens QEMU's log, and locks it.
+/// Opens the emulator's own log, and locks it.
 fn lock(dir: &Path) -> Result<File, EmulateError> {
-    let path = dir.join(QEMU_LOG);
+    let path = dir.join(OUTPUT);
     let log = open_log(&path)?;
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -155,6 +155,14 @@ mod tests {
         let fuse = fs::read(one.join(FUSE)).unwrap();
         assert_eq!(fuse.len(), 32);
         assert_ne!(fuse, fs::read(other.join(FUSE)).unwrap());
+    }
+
+    #[test]
+    fn a_native_flash_is_just_the_key_stores_area() {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path(), Board::Native).unwrap();
+        let flash = fs::read(dir.path().join(FLASH)).unwrap();
+        assert_eq!(flash, vec![0xff; 128 * 1024]);
     }
 
     #[test]

@@ -1,27 +1,31 @@
-//! Emulated devices: boards that QEMU runs, each with a folder of its own that holds its flash, its fuses, its vendor key
-//! where it has one (`vendor.der`, `vendor.key`), and its logs.
+//! Emulated devices: boards that QEMU runs, and the board `native`, which is a process by itself; each with a folder of its own that
+//! holds its flash, its fuses, its vendor key where it has one (`vendor.der`, `vendor.key`), and its logs.
 //!
 //! The library starts and stops them and nothing more: whoever wants to talk to one opens [`Emulator::port`] like any
 //! other serial port. An emulated device is for tests and trials; its statement says `test`, and its root key is a plain
 //! file.
 //!
-//! QEMU offers the serial port as a pseudo-terminal, which Linux and macOS have and Windows has not, or as a socket.
+//! The serial port is a pseudo-terminal, which Linux and macOS have and Windows has not, or a socket.
 
+mod control;
 mod emulator;
 mod error;
 mod firmware;
 mod folder;
 mod monitor;
+mod native;
 mod process;
+mod qemu;
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use keyferry_protocol::identity::DeviceId;
 
+pub use control::Machine;
 pub use emulator::Emulator;
 pub use error::{EmulateError, MonitorError};
+pub use qemu::QemuBoard;
 
 /// A board that can be emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +34,13 @@ pub enum Board {
     Mps2An386,
     /// QEMU's RISC-V `virt` machine, an RV32IMAC with CFI flash.
     RiscvVirt,
+    /// A process of the host that runs the firmware library: no machine is emulated.
+    Native,
 }
 
 impl Board {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Mps2An386, Self::RiscvVirt];
+    pub const ALL: [Self; 3] = [Self::Mps2An386, Self::RiscvVirt, Self::Native];
 
     /// The name used on the command line and in output.
     #[must_use]
@@ -42,15 +48,17 @@ impl Board {
         match self {
             Self::Mps2An386 => "mps2-an386",
             Self::RiscvVirt => "riscv-virt",
+            Self::Native => "native",
         }
     }
 
-    /// The program that emulates it.
+    /// The board as QEMU's, if QEMU runs it.
     #[must_use]
-    pub const fn program(self) -> &'static str {
+    pub const fn qemu(self) -> Option<QemuBoard> {
         match self {
-            Self::Mps2An386 => "qemu-system-arm",
-            Self::RiscvVirt => "qemu-system-riscv32",
+            Self::Mps2An386 => Some(QemuBoard::Mps2An386),
+            Self::RiscvVirt => Some(QemuBoard::RiscvVirt),
+            Self::Native => None,
         }
     }
 
@@ -60,40 +68,16 @@ impl Board {
         match self {
             Self::Mps2An386 => "keyferry-mps2-an386",
             Self::RiscvVirt => "keyferry-riscv-virt",
+            Self::Native => "keyferry-native",
         }
     }
 
-    /// The Rust target that its firmware is built for.
-    #[must_use]
-    pub const fn target(self) -> &'static str {
-        match self {
-            Self::Mps2An386 => "thumbv7em-none-eabi",
-            Self::RiscvVirt => "riscv32imac-unknown-none-elf",
-        }
-    }
-
-    /// The machine that an ELF file for it names in its header (`e_machine`): 40 is Arm, 243 RISC-V.
-    pub(crate) const fn elf_machine(self) -> u16 {
-        match self {
-            Self::Mps2An386 => 40,
-            Self::RiscvVirt => 243,
-        }
-    }
-
-    /// Addresses of the RAM that its firmware may use, for [`Emulator::dump_memory`].
-    #[must_use]
-    pub const fn ram(self) -> Range<u32> {
-        match self {
-            Self::Mps2An386 => 0x2000_0000..0x2004_0000,
-            Self::RiscvVirt => 0x8040_0000..0x8044_0000,
-        }
-    }
-
-    /// Length in bytes of the flash file: the memory that QEMU maps it to has a fixed size.
+    /// Length in bytes of the flash file: the memory that it stands for has a fixed size.
     pub(crate) const fn flash_length(self) -> u64 {
         match self {
             Self::Mps2An386 => 16 * 1024 * 1024,
             Self::RiscvVirt => 32 * 1024 * 1024,
+            Self::Native => 128 * 1024,
         }
     }
 
@@ -103,13 +87,14 @@ impl Board {
             // The key store's area. The memory as a whole is RAM, of which the file has a hole.
             Self::Mps2An386 => 128 * 1024,
             Self::RiscvVirt => 32 * 1024 * 1024,
+            Self::Native => 128 * 1024,
         }
     }
 }
 
 /// A name that is no board's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no emulated board `{0}`; there are `mps2-an386` and `riscv-virt`")]
+#[error("there is no emulated board `{0}`; there are `mps2-an386`, `riscv-virt` and `native`")]
 pub struct UnknownBoard(pub String);
 
 impl FromStr for Board {
@@ -153,7 +138,7 @@ pub enum Line {
 pub struct Config {
     /// The board.
     pub board: Board,
-    /// The firmware, an ELF file built for that board.
+    /// The firmware: an ELF file built for that board, or for the board `native` a program of this machine.
     pub firmware: PathBuf,
     /// The device's folder, made if it is missing. It is the device: started again on the same folder it holds the same
     /// keys. One device at a time may run on it.
@@ -163,13 +148,13 @@ pub struct Config {
     /// Where it gets its randomness.
     pub entropy: Entropy,
     /// Counts instructions: virtual time then follows from them (one instruction is `2^shift` ns) and not from the host's
-    /// clock, so that measurements repeat. `None` runs as fast as the host can.
+    /// clock, so that measurements repeat. `None` runs as fast as the host can. Only QEMU can count.
     pub instruction_shift: Option<u8>,
     /// Records what the device sends, in `uart.bin` in its folder.
     pub capture: bool,
     /// What its serial port is.
     pub line: Line,
-    /// More words for the firmware's command line, for images that know them. What is not known is ignored.
+    /// More words for the firmware's command line, for images that know them. What is not known is ignored, or by the board `native` refused.
     pub words: Vec<String>,
 }
 
@@ -185,7 +170,11 @@ impl Config {
             entropy: Entropy::Host,
             instruction_shift: None,
             capture: false,
-            line: Line::PseudoTerminal,
+            line: if cfg!(unix) {
+                Line::PseudoTerminal
+            } else {
+                Line::Tcp
+            },
             words: Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-//! QEMU's process: its command line, and that it does not outlive the one who started it.
+//! QEMU's command line, and the process of an emulated device, which does not outlive the one who started it.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -8,58 +8,67 @@ use std::sync::mpsc::{self, Sender};
 use std::{env, io, thread};
 
 use super::folder::{CAPTURE, FLASH, FUSE, Logs, SOCKET, VENDOR_CERTIFICATE, VENDOR_KEY};
-use super::{Board, Config, EmulateError, Entropy, Line};
+use super::{Config, EmulateError, Entropy, Line, QemuBoard};
 
 /// The serial port's name in QEMU.
 pub(crate) const UART: &str = "uart";
 
-/// A running QEMU.
+/// A running emulator.
 pub(crate) struct Process {
     pub(crate) child: Child,
-    /// Ends the thread that started QEMU when it is dropped; see [`start`].
+    /// Ends the thread that started it when it is dropped; see [`spawn`].
     _keeper: Sender<Infallible>,
 }
 
 /// Starts QEMU in `dir`, with its monitor connecting to `monitor_port` of this host.
-///
-/// On Linux, QEMU gets `SIGKILL` from the kernel should this process die without a chance to stop it: `setpriv` (util-linux)
-/// asks for that and becomes QEMU. The kernel goes by the *thread* that started the child, so a thread of its own does, and
-/// waits until the [`Process`] is dropped. Elsewhere QEMU can be left behind; the folder's lock then tells the next start.
 pub(crate) fn start(
+    board: QemuBoard,
     config: &Config,
     dir: &Path,
     logs: Logs,
     monitor_port: u16,
 ) -> Result<Process, EmulateError> {
-    let program = config.board.program();
-    let failed = |source| EmulateError::Start { program, source };
-
+    let program = board.program();
     let qemu = find(program).ok_or(EmulateError::QemuMissing { program })?;
-    let firmware = std::path::absolute(&config.firmware).map_err(failed)?;
-    let mut command = match death_signal() {
-        Some(setpriv) => {
-            let mut command = Command::new(setpriv);
-            command.args(["--pdeathsig", "KILL", "--"]).arg(qemu);
-            command
-        }
-        None => Command::new(qemu),
-    };
+    let firmware = std::path::absolute(&config.firmware)
+        .map_err(|source| EmulateError::Start { program, source })?;
+    let mut command = mortal(&qemu);
     command
-        .args(arguments(config, dir, &firmware, monitor_port))
+        .args(arguments(board, config, dir, &firmware, monitor_port))
         // Files of the device are named relative to its folder: no path can hold a comma or a blank that QEMU splits at.
         .current_dir(dir)
         .stdin(Stdio::null())
         // Semihosting writes the device's log to QEMU's standard output.
         .stdout(logs.device)
-        .stderr(logs.qemu);
+        .stderr(logs.output);
+    spawn(program, command)
+}
 
+/// A command that runs `program`, which on Linux gets `SIGKILL` from the kernel should this process die without a chance to stop it:
+/// `setpriv` (util-linux) asks for that and becomes the program. Elsewhere QEMU can be left behind; the folder's lock then tells the
+/// next start.
+pub(crate) fn mortal(program: &Path) -> Command {
+    match death_signal() {
+        Some(setpriv) => {
+            let mut command = Command::new(setpriv);
+            command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
+/// Starts a [`mortal`] command. The kernel goes by the *thread* that started the child, so a thread of its own does, and waits until the
+/// [`Process`] is dropped. `program` is for the error.
+pub(crate) fn spawn(program: &'static str, mut command: Command) -> Result<Process, EmulateError> {
+    let failed = |source| EmulateError::Start { program, source };
     let (send_child, child) = mpsc::channel();
     let (keeper, dropped) = mpsc::channel();
     thread::Builder::new()
         .name("emulated device".to_owned())
         .spawn(move || {
             let _ = send_child.send(command.spawn());
-            // Its copies of the log go, so that QEMU alone holds the folder's lock.
+            // Its copies of the log go, so that the emulator alone holds the folder's lock.
             drop(command);
             // Nothing is ever sent: this ends when the other side is dropped.
             let _ = dropped.recv();
@@ -75,10 +84,39 @@ pub(crate) fn start(
     })
 }
 
+/// What the board is told of itself: words of the form `name=value`, all relative to its folder.
+pub(crate) fn words(config: &Config, dir: &Path) -> Vec<String> {
+    let mut words = vec![
+        format!("id={}", hex::encode(config.device_id.0)),
+        format!("fuse={FUSE}"),
+    ];
+    // A device with one of the two only must say so itself: it refuses to be enrolled.
+    for (word, name) in [
+        ("vendor-certificate", VENDOR_CERTIFICATE),
+        ("vendor-key", VENDOR_KEY),
+    ] {
+        if dir.join(name).exists() {
+            words.push(format!("{word}={name}"));
+        }
+    }
+    match config.entropy {
+        Entropy::Host => {}
+        Entropy::Seed(seed) => words.push(format!("seed={}", hex::encode(seed))),
+        Entropy::Failing => words.push("entropy=fail".to_owned()),
+        Entropy::Stuck => words.push("entropy=stuck".to_owned()),
+    }
+    words
+}
+
 /// QEMU's arguments.
-fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) -> Vec<OsString> {
-    let board = config.board;
-    let length = board.flash_length();
+fn arguments(
+    board: QemuBoard,
+    config: &Config,
+    dir: &Path,
+    firmware: &Path,
+    monitor_port: u16,
+) -> Vec<OsString> {
+    let length = config.board.flash_length();
     // A server that does not wait: the device starts before anybody has called. QEMU chooses the number of port 0.
     let mut uart = match config.line {
         Line::PseudoTerminal => format!("pty,id={UART}"),
@@ -88,24 +126,9 @@ fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) ->
     if config.capture {
         uart.push_str(&format!(",logfile={CAPTURE},logappend=on"));
     }
-    let mut semihosting = format!(
-        "enable=on,target=native,arg=keyferry,arg=id={},arg=fuse={FUSE}",
-        hex::encode(config.device_id.0)
-    );
-    // A device with one of the two only must say so itself: it refuses to be enrolled.
-    for (word, name) in [
-        ("vendor-certificate", VENDOR_CERTIFICATE),
-        ("vendor-key", VENDOR_KEY),
-    ] {
-        if dir.join(name).exists() {
-            semihosting.push_str(&format!(",arg={word}={name}"));
-        }
-    }
-    match config.entropy {
-        Entropy::Host => {}
-        Entropy::Seed(seed) => semihosting.push_str(&format!(",arg=seed={}", hex::encode(seed))),
-        Entropy::Failing => semihosting.push_str(",arg=entropy=fail"),
-        Entropy::Stuck => semihosting.push_str(",arg=entropy=stuck"),
+    let mut semihosting = "enable=on,target=native,arg=keyferry".to_owned();
+    for word in words(config, dir) {
+        semihosting.push_str(&format!(",arg={word}"));
     }
     for word in &config.words {
         // QEMU takes a doubled comma for one that belongs to the word.
@@ -115,14 +138,14 @@ fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) ->
     let mut arguments: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: &str| arguments.extend([option.into(), value.into()]);
     match board {
-        Board::Mps2An386 => {
+        QemuBoard::Mps2An386 => {
             add("-machine", "mps2-an386,memory-backend=flash");
             add(
                 "-object",
                 &format!("memory-backend-file,id=flash,mem-path={FLASH},share=on,size={length}"),
             );
         }
-        Board::RiscvVirt => {
+        QemuBoard::RiscvVirt => {
             add("-machine", "virt");
             add("-m", "32M");
             // The first bank of flash would be the boot program's.
@@ -148,9 +171,9 @@ fn arguments(config: &Config, dir: &Path, firmware: &Path, monitor_port: u16) ->
     // The board is built only when the monitor says so: see `Emulator::connect`.
     arguments.push("-preconfig".into());
     arguments.push(match board {
-        Board::Mps2An386 => "-kernel".into(),
+        QemuBoard::Mps2An386 => "-kernel".into(),
         // It is what runs first: with `-kernel`, QEMU would start a boot program of its own, or nothing, before it.
-        Board::RiscvVirt => "-bios".into(),
+        QemuBoard::RiscvVirt => "-bios".into(),
     });
     arguments.push(firmware.into());
     arguments
@@ -187,10 +210,13 @@ fn death_signal() -> Option<PathBuf> {
 mod tests {
     use keyferry_protocol::identity::DeviceId;
 
+    use super::super::Board;
     use super::*;
 
     fn line(config: &Config) -> String {
-        arguments(config, &config.dir, Path::new("/firm, ware.elf"), 4711)
+        let board = config.board.qemu().unwrap();
+        let firmware = Path::new("/firm, ware.elf");
+        arguments(board, config, &config.dir, firmware, 4711)
             .into_iter()
             .map(|argument| argument.into_string().unwrap())
             .collect::<Vec<_>>()

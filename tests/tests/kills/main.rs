@@ -15,10 +15,12 @@ mod scene;
 use std::collections::BTreeMap;
 
 use journal::{Cut, Operation};
-use keyferry_tests::board::Board;
+use keyferry_tests::board::QemuBoard;
 use scene::{ORDERS, Scene};
 
-keyferry_tests::on_every_board!(power_cut_at_any_flash_operation_leaves_the_old_or_the_new_state);
+keyferry_tests::on_every_qemu_board!(
+    power_cut_at_any_flash_operation_leaves_the_old_or_the_new_state
+);
 
 /// Kills of each kind of order.
 fn wanted() -> usize {
@@ -33,7 +35,7 @@ fn wanted() -> usize {
 const WITHIN_COMMITS: usize = 200;
 
 /// What M-23, M-29 and M-30 ask for, on the real firmware.
-fn power_cut_at_any_flash_operation_leaves_the_old_or_the_new_state(board: Board) {
+fn power_cut_at_any_flash_operation_leaves_the_old_or_the_new_state(board: QemuBoard) {
     let wanted = wanted();
     let mut histogram: BTreeMap<(&'static str, Cut), usize> = BTreeMap::new();
     let (mut within, mut kills, mut seen) = (0, 0, [0; 2]);

@@ -13,7 +13,7 @@ use keyferry_protocol::message::Reply;
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Board, Image, Rig, open_again};
+use keyferry_tests::board::{Image, QemuBoard, Rig, open_again};
 use keyferry_tests::software::{SoftAuthority, SoftKey, aes_key, hmac_key, wrap};
 
 use crate::journal::{self, Cut, Recorded};
@@ -70,10 +70,10 @@ impl Ordered {
 }
 
 /// Bytes of the key store's area, and of its pages.
-const fn area(board: Board) -> (usize, u32) {
+const fn area(board: QemuBoard) -> (usize, u32) {
     match board {
-        Board::Mps2An386 => (128 * 1024, 4096),
-        Board::RiscvVirt => (1024 * 1024, 256 * 1024),
+        QemuBoard::Mps2An386 => (128 * 1024, 4096),
+        QemuBoard::RiscvVirt => (1024 * 1024, 256 * 1024),
     }
 }
 
@@ -105,7 +105,7 @@ impl Sent {
 
 /// A device before an order.
 pub(crate) struct Scene {
-    board: Board,
+    board: QemuBoard,
     ordered: Ordered,
     rig: Rig,
     /// The flash before the order.
@@ -170,7 +170,7 @@ fn terms(statement: &Statement) -> Terms {
 
 impl Scene {
     /// Brings a device into the state before the order.
-    pub(crate) fn set(board: Board, ordered: Ordered) -> Self {
+    pub(crate) fn set(board: QemuBoard, ordered: Ordered) -> Self {
         let rig = Rig::start_on(board, Image::FlashFaults, SEED);
         let mut old = Model {
             state: State::Blank,

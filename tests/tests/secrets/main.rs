@@ -13,13 +13,13 @@ use keyferry_protocol::identity::{Challenge, Digest};
 use keyferry_protocol::message::{Progress, Request};
 use keyferry_protocol::receipt::Refusal;
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Board, Image, Rig};
+use keyferry_tests::board::{Image, QemuBoard, Rig};
 use keyferry_tests::search::{Finding, Search, secrets_of};
 use keyferry_tests::software::{
     SoftAuthority, SoftKey, aes_key, hmac_key, p256_key, rsa_key, wrap_and_tell,
 };
 
-keyferry_tests::on_every_board!(
+keyferry_tests::on_every_qemu_board!(
     no_key_is_left_by_a_device_with_an_rsa_unwrap_key,
     no_key_is_left_by_a_device_with_a_p256_unwrap_key,
     keys_stored_in_the_clear_are_found_in_flash,
@@ -35,7 +35,7 @@ fn look_everywhere(search: &mut Search, rig: &mut Rig, when: &str) -> Vec<Findin
     found.extend(search.look(&format!("{when}: line down"), &wire.down));
     found.extend(search.look(&format!("{when}: line up"), &wire.up));
     let files = rig.files();
-    for wanted in ["flash.bin", "defmt.bin", "qemu.log", "uart.bin"] {
+    for wanted in ["flash.bin", "defmt.bin", "emulator.log", "uart.bin"] {
         assert!(files.iter().any(|(name, _)| name == wanted), "{wanted}");
     }
     for (name, bytes) in files {
@@ -72,7 +72,7 @@ struct Visit {
 }
 
 impl Visit {
-    fn new(board: Board, image: Image, unwrap: UnwrapAlgorithm, seed: u8) -> Self {
+    fn new(board: QemuBoard, image: Image, unwrap: UnwrapAlgorithm, seed: u8) -> Self {
         Self {
             rig: Rig::start_on(board, image, seed),
             authority: SoftAuthority::new(0),
@@ -186,7 +186,7 @@ fn searches(visit: &Visit) -> (Search, Search) {
 }
 
 /// Takes a device through success and every failure, and searches after each.
-fn nothing_is_found(board: Board, unwrap: UnwrapAlgorithm, seed: u8) {
+fn nothing_is_found(board: QemuBoard, unwrap: UnwrapAlgorithm, seed: u8) {
     let mut visit = Visit::new(board, Image::Default, unwrap, seed);
     let (mut only_keys, mut all) = searches(&visit);
     let mut found = look_everywhere(&mut all, &mut visit.rig, "enrolled");
@@ -250,23 +250,23 @@ fn nothing_is_found(board: Board, unwrap: UnwrapAlgorithm, seed: u8) {
     );
 }
 
-fn no_key_is_left_by_a_device_with_an_rsa_unwrap_key(board: Board) {
+fn no_key_is_left_by_a_device_with_an_rsa_unwrap_key(board: QemuBoard) {
     nothing_is_found(board, UnwrapAlgorithm::Rsa2048, 1);
 }
 
-fn no_key_is_left_by_a_device_with_a_p256_unwrap_key(board: Board) {
+fn no_key_is_left_by_a_device_with_a_p256_unwrap_key(board: QemuBoard) {
     nothing_is_found(board, UnwrapAlgorithm::P256, 2);
 }
 
 /// What the same search finds after an injection into a device with a defect.
-fn found_with(board: Board, image: Image) -> Vec<Finding> {
+fn found_with(board: QemuBoard, image: Image) -> Vec<Finding> {
     let mut visit = Visit::new(board, image, UnwrapAlgorithm::P256, 3);
     let (_, mut all) = searches(&visit);
     visit.inject(|_| {}).unwrap();
     look_everywhere(&mut all, &mut visit.rig, "injected")
 }
 
-fn keys_stored_in_the_clear_are_found_in_flash(board: Board) {
+fn keys_stored_in_the_clear_are_found_in_flash(board: QemuBoard) {
     let found = found_with(board, Image::PlainStorage);
     for name in [
         "AES-128",
@@ -281,7 +281,7 @@ fn keys_stored_in_the_clear_are_found_in_flash(board: Board) {
     }
 }
 
-fn keys_that_are_not_wiped_are_found_in_ram(board: Board) {
+fn keys_that_are_not_wiped_are_found_in_ram(board: QemuBoard) {
     let found = found_with(board, Image::NoWipe);
     println!("{} found, at first {:?}", found.len(), found.first());
     assert!(found.iter().any(|found| found.contains("RAM")));

@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// The build profile, from the workspace manifest.
 const PROFILE: &str = "firmware";
+/// That of the board `native`: one of its devices that panics must not end the process, as it would with [`PROFILE`].
+const NATIVE_PROFILE: &str = "release";
 
 /// Which firmware to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +35,17 @@ pub(crate) enum Variant {
 }
 
 impl Variant {
-    /// Those that the tests run.
-    pub(crate) const TESTED: [Self; 6] = [
+    /// Those that the tests run on this board.
+    pub(crate) const fn tested(board: Board) -> &'static [Self] {
+        match board {
+            Board::Mps2An386 | Board::RiscvVirt => &Self::TESTED,
+            // Its machine code is the host's, which judges test vectors in the library's own tests; nobody looks into its memory.
+            Board::Native => &[Self::Default, Self::Telemetry],
+        }
+    }
+
+    /// Those that the tests run on the boards in QEMU.
+    const TESTED: [Self; 6] = [
         Self::Default,
         Self::SabotagePlainStorage,
         Self::SabotageNoWipe,
@@ -62,6 +73,15 @@ impl Variant {
 
     /// What makes it: the name of its binary, and cargo's arguments.
     const fn made(self, board: Board) -> (&'static str, &'static [&'static str]) {
+        match (self, board) {
+            (Self::Telemetry, Board::Native) => ("keyferry-native-telemetry", &[]),
+            (variant, Board::Mps2An386 | Board::RiscvVirt | Board::Native) => {
+                variant.made_alike(board)
+            }
+        }
+    }
+
+    const fn made_alike(self, board: Board) -> (&'static str, &'static [&'static str]) {
         match self {
             Self::Default => (board.package(), &[]),
             Self::SabotagePlainStorage => {
@@ -163,7 +183,10 @@ pub(crate) fn build(board: Board, variant: Variant) -> Result<PathBuf, BuildErro
         board,
         name: variant.name(),
         binary,
-        profile: PROFILE,
+        profile: match board {
+            Board::Mps2An386 | Board::RiscvVirt => PROFILE,
+            Board::Native => NATIVE_PROFILE,
+        },
         arguments,
         flags: None,
         // Without it defmt builds errors in and nothing else.
@@ -226,11 +249,13 @@ fn make(recipe: &Recipe<'_>) -> Result<PathBuf, BuildError> {
     cargo
         .current_dir(workspace())
         .args(["build", "--package", board.package()])
-        .args(["--target", board.target()])
         .args(["--profile", recipe.profile, "--bin", recipe.binary])
         .arg("--message-format=json-render-diagnostics")
         .args(recipe.arguments)
         .stderr(Stdio::inherit());
+    if let Some(board) = board.qemu() {
+        cargo.args(["--target", board.target()]);
+    }
     if let Some(flags) = recipe.flags {
         cargo.env("CARGO_TARGET_THUMBV7EM_NONE_EABI_RUSTFLAGS", flags);
     }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
 use keyferry_emulated::nor::NorModel;
-use keyferry_emulated::turn::turn;
+use keyferry_emulated::turn::{Line as _, turn};
 use keyferry_emulated::{Board, Chip, telemetry};
 use keyferry_firmware::device;
 use keyferry_firmware::protocol::link::rates;
@@ -15,9 +15,10 @@ use keyferry_firmware::protocol::link::rates;
 use crate::NativeError;
 use crate::flash::{Flash, FlashFile};
 use crate::folder::Machine;
-use crate::line::{LineError, Port};
+use crate::line::{End, LineError, Port};
 use crate::panic::lives;
 use crate::settings::Settings;
+use crate::wire::ResetButton;
 
 /// Bytes of a device's stack. Pages that are never used take no memory.
 const STACK: usize = 2 * 1024 * 1024;
@@ -25,6 +26,7 @@ const STACK: usize = 2 * 1024 * 1024;
 /// A device that runs on a thread of its own. It runs until the process ends, or until its line is no more.
 pub struct Device {
     port: String,
+    button: ResetButton,
     end: Receiver<LineError>,
 }
 
@@ -45,7 +47,7 @@ impl Chip for Native {
 }
 
 /// What a life of a device does.
-type Life = fn(&mut Port, Board<Native, Machine>) -> Result<Infallible, LineError>;
+type Life = fn(&mut Port, Board<Native, Machine>) -> Result<Infallible, End>;
 
 impl Device {
     /// Starts a device. When this returns, its serial port exists.
@@ -66,7 +68,10 @@ impl Device {
         Self::live(settings, |port, board| {
             port.write_all(telemetry::line(board).as_bytes())?;
             loop {
-                thread::park();
+                // What is received is nothing to it; it sleeps until it is reset.
+                port.has_received()?;
+                port.receive(&mut [0; 64])?;
+                port.sleep(None)?;
             }
         })
     }
@@ -80,31 +85,47 @@ impl Device {
             .transpose()
             .map_err(LineError::Capture)?;
         let mut port = Port::make(&settings.line, capture)?;
-        let name = port.name().to_owned();
+        let (name, button) = (port.name().to_owned(), port.reset_button());
         let (send_end, end) = mpsc::channel();
         let id = settings.arguments().device_id;
         thread::Builder::new()
             .name(format!("device {id}"))
             .stack_size(STACK)
             .spawn(move || {
-                let ended: Result<Infallible, LineError> = lives(|| {
-                    let chip = Native {
-                        flash: flash.clone(),
-                    };
-                    life(&mut port, Board::new(chip, Machine, settings.arguments()))
-                });
-                let Err(error) = ended;
+                let error = loop {
+                    let ended = lives(|| {
+                        let chip = Native {
+                            flash: flash.clone(),
+                        };
+                        life(&mut port, Board::new(chip, Machine, settings.arguments()))
+                    });
+                    let Err(end) = ended;
+                    match end {
+                        End::Reset => {}
+                        End::Broken(error) => break error,
+                    }
+                };
                 // Whether somebody waits is their affair.
                 let _ = send_end.send(error);
             })
             .map_err(LineError::Failed)?;
-        Ok(Self { port: name, end })
+        Ok(Self {
+            port: name,
+            button,
+            end,
+        })
     }
 
     /// The serial port, as one names it to `--port`.
     #[must_use]
     pub fn port(&self) -> &str {
         &self.port
+    }
+
+    /// What resets it, as its reset button does.
+    #[must_use]
+    pub fn reset_button(&self) -> ResetButton {
+        self.button.clone()
     }
 
     /// Waits until the device runs no more, and says why.

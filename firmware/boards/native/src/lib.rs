@@ -23,6 +23,7 @@ pub use line::LineError;
 pub use panic::report_places;
 pub use run::run;
 pub use settings::{LineKind, Settings, SettingsError};
+pub use wire::ResetButton;
 
 /// Why a device does not run.
 #[derive(Debug, thiserror::Error)]

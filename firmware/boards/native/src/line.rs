@@ -11,7 +11,7 @@ use keyferry_emulated::turn::Line;
 use keyferry_firmware::device::Millis;
 
 use crate::settings::LineKind;
-use crate::wire::{self, End, Wait, Waker, Wire};
+use crate::wire::{self, ResetButton, Source, Wait, Waker, Wire};
 
 /// Bytes that are taken from the system at a time.
 const CHUNK: usize = 4096;
@@ -45,11 +45,25 @@ impl LineError {
     }
 }
 
+/// Why a device's life ends.
+pub(crate) enum End {
+    /// It is reset.
+    Reset,
+    /// Its serial port is no more.
+    Broken(LineError),
+}
+
+impl From<LineError> for End {
+    fn from(error: LineError) -> Self {
+        Self::Broken(error)
+    }
+}
+
 /// A device's serial port, with the device's clock.
 pub(crate) struct Port {
     name: String,
     began: Instant,
-    end: End,
+    source: Source,
     /// The station, or the terminal.
     wire: Option<Wire>,
     waker: Waker,
@@ -62,27 +76,27 @@ pub(crate) struct Port {
 impl Port {
     /// Makes the port. All that is sent goes to the end of `capture`, too.
     pub(crate) fn make(kind: &LineKind, capture: Option<File>) -> Result<Self, LineError> {
-        let (name, end, wire) = match kind {
+        let (name, source, wire) = match kind {
             #[cfg(unix)]
             LineKind::PseudoTerminal => {
-                let (name, end, wire) = wire::terminal().map_err(LineError::Make)?;
-                (name, end, Some(wire))
+                let (name, source, wire) = wire::terminal().map_err(LineError::Make)?;
+                (name, source, Some(wire))
             }
             #[cfg(unix)]
             LineKind::UnixSocket(path) => {
-                let listener = wire::unix(path).map_err(LineError::Make)?;
+                let source = wire::unix(path).map_err(LineError::Make)?;
                 let path = std::path::absolute(path).map_err(LineError::Make)?;
-                (format!("unix:{}", path.display()), listener, None)
+                (format!("unix:{}", path.display()), source, None)
             }
             LineKind::Tcp(number) => {
-                let (address, end) = wire::tcp(*number).map_err(LineError::Make)?;
-                (format!("tcp:{address}"), end, None)
+                let (address, source) = wire::tcp(*number).map_err(LineError::Make)?;
+                (format!("tcp:{address}"), source, None)
             }
         };
         Ok(Self {
             name,
             began: Instant::now(),
-            end,
+            source,
             wire,
             waker: Waker::new().map_err(LineError::Make)?,
             received: Vec::with_capacity(CHUNK),
@@ -96,8 +110,13 @@ impl Port {
         &self.name
     }
 
+    /// Resets the device that uses this port, which then begins another life.
+    pub(crate) fn reset_button(&self) -> ResetButton {
+        self.waker.button()
+    }
+
     /// Sends all of it, however long that takes.
-    pub(crate) fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), LineError> {
+    pub(crate) fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), End> {
         while !bytes.is_empty() {
             if self.can_send()? {
                 bytes = &bytes[self.send(bytes)?..];
@@ -109,7 +128,7 @@ impl Port {
     /// The station, if one is there; lets one in that waits.
     fn station(&mut self) -> Result<Option<&mut Wire>, LineError> {
         if self.wire.is_none() {
-            self.wire = self.end.accept().map_err(LineError::Failed)?;
+            self.wire = self.source.accept().map_err(LineError::Failed)?;
             self.stuck = false;
         }
         Ok(self.wire.as_mut())
@@ -130,7 +149,7 @@ impl Port {
     fn gone(&mut self, error: io::Error) -> Result<Option<usize>, LineError> {
         self.wire = None;
         self.stuck = false;
-        match self.end.outlives_a_station() {
+        match self.source.outlives_a_station() {
             true => Ok(None),
             false => Err(LineError::Failed(error)),
         }
@@ -138,13 +157,13 @@ impl Port {
 
     fn wait(&mut self, what: Wait, timeout: Option<Duration>) -> Result<(), LineError> {
         self.waker
-            .wait(self.wire.as_ref(), &self.end, what, timeout)
+            .wait(self.wire.as_ref(), &self.source, what, timeout)
             .map_err(LineError::Failed)
     }
 }
 
 impl Line for Port {
-    type Error = LineError;
+    type Error = End;
 
     fn now(&self) -> Millis {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(Millis::MAX)
@@ -154,7 +173,11 @@ impl Line for Port {
         // What happens on the line stays until it is taken, and ends a sleep that begins after it.
     }
 
-    fn has_received(&mut self) -> Result<bool, LineError> {
+    fn has_received(&mut self) -> Result<bool, End> {
+        if self.waker.was_reset() {
+            self.received.clear();
+            return Err(End::Reset);
+        }
         if self.received.is_empty() {
             let mut chunk = [0; CHUNK];
             if let Some(wire) = self.station()? {
@@ -167,7 +190,7 @@ impl Line for Port {
         Ok(!self.received.is_empty())
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) -> Result<usize, LineError> {
+    fn receive(&mut self, bytes: &mut [u8]) -> Result<usize, End> {
         let count = bytes.len().min(self.received.len());
         for (place, byte) in bytes.iter_mut().zip(self.received.drain(..count)) {
             *place = byte;
@@ -180,7 +203,7 @@ impl Line for Port {
         true
     }
 
-    fn can_send(&mut self) -> Result<bool, LineError> {
+    fn can_send(&mut self) -> Result<bool, End> {
         if self.stuck {
             self.wait(Wait::RoomOrBytes, Some(STUCK))?;
         }
@@ -188,7 +211,7 @@ impl Line for Port {
         Ok(true)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<usize, LineError> {
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, End> {
         let count = match self.station()? {
             None => bytes.len(),
             Some(wire) => {
@@ -208,10 +231,10 @@ impl Line for Port {
         Ok(count)
     }
 
-    fn sleep(&mut self, deadline: Option<Millis>) -> Result<(), LineError> {
+    fn sleep(&mut self, deadline: Option<Millis>) -> Result<(), End> {
         // A millisecond more, for the clock rounds down.
         let timeout = deadline
             .map(|at| Duration::from_millis(at.saturating_sub(self.now()).saturating_add(1)));
-        self.wait(Wait::Bytes, timeout)
+        Ok(self.wait(Wait::Bytes, timeout)?)
     }
 }

@@ -1,5 +1,4 @@
-//! keyferry's firmware as a process of the host. It prints the name of its serial port, and runs until it is killed, or until
-//! whoever started it closes its standard input.
+//! keyferry's firmware as a process of the host. It prints the name of its serial port, and runs until it is killed.
 
 use std::process::ExitCode;
 

@@ -25,14 +25,19 @@ pub fn run(start: fn(Settings) -> Result<Device, NativeError>) -> ExitCode {
 
 fn one(start: fn(Settings) -> Result<Device, NativeError>) -> Result<NativeError, NativeError> {
     let settings = Settings::read(env::args_os().skip(1))?;
-    let until_stdin = settings.until_stdin;
+    let control = settings.control;
     let device = start(settings)?;
     // Whoever does not listen has no use for the name.
     let _ = writeln!(io::stdout(), "{}", device.port());
-    if until_stdin {
-        thread::spawn(|| {
-            let _ = io::copy(&mut io::stdin(), &mut io::sink());
-            // To the device it is a power cut.
+    if control {
+        let button = device.reset_button();
+        thread::spawn(move || {
+            for line in io::stdin().lines().map_while(Result::ok) {
+                if line == "reset" {
+                    button.press();
+                }
+            }
+            // Whoever started it is gone. To the device it is a power cut.
             process::exit(0);
         });
     }

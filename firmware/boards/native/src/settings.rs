@@ -27,8 +27,8 @@ pub struct Settings {
     pub line: LineKind,
     /// A file that gets all that the device sends.
     pub capture: Option<PathBuf>,
-    /// The process ends when its standard input does: then whoever started it is gone.
-    pub until_stdin: bool,
+    /// Standard input controls the device: a line `reset` resets it, and the process ends when there is no more input.
+    pub control: bool,
     /// The words that the board itself reads: see [`Arguments`].
     words: Vec<String>,
 }
@@ -57,7 +57,7 @@ impl SettingsError {
         match self {
             Self::Unknown { .. } => {
                 "there are flash=FILE, line=KIND, capture=FILE, id=HEX, fuse=FILE, vendor-certificate=FILE, vendor-key=FILE, seed=HEX, \
-                 entropy=fail, entropy=stuck and until=stdin; or let `keyferry emulate --board native` start it"
+                 entropy=fail, entropy=stuck and control=stdin; or let `keyferry emulate --board native` start it"
             }
             Self::Line(_) => {
                 "there are pty, unix:PATH and tcp:127.0.0.1:NUMBER; Windows has the last one only"
@@ -87,7 +87,7 @@ impl Settings {
             flash,
             line,
             capture: None,
-            until_stdin: false,
+            control: false,
             words: Vec::new(),
         }
     }
@@ -105,7 +105,7 @@ impl Settings {
     /// [`SettingsError`].
     pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, SettingsError> {
         let (mut flash, mut line, mut capture) = (None, None, None);
-        let mut until_stdin = false;
+        let mut control = false;
         let mut rest = Vec::new();
         for (place, word) in (1..).zip(words) {
             let unknown = SettingsError::Unknown { place };
@@ -118,8 +118,8 @@ impl Settings {
                 line = Some(LineKind::read(kind)?);
             } else if let Some(path) = word.strip_prefix("capture=") {
                 capture = Some(path.into());
-            } else if word == "until=stdin" {
-                until_stdin = true;
+            } else if word == "control=stdin" {
+                control = true;
             } else if BOARD_WORDS.iter().any(|known| word.starts_with(known)) {
                 rest.push(word.to_owned());
             } else {
@@ -130,7 +130,7 @@ impl Settings {
             flash: flash.ok_or(SettingsError::NoFlash)?,
             line: line.unwrap_or_default(),
             capture,
-            until_stdin,
+            control,
             words: rest,
         })
     }

@@ -6,12 +6,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 #[cfg(unix)]
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use polling::{AsRawSource, AsSource, Event, Events, Poller};
 
 /// Where a station comes from. Accepting never waits.
-pub(crate) enum End {
+pub(crate) enum Source {
     /// A terminal. The station's side of it stays open here: it does not hang up when a station closes it.
     #[cfg(unix)]
     Terminal {
@@ -46,9 +48,9 @@ pub(crate) enum Wait {
     RoomOrBytes,
 }
 
-/// A terminal: its path, its end and its wire.
+/// A terminal: its path, where its station comes from, and its wire.
 #[cfg(unix)]
-pub(crate) fn terminal() -> io::Result<(String, End, Wire)> {
+pub(crate) fn terminal() -> io::Result<(String, Source, Wire)> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     use nix::pty::{OpenptyResult, openpty};
     use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
@@ -61,13 +63,13 @@ pub(crate) fn terminal() -> io::Result<(String, End, Wire)> {
     tcsetattr(&slave, SetArg::TCSANOW, &settings)?;
     fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let name = ttyname(&slave)?.display().to_string();
-    let end = End::Terminal { _station: slave };
-    Ok((name, end, Wire::Terminal(master.into())))
+    let source = Source::Terminal { _station: slave };
+    Ok((name, source, Wire::Terminal(master.into())))
 }
 
 /// A socket at `path`. One that is left over there is replaced, and nothing else.
 #[cfg(unix)]
-pub(crate) fn unix(path: &std::path::Path) -> io::Result<End> {
+pub(crate) fn unix(path: &std::path::Path) -> io::Result<Source> {
     use std::os::unix::fs::FileTypeExt as _;
 
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
@@ -75,17 +77,17 @@ pub(crate) fn unix(path: &std::path::Path) -> io::Result<End> {
     }
     let listener = UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    Ok(End::Unix(listener))
+    Ok(Source::Unix(listener))
 }
 
-/// A TCP port of the loopback address: its address and its end.
-pub(crate) fn tcp(number: u16) -> io::Result<(std::net::SocketAddr, End)> {
+/// A TCP port of the loopback address: its address and where stations come from.
+pub(crate) fn tcp(number: u16) -> io::Result<(std::net::SocketAddr, Source)> {
     let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, number))?;
     listener.set_nonblocking(true)?;
-    Ok((listener.local_addr()?, End::Tcp(listener)))
+    Ok((listener.local_addr()?, Source::Tcp(listener)))
 }
 
-impl End {
+impl Source {
     /// Lets a station in, if one waits.
     pub(crate) fn accept(&self) -> io::Result<Option<Wire>> {
         let accepted = match self {
@@ -151,25 +153,56 @@ impl Wire {
     }
 }
 
+/// Resets a device, from any thread.
+#[derive(Clone)]
+pub struct ResetButton(Arc<Button>);
+
+struct Button {
+    pressed: AtomicBool,
+    poller: Poller,
+}
+
+impl ResetButton {
+    /// Resets the device as soon as it has done the piece of work that it is at. Its flash and its serial port stay.
+    pub fn press(&self) {
+        self.0.pressed.store(true, Ordering::Relaxed);
+        // If that fails, the device learns of it when it next wakes up.
+        let _ = self.0.poller.notify();
+    }
+}
+
 /// Waits until something happens.
 pub(crate) struct Waker {
-    poller: Poller,
+    button: ResetButton,
     events: Events,
 }
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
-            poller: Poller::new()?,
+            button: ResetButton(Arc::new(Button {
+                pressed: AtomicBool::new(false),
+                poller: Poller::new()?,
+            })),
             events: Events::new(),
         })
+    }
+
+    /// What ends a wait from outside.
+    pub(crate) fn button(&self) -> ResetButton {
+        self.button.clone()
+    }
+
+    /// Whether it was pressed since this was last asked.
+    pub(crate) fn was_reset(&self) -> bool {
+        self.button.0.pressed.swap(false, Ordering::Relaxed)
     }
 
     /// Waits for `what` on the wire, or without one for a station; at most for `timeout`. It may return early.
     pub(crate) fn wait(
         &mut self,
         wire: Option<&Wire>,
-        end: &End,
+        from: &Source,
         what: Wait,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
@@ -177,18 +210,18 @@ impl Waker {
             Wait::Bytes => Event::readable(0),
             Wait::RoomOrBytes => Event::all(0),
         };
-        match (wire, end) {
+        match (wire, from) {
             #[cfg(unix)]
             (Some(Wire::Terminal(file)), _) => self.wait_on(file, interest, timeout),
             #[cfg(unix)]
             (Some(Wire::Unix(stream)), _) => self.wait_on(stream, interest, timeout),
             (Some(Wire::Tcp(stream)), _) => self.wait_on(stream, interest, timeout),
             #[cfg(unix)]
-            (None, End::Unix(listener)) => self.wait_on(listener, Event::readable(0), timeout),
-            (None, End::Tcp(listener)) => self.wait_on(listener, Event::readable(0), timeout),
+            (None, Source::Unix(listener)) => self.wait_on(listener, Event::readable(0), timeout),
+            (None, Source::Tcp(listener)) => self.wait_on(listener, Event::readable(0), timeout),
             // A terminal that has gone does not come back; its device ends.
             #[cfg(unix)]
-            (None, End::Terminal { .. }) => {
+            (None, Source::Terminal { .. }) => {
                 std::thread::sleep(timeout.unwrap_or_default());
                 Ok(())
             }
@@ -204,11 +237,12 @@ impl Waker {
     where
         for<'s> &'s S: AsRawSource,
     {
+        let poller = &self.button.0.poller;
         self.events.clear();
         // SAFETY: the source is taken away again below, and is borrowed until then.
-        unsafe { self.poller.add(source, interest)? };
-        let waited = self.poller.wait(&mut self.events, timeout);
-        self.poller.delete(source)?;
+        unsafe { poller.add(source, interest)? };
+        let waited = poller.wait(&mut self.events, timeout);
+        poller.delete(source)?;
         match waited {
             Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
             Ok(_) | Err(_) => Ok(()),

@@ -273,8 +273,8 @@ pub(crate) const STEPS: &[Step] = &[
         action: Action::Call {
             run: |_, environment| {
                 for board in Board::ALL {
-                    for variant in Variant::TESTED {
-                        let image = firmware::build(board, variant)?;
+                    for variant in Variant::tested(board) {
+                        let image = firmware::build(board, *variant)?;
                         if let Some(folder) = image.ancestors().nth(2) {
                             environment.push(("KEYFERRY_FIRMWARE_DIR", folder.into()));
                         }
@@ -283,7 +283,7 @@ pub(crate) const STEPS: &[Step] = &[
                 Ok(())
             },
             by_hand: "cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware, \
-                      and keyferry-riscv-virt for riscv32imac-unknown-none-elf",
+                      keyferry-riscv-virt for riscv32imac-unknown-none-elf, and keyferry-native with --release",
         },
     },
     Step {
@@ -334,6 +334,13 @@ pub(crate) const STEPS: &[Step] = &[
         action: Action::Call {
             run: |screen, _| demo::run(screen, Board::RiscvVirt, "p-256", None).map(|_| ()),
             by_hand: "cargo xtask demo --board riscv-virt --unwrap p-256",
+        },
+    },
+    Step {
+        name: "the demo on native",
+        action: Action::Call {
+            run: |screen, _| demo::run(screen, Board::Native, "p-256", None).map(|_| ()),
+            by_hand: "cargo xtask demo --board native --unwrap p-256",
         },
     },
     Step {
