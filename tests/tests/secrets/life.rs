@@ -10,13 +10,15 @@ use keyferry_firmware::store::nor_fake::NorFake;
 use keyferry_firmware::store::{Condition, ItemId, MAX_SECRET, Store};
 use keyferry_protocol::identity::Challenge;
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Board, Image};
+use keyferry_tests::board::{Image, QemuBoard};
 use keyferry_tests::search::{Finding, Search};
 use keyferry_tests::software::{SoftKey, aes_key, hmac_key, p256_key, wrap_under};
 
 use super::{Visit, add_keys, look_everywhere, quiet};
 
-keyferry_tests::on_every_board!(no_key_that_ever_was_in_a_device_is_left_after_any_kind_of_order);
+keyferry_tests::on_every_qemu_board!(
+    no_key_that_ever_was_in_a_device_is_left_after_any_kind_of_order
+);
 
 const SEED: u8 = 7;
 
@@ -39,7 +41,7 @@ fn add_stored<F: NorFlash>(search: &mut Search, flash: F, when: &str) -> usize {
 }
 
 /// As [`add_stored`], for the store in the flash of a board.
-fn add_stored_on(board: Board, search: &mut Search, flash: &[u8], when: &str) -> usize {
+fn add_stored_on(board: QemuBoard, search: &mut Search, flash: &[u8], when: &str) -> usize {
     fn area<const PAGE: usize>(pages: usize, bytes: &[u8]) -> NorFake<4, PAGE> {
         let mut flash = NorFake::new(pages);
         for (at, byte) in bytes[..pages * PAGE].iter().enumerate() {
@@ -48,14 +50,14 @@ fn add_stored_on(board: Board, search: &mut Search, flash: &[u8], when: &str) ->
         flash
     }
     match board {
-        Board::Mps2An386 => add_stored(search, area::<4096>(32, flash), when),
-        Board::RiscvVirt => add_stored(search, area::<{ 256 * 1024 }>(4, flash), when),
+        QemuBoard::Mps2An386 => add_stored(search, area::<4096>(32, flash), when),
+        QemuBoard::RiscvVirt => add_stored(search, area::<{ 256 * 1024 }>(4, flash), when),
     }
 }
 
 /// The device and all that was ever in it.
 struct Life {
-    board: Board,
+    board: QemuBoard,
     visit: Visit,
     search: Search,
     found: Vec<Finding>,
@@ -110,7 +112,7 @@ impl Life {
     }
 }
 
-fn no_key_that_ever_was_in_a_device_is_left_after_any_kind_of_order(board: Board) {
+fn no_key_that_ever_was_in_a_device_is_left_after_any_kind_of_order(board: QemuBoard) {
     let mut life = Life {
         board,
         visit: Visit::new(board, Image::Default, UnwrapAlgorithm::P256, SEED),
