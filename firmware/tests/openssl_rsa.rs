@@ -11,6 +11,8 @@ use keyferry_protocol::attributes::KeyKind;
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use rsa::pkcs1::EncodeRsaPrivateKey as _;
+use rsa::traits::{PrivateKeyParts, PublicKeyParts as _};
+use rsa::{BoxedUint, RsaPrivateKey};
 
 /// Each size with a seed with which generation ends early.
 const SIZES: [(UnwrapAlgorithm, usize, u32); 3] = [
@@ -28,6 +30,14 @@ fn generated(modulus: usize, seed: u32) -> Vec<u8> {
     let mut secret = vec![0; secret_length(KeyKind::Rsa(modulus))];
     generation.finish(&mut rng, &mut secret).unwrap();
     secret
+}
+
+/// The same key as the `rsa` crate makes it, which checks that it is one.
+fn crates_own(secret: &[u8]) -> RsaPrivateKey {
+    let (e, primes) = secret.split_first_chunk().unwrap();
+    let (p, q) = primes.split_at(primes.len() / 2);
+    let number = |bytes: &[u8]| BoxedUint::from_be_slice_vartime(bytes);
+    RsaPrivateKey::from_p_q(number(p), number(q), u32::from_le_bytes(*e).into()).unwrap()
 }
 
 fn spki(secret: &[u8]) -> Vec<u8> {
@@ -54,8 +64,14 @@ fn generated_keys_are_sound_to_openssl() {
         openssl.write("device.pub", &spki(&secret));
         openssl.run("pkey -pubin -inform DER -in device.pub -pubcheck -noout");
 
-        // The whole key as it is used here, CRT values included.
-        let key = private_key(&secret).unwrap().to_pkcs1_der().unwrap();
+        // The whole key as it is used here, CRT values included: they are those that the crate's own key has.
+        let ours = private_key(&secret).unwrap();
+        let key = crates_own(&secret);
+        assert!(ours.n() == key.n() && ours.e() == key.e());
+        assert!(ours.dp() == key.dp() && ours.dq() == key.dq());
+        let inverse = |key: &dyn PrivateKeyParts| key.qinv().unwrap().retrieve();
+        assert!(inverse(&ours) == inverse(&key));
+        let key = key.to_pkcs1_der().unwrap();
         openssl.write("device.key", key.as_bytes());
         openssl.run("rsa -inform DER -in device.key -check -noout");
         // The public key OpenSSL understands is ours: written again, it has the same bytes.

@@ -1,14 +1,14 @@
 //! RSA keys: the public key, and the way from secret bytes to a usable private key; `generation` makes keys.
 
-use ::rsa::RsaPrivateKey;
-use ::rsa::traits::{PrivateKeyParts as _, PublicKeyParts as _};
-use crypto_bigint::{BoxedUint, ConcatenatingMul as _, Limb, NonZero, Odd, U64};
-use zeroize::Zeroize as _;
+use ::rsa::traits::PublicKeyParts as _;
+use crypto_bigint::BoxedUint;
 
 use super::{InvalidKey, RSA_EXPONENT_LENGTH, rsa_secret_length};
 
 #[cfg(feature = "rsa-generation")]
 mod generation;
+mod key;
+pub(crate) mod oaep;
 mod operations;
 #[cfg(feature = "rsa-generation")]
 mod sieve;
@@ -16,6 +16,9 @@ mod spki;
 
 #[cfg(feature = "rsa-generation")]
 pub use generation::{Generation, GenerationFailed, Step};
+pub use key::{PrivateKey, private_key};
+#[cfg(any(feature = "rsa-oaep-sha256", feature = "rsa-oaep-sha1"))]
+pub(crate) use operations::apply;
 pub(crate) use operations::{decrypt_oaep_sha256, sign_pkcs1_sha256};
 pub(crate) use spki::ALGORITHM;
 pub use spki::{SPKI_LENGTH_MAX, public_spki};
@@ -59,68 +62,6 @@ impl<'a> Parts<'a> {
             BoxedUint::from_be_slice(prime, prime.len() as u32 * 8).map_err(|_| InvalidKey)
         };
         Ok([number(self.p)?, number(self.q)?])
-    }
-}
-
-/// The product of two primes of the same size, where it is twice as long in bits.
-fn modulus(primes: &[BoxedUint; 2]) -> Result<BoxedUint, InvalidKey> {
-    let n = primes[0].concatenating_mul(&primes[1]);
-    // Two numbers with their top bit set can still give a product one bit short.
-    if n.bits_vartime() == n.bits_precision() {
-        Ok(n)
-    } else {
-        Err(InvalidKey)
-    }
-}
-
-/// d = e^-1 mod φ(n), where φ(n) = (p − 1)(q − 1).
-///
-/// e is short, so the inverse is sought the other way around: with k = −φ^-1 mod e, which fits a machine word,
-/// d = (1 + k·φ) / e. That spares an inversion modulo a number as long as n, a tenth of a decryption. All steps take the
-/// same time for the same e and length. FIPS 186-5 asks for the inverse modulo lcm(p − 1, q − 1) instead, but d serves
-/// here only to compute d mod (p − 1) and d mod (q − 1), and those are the same.
-fn private_exponent(primes: &[BoxedUint; 2], e: u32) -> Result<BoxedUint, InvalidKey> {
-    let one = BoxedUint::one();
-    let mut below = primes.each_ref().map(|prime| prime.wrapping_sub(&one));
-    let mut phi = below[0].concatenating_mul(&below[1]);
-    below.zeroize();
-
-    let limb = NonZero::new(Limb::from(e))
-        .into_option()
-        .ok_or(InvalidKey)?;
-    let odd = Odd::new(U64::from(e)).into_option().ok_or(InvalidKey)?;
-    let inverse = U64::from(phi.rem_limb(limb)).invert_odd_mod(&odd);
-    let Some(inverse) = inverse.into_option() else {
-        phi.zeroize();
-        return Err(InvalidKey);
-    };
-    let mut k = BoxedUint::from(odd.get().wrapping_sub(&inverse));
-    let mut multiple = phi.concatenating_mul(&k).wrapping_add(&one);
-    let (d, _) = multiple.div_rem_limb(limb);
-    for secret in [&mut phi, &mut k, &mut multiple] {
-        secret.zeroize();
-    }
-    Ok(d)
-}
-
-/// The private key, with the values for CRT computed. Whether p and q are prime is not tested.
-///
-/// # Errors
-/// [`InvalidKey`] if the bytes are no key: wrong length, primes of the wrong size or equal, or an exponent that has no
-/// inverse.
-pub fn private_key(secret: &[u8]) -> Result<RsaPrivateKey, InvalidKey> {
-    let parts = Parts::read(secret)?;
-    let primes = parts.primes()?;
-    let n = modulus(&primes)?;
-    let d = private_exponent(&primes, parts.e)?;
-    // Checks n = p·q and e·d = 1 modulo p − 1 and q − 1.
-    let key = RsaPrivateKey::from_components(n, BoxedUint::from(parts.e), d, primes.into())
-        .map_err(|_| InvalidKey)?;
-    // Without the values for CRT (p and q not coprime) it would quietly take the slow way.
-    if key.qinv().is_some() {
-        Ok(key)
-    } else {
-        Err(InvalidKey)
     }
 }
 

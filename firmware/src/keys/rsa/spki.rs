@@ -2,7 +2,8 @@
 
 use zeroize::Zeroize as _;
 
-use super::{InvalidKey, Parts, modulus};
+use super::key::modulus;
+use super::{InvalidKey, Parts};
 
 /// Longest `SubjectPublicKeyInfo` in bytes: a 4096-bit modulus and an exponent of five bytes with its sign.
 pub const SPKI_LENGTH_MAX: usize = 552;
@@ -23,7 +24,7 @@ const HEADER: usize = 4;
 pub fn public_spki(secret: &[u8], out: &mut [u8]) -> Result<usize, InvalidKey> {
     let parts = Parts::read(secret)?;
     let mut primes = parts.primes()?;
-    let n = modulus(&primes);
+    let n = modulus(&primes[0], &primes[1]);
     primes.zeroize();
     // The top bit is set, so that the INTEGER needs a sign byte.
     let modulus = n?.to_be_bytes();

@@ -2,6 +2,7 @@ use super::generation::{PATIENCE, PUBLIC_EXPONENT, ROUNDS, try_out};
 use super::*;
 use crate::rng::Drbg;
 use crate::wipe::Secret;
+use crypto_bigint::{Limb, NonZero};
 use std::vec;
 use std::vec::Vec;
 
