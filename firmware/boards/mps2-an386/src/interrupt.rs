@@ -47,7 +47,23 @@ pub fn enable() {
     }
 }
 
-/// Every interrupt arrives here: without a device crate the vector table holds this handler in all places.
+/// How many interrupts the vector table has places for: up to the last in use. None after it is ever unmasked.
+const PLACES: usize = Line::Timer1 as usize + 1;
+
+unsafe extern "C" {
+    /// The symbol of the handler below.
+    #[link_name = "DefaultHandler"]
+    fn default_handler();
+}
+
+/// The vector table after the exceptions (Armv7-M Architecture Reference Manual, B1.5.3). Not the one of `cortex-m-rt`, which has all 240
+/// places that the architecture knows.
+// SAFETY: the section is the one that the linker script of `cortex-m-rt` places behind the exceptions, and the name its own.
+#[unsafe(link_section = ".vector_table.interrupts")]
+#[unsafe(no_mangle)]
+static __INTERRUPTS: [unsafe extern "C" fn(); PLACES] = [default_handler; PLACES];
+
+/// Every interrupt arrives here: the vector table holds this handler in all places.
 #[exception]
 // SAFETY: the handler touches shared state only inside critical sections and through atomics.
 unsafe fn DefaultHandler(number: i16) {
