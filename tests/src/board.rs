@@ -382,6 +382,20 @@ impl<B: Copy + Into<Board>> Rig<B> {
         Session::open(Box::new(tap)).expect("the device answers")
     }
 
+    /// The id of the emulator's process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.emulator.process_id()
+    }
+
+    /// Resets the device, as its reset button does.
+    ///
+    /// # Panics
+    /// If the emulator does not take it.
+    pub fn reset(&mut self) {
+        self.emulator.reset().expect("the emulator resets it");
+    }
+
     /// Pulls the plug; the port's other end goes with it.
     pub fn pull(self) {
         self.emulator.kill();

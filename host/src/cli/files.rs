@@ -97,6 +97,10 @@ impl From<crate::audit::AuditError> for Filling {
 
 /// A temporary file with the permissions of any new file: what is written here is wrapped or public.
 fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    #[cfg_attr(
+        not(unix),
+        expect(unused_mut, reason = "there are no permissions to set")
+    )]
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {

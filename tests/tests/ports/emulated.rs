@@ -1,4 +1,4 @@
-//! The board in QEMU behind a socket: the firmware's own machine code, and a plug that is really pulled.
+//! Emulated boards behind a terminal and behind sockets, and a plug that is really pulled.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,15 @@ use keyferry::emulate::Line;
 use keyferry_protocol::identity::Challenge;
 use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::command;
 use keyferry_tests::software::SoftAuthority;
 
-#[test]
-fn a_board_is_enrolled_over_each_kind_of_port() {
+keyferry_tests::on_every_board!(a_board_is_enrolled_over_each_kind_of_port);
+
+fn a_board_is_enrolled_over_each_kind_of_port(board: Board) {
     let authority = SoftAuthority::new(0);
-    let mut rig = Rig::start(Image::Default, 61);
+    let mut rig = Rig::start_on(board, Image::Default, 61);
     let kinds = [
         (Line::UnixSocket, "unix:/"),
         (Line::Tcp, "tcp:127.0.0.1:"),
@@ -48,7 +49,7 @@ fn a_board_is_enrolled_over_each_kind_of_port() {
             "{error}"
         );
         assert!(start.elapsed() < Duration::from_secs(2));
-        rig = Rig::start(Image::Default, 61);
+        rig = Rig::start_on(board, Image::Default, 61);
     }
 }
 

@@ -91,7 +91,11 @@ pub(crate) fn run(
     bad_line: Option<u64>,
 ) -> anyhow::Result<Outcome> {
     let begun = Instant::now();
-    setup::ensure(screen, setup::Need::Demo)?;
+    let need = match board {
+        Board::Mps2An386 | Board::RiscvVirt => setup::Need::Demo,
+        Board::Native => setup::Need::NativeDemo,
+    };
+    setup::ensure(screen, need)?;
     let mut steps = Vec::new();
     let keyferry = timed(screen, &mut steps, "build the keyferry command", |_| {
         build_command()

@@ -3,8 +3,7 @@
 use std::convert::Infallible;
 use std::fs::OpenOptions;
 use std::io;
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use keyferry_emulated::nor::NorModel;
 use keyferry_emulated::turn::{Line as _, turn};
@@ -27,7 +26,7 @@ const STACK: usize = 2 * 1024 * 1024;
 pub struct Device {
     port: String,
     button: ResetButton,
-    end: Receiver<LineError>,
+    thread: JoinHandle<LineError>,
 }
 
 /// The chip: there is none.
@@ -86,13 +85,12 @@ impl Device {
             .map_err(LineError::Capture)?;
         let mut port = Port::make(&settings.line, capture)?;
         let (name, button) = (port.name().to_owned(), port.reset_button());
-        let (send_end, end) = mpsc::channel();
         let id = settings.arguments().device_id;
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(format!("device {id}"))
             .stack_size(STACK)
             .spawn(move || {
-                let error = loop {
+                loop {
                     let ended = lives(|| {
                         let chip = Native {
                             flash: flash.clone(),
@@ -102,17 +100,15 @@ impl Device {
                     let Err(end) = ended;
                     match end {
                         End::Reset => {}
-                        End::Broken(error) => break error,
+                        End::Broken(error) => return error,
                     }
-                };
-                // Whether somebody waits is their affair.
-                let _ = send_end.send(error);
+                }
             })
             .map_err(LineError::Failed)?;
         Ok(Self {
             port: name,
             button,
-            end,
+            thread,
         })
     }
 
@@ -130,9 +126,9 @@ impl Device {
 
     /// Waits until the device runs no more, and says why.
     #[must_use]
-    pub fn wait(&self) -> LineError {
-        self.end
-            .recv()
+    pub fn wait(self) -> LineError {
+        self.thread
+            .join()
             .unwrap_or_else(|_| LineError::Failed(io::ErrorKind::BrokenPipe.into()))
     }
 }

@@ -393,6 +393,10 @@ fn lock(file: &File, path: &Path) -> Result<(), AuditError> {
 
 /// A file under a temporary name, with the permissions of any new file: nothing in a log is secret.
 fn new_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    #[cfg_attr(
+        not(unix),
+        expect(unused_mut, reason = "there are no permissions to set")
+    )]
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     {

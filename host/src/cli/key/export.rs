@@ -22,7 +22,7 @@ pub(in crate::cli) struct Export {
     key: KeyArgs,
     #[command(flatten)]
     recipient: RecipientArgs,
-    /// rsa-oaep-sha256, rsa-oaep-sha1 or ecdh-p256-null; without it, the strongest that fits.
+    /// rsa-oaep-sha256, rsa-oaep-sha1, ecdh-p256-x963-sha256 or ecdh-p256-null; without it, the strongest that fits.
     #[arg(long, value_name = "SUITE", value_parser = parse_suite)]
     suite: Option<Suite>,
     /// The file to write: the wrapped KEK, and behind it the wrapped key. FILE.json says what it is, FILE.json.sig is its signature.

@@ -19,6 +19,8 @@ pub(crate) struct Prerequisite {
 /// Which doors need a prerequisite. What the demo needs, all others need too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Need {
+    /// The demo with a board that is a process by itself.
+    NativeDemo,
     /// The demo.
     Demo,
     /// The tests.
@@ -176,7 +178,7 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         name: "softhsm2",
         why: "is the token that keys come from",
-        need: Need::Demo,
+        need: Need::NativeDemo,
         probes: &[
             Probe::Says {
                 program: "softhsm2-util",
