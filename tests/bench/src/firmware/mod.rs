@@ -224,10 +224,10 @@ impl<'a> Subject<'a> {
             };
             flash
                 .at_most(most * 1024.0)
-                .cause("the device's own state machine with its decoders takes more than half of the ECDH image, the rest is portable big-integer code")
+                .cause("the device's own state machine, its decoders and the key store take more than half of the ECDH image; the rest is portable big-integer code, AES and SHA-256")
                 .print()?;
             ram.at_most(memory * 1024.0)
-                .cause("buffers for the longest order, message and receipt, and their copies on the stack while an order is decoded")
+                .cause("buffers for the longest order, answer and receipt, which stand in the device on the stack, and as much stack again that is cleared after each step with a key")
                 .print()?;
         } else {
             flash.print()?;

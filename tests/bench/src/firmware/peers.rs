@@ -79,10 +79,7 @@ const PEERS: [(&str, &str, &str, f64); 17] = [
 pub(super) fn print() -> Result<()> {
     for (library, what, metric, value) in PEERS {
         Row::new("firmware", format!("peer/{library}/{what}"), metric, value)
-            .with(
-                "source",
-                "measured once, November 2026, on the same emulated part",
-            )
+            .with("source", "measured once, on the same emulated part")
             .print()?;
     }
     Ok(())
