@@ -173,7 +173,7 @@ pub struct BlobRef {
 /// One key of an [`Inject`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Slot number, below [`MAX_SLOTS`].
+    /// Slot number, below [`crate::MAX_SLOTS`].
     #[serde(with = "postcard::fixint::le")]
     pub slot: u16,
     /// Key version: replaces a lower one in the slot; never goes down, not even after a removal.
