@@ -314,7 +314,7 @@ pub(crate) const STEPS: &[Step] = &[
             "--lib",
             "--no-default-features",
             "--features",
-            "rsa-oaep-sha256",
+            "rsa-oaep-sha256,aes-192,aes-modes",
         ])),
     },
     Step {
@@ -326,7 +326,7 @@ pub(crate) const STEPS: &[Step] = &[
             "keyferry-firmware",
             "--no-default-features",
             "--features",
-            "ecdh-p256-x963-sha256",
+            "ecdh-p256-x963-sha256,aes-192,aes-modes",
         ])),
     },
     Step {
