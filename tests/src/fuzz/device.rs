@@ -183,7 +183,9 @@ impl Line {
 
     /// An order with this body, and a header and a signature that are right.
     fn order(&mut self, kind: u8, body: &[u8]) -> bool {
-        let suite = (kind == 1).then_some(Suite::EcdhP256Null);
+        // The seeds are wrapped in the strongest suite of the device.
+        let strongest = enrolled().statement.suites.first().copied();
+        let suite = strongest.filter(|_| kind == 1);
         let mut room = [0; MAX_MESSAGE];
         let header = order::encode(self.header(Kind::Lock, suite), &Body::Lock, &mut room);
         let mut bytes = header.expect("a header is short").to_vec();
