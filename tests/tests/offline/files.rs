@@ -326,7 +326,13 @@ fn what_is_shown_says_whether_it_was_checked() {
         assert_eq!(unchecked.code, 0, "{unchecked:?}");
         let warned = unchecked.stderr.contains("the signature was not checked");
         assert!(warned, "{unchecked:?}");
-        for word in ["inject", "key 0", "cmac", "hmac-sha256", "ecdh-p256-null"] {
+        for word in [
+            "inject",
+            "key 0",
+            "cmac",
+            "hmac-sha256",
+            "ecdh-p256-x963-sha256",
+        ] {
             assert!(unchecked.stdout.contains(word), "{word}: {unchecked:?}");
         }
         let stranger = || show(what, &["--authority", "stranger.pem"]);
