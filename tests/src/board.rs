@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -105,25 +105,6 @@ impl Image {
         }
     }
 
-    /// What makes it: the name of its binary, and Cargo's arguments.
-    const fn made(self, board: Board) -> (&'static str, &'static [&'static str]) {
-        match (self, board) {
-            (Self::Telemetry, Board::Native) => ("keyferry-native-telemetry", &[]),
-            (image, Board::Mps2An386 | Board::RiscvVirt | Board::Native) => image.made_alike(board),
-        }
-    }
-
-    const fn made_alike(self, board: Board) -> (&'static str, &'static [&'static str]) {
-        match self {
-            Self::Default => (board.package(), &[]),
-            Self::PlainStorage => (board.package(), &["--features", "sabotage-plain-storage"]),
-            Self::NoWipe => (board.package(), &["--features", "sabotage-no-wipe"]),
-            Self::Telemetry => ("telemetry", &["--no-default-features"]),
-            Self::Vectors => ("vectors", &[]),
-            Self::FlashFaults => (board.package(), &["--features", "flash-faults"]),
-        }
-    }
-
     /// The ELF file, or the program: from the folder that `KEYFERRY_FIRMWARE_DIR` names, or else built here.
     ///
     /// # Panics
@@ -138,38 +119,22 @@ impl Image {
         }
     }
 
-    /// Builds it, in a folder of its own: Cargo then locks out other builders, and another image never takes its place.
+    /// Builds it, as `cargo xtask image` does.
     fn build(self, board: Board) -> PathBuf {
-        let test = std::env::current_exe().expect("a test has a path");
-        let folder = test
-            .ancestors()
-            .nth(3)
-            .expect("tests lie in target/debug/deps")
-            .join("board-images")
-            .join(board.name())
-            .join(self.name());
         let mut command = Command::new(env!("CARGO"));
         command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args(["build", "--quiet", "--package", board.package()])
-            .arg("--target-dir")
-            .arg(&folder);
-        let made = match board.qemu() {
-            Some(board) => {
-                command.args(["--target", board.target(), "--profile", "firmware"]);
-                folder.join(board.target()).join("firmware")
-            }
-            // One of its devices that panics must not end the process, as it would with the profile of the others.
-            None => {
-                command.arg("--release");
-                folder.join("release")
-            }
-        };
-        let (binary, arguments) = self.made(board);
-        command.args(["--bin", binary]).args(arguments);
-        let status = command.status().expect("cargo runs");
-        assert!(status.success(), "the firmware does not build: {command:?}");
-        made.join(binary)
+            .args(["run", "--quiet", "--package", "xtask", "--", "--json"])
+            .args(["image", "--board", board.name(), self.name()]);
+        let output = command.stderr(Stdio::inherit()).output();
+        let output = output.expect("cargo runs");
+        assert!(
+            output.status.success(),
+            "the firmware does not build: {command:?}"
+        );
+        let built: serde_json::Value =
+            serde_json::from_slice(&output.stdout).expect("it says in JSON where the firmware is");
+        built["path"].as_str().expect("a path").into()
     }
 }
 

@@ -14,7 +14,7 @@ const PROFILE: &str = "firmware";
 const NATIVE_PROFILE: &str = "release";
 
 /// Which firmware to build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Variant {
     /// The real one.
     Default,
@@ -262,6 +262,14 @@ fn make(recipe: &Recipe<'_>) -> Result<PathBuf, BuildError> {
     if env::var_os("DEFMT_LOG").is_none() {
         cargo.env("DEFMT_LOG", recipe.log);
     }
+    let folder = target_folder()
+        .ok_or_else(nothing)?
+        .join("firmware")
+        .join(board.name());
+    fs::create_dir_all(&folder)?;
+    // Every variant has the same name in cargo's own folder: until it is copied, nobody else may build there.
+    let alone = fs::File::create(folder.join(".lock"))?;
+    alone.lock()?;
     let output = cargo.output()?;
     if !output.status.success() {
         return Err(failed(|board, variant| BuildError::Cargo {
@@ -271,14 +279,8 @@ fn make(recipe: &Recipe<'_>) -> Result<PathBuf, BuildError> {
     }
     let executable = executable(&output.stdout, recipe.binary).ok_or_else(nothing)?;
 
-    let folder = target_folder()
-        .ok_or_else(nothing)?
-        .join("firmware")
-        .join(board.name());
-    fs::create_dir_all(&folder)?;
     let destination = folder.join(format!("{}.elf", recipe.name));
-    // Every variant has the same name in cargo's own folder. A device that starts while this runs must find one or the
-    // other file, not half of one.
+    // A device that starts while this runs must find one or the other file, not half of one.
     let unfinished = tempfile::NamedTempFile::new_in(&folder)?;
     fs::copy(&executable, unfinished.path())?;
     unfinished

@@ -27,7 +27,8 @@ use keyferry::error::Exit;
 use keyferry_tests::line::ProxyError;
 use serde_json::{Map, Value, json};
 
-use screen::{BAD, NOTE, Screen};
+use firmware::Variant;
+use screen::{BAD, GOOD, NOTE, Screen};
 use setup::Need;
 
 /// keyferry's doors for developers.
@@ -66,6 +67,15 @@ enum Door {
         #[cfg(unix)]
         #[arg(long, requires = "bad_line")]
         seed: Option<u64>,
+    },
+    /// Builds a firmware of an emulated board, and says where it is.
+    Image {
+        /// The emulated board.
+        #[arg(long, default_value = "mps2-an386")]
+        board: Board,
+        /// Which firmware.
+        #[arg(value_enum, default_value_t = Variant::Default)]
+        variant: Variant,
     },
     /// Everything that CI checks: setup, formatting, lints, documentation, no_std builds, tests.
     Test {
@@ -124,6 +134,7 @@ fn main() -> ExitCode {
         ),
         #[cfg(not(unix))]
         Door::Demo { board, unwrap } => demo::run(&screen, board, &unwrap, None),
+        Door::Image { board, variant } => image(&screen, board, variant),
         Door::Test { long, keep_going } => checks::run(&screen, long, keep_going),
         Door::Fuzz {
             seconds,
@@ -165,6 +176,14 @@ fn main() -> ExitCode {
     } else {
         ExitCode::from(exit.code())
     }
+}
+
+/// Builds a firmware.
+fn image(screen: &Screen, board: Board, variant: Variant) -> anyhow::Result<Outcome> {
+    let path = firmware::build(board, variant)?;
+    screen.mark(GOOD, "built", path.display().to_string());
+    let summary = Map::from_iter([("path".to_owned(), json!(path))]);
+    Ok(Outcome { ok: true, summary })
 }
 
 /// The exit code for an error, as the `keyferry` command would have it, and the next move for a person where there is one to name.
