@@ -26,7 +26,7 @@ impl Cut {
     pub(crate) const ALL: [Self; 3] = [Self::Before, Self::Torn, Self::After];
 
     /// The cut of kill number `kill` of order number `order`: each once in three kills, in another order each time.
-    pub(crate) fn of(order: usize, kill: usize) -> Self {
+    fn of(order: usize, kill: usize) -> Self {
         Self::ALL[(kill + choice(order, kill / 3)) % 3]
     }
 
@@ -83,10 +83,57 @@ pub(crate) struct Recorded {
     pub(crate) page: u32,
 }
 
+/// A kill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kill {
+    /// The operation.
+    pub(crate) at: usize,
+    /// What becomes of it.
+    pub(crate) cut: Cut,
+    /// Chooses among the forms of a torn one.
+    pub(crate) seed: u32,
+}
+
+/// The turns of the kills at the erasing of what is old: torn most of the time, which has many forms; the others have one each.
+const ERASE_TURNS: [Cut; 4] = [Cut::Torn, Cut::After, Cut::Torn, Cut::Before];
+
 impl Recorded {
+    /// The kills of order number `order`: `spread` evenly over all operations, or one at each if there are no more; then `aimed` at
+    /// those that decide, the words of the tick and the erasing of what is old, by turns. Nothing else goes into it, so that it is the
+    /// same on every board.
+    pub(crate) fn schedule(&self, order: usize, spread: usize, aimed: usize) -> Vec<Kill> {
+        let count = spread.min(self.operations.len());
+        let mut kills: Vec<_> = (0..count)
+            .map(|kill| (self.place(order, kill, count), Cut::of(order, kill)))
+            .collect();
+        let with_role =
+            |role| (self.start..self.operations.len()).filter(move |at| self.role(*at) == role);
+        let mut ticks: Vec<_> = with_role("tick").collect();
+        let erases: Vec<_> = with_role("erase").collect();
+        assert!(!ticks.is_empty() && !erases.is_empty(), "no commit");
+        // The last word first: with it the new state is in force.
+        ticks.reverse();
+        kills.extend((0..aimed).map(|kill| {
+            let turn = kill / 2;
+            if kill % 2 == 0 {
+                let round = turn / erases.len();
+                (erases[turn % erases.len()], ERASE_TURNS[round % 4])
+            } else {
+                let round = turn / ticks.len();
+                (ticks[turn % ticks.len()], Cut::ALL[(round + 2) % 3])
+            }
+        }));
+        let seeded = (0..).zip(kills).map(|(number, (at, cut))| {
+            let order = u32::try_from(order).expect("few orders");
+            let seed = order * 1000 + number;
+            Kill { at, cut, seed }
+        });
+        seeded.collect()
+    }
+
     /// At which operation kill number `kill` of `count` comes, of order number `order`: anywhere in its part of the whole, and the last one
     /// at the last operation.
-    pub(crate) fn place(&self, order: usize, kill: usize, count: usize) -> usize {
+    fn place(&self, order: usize, kill: usize, count: usize) -> usize {
         let all = self.operations.len();
         let (from, to) = (kill * all / count, (kill + 1) * all / count);
         if to == all {
@@ -102,18 +149,16 @@ impl Recorded {
             Operation::Program { address } => address % self.page < COMMIT_BLOCK,
             Operation::Erase { .. } => false,
         };
+        // The commit block is programmed after all records, the tick after it, and what is old is erased last.
+        let commit = self.operations.iter().rposition(in_commit_block);
+        let late = commit.is_some_and(|commit| at > commit);
         match self.operations[at] {
             _ if at < self.start => "start",
-            Operation::Erase { .. } => "erase",
+            Operation::Erase { .. } if late => "erase",
+            Operation::Erase { .. } => "prepare",
             Operation::Program { .. } if in_commit_block(&self.operations[at]) => "commit block",
-            // The commit block is programmed after all records, and the tick after it.
-            Operation::Program { .. } => {
-                let commit = self.operations.iter().rposition(in_commit_block);
-                match commit {
-                    Some(commit) if at > commit => "tick",
-                    Some(_) | None => "record",
-                }
-            }
+            Operation::Program { .. } if late => "tick",
+            Operation::Program { .. } => "record",
         }
     }
 

@@ -5,16 +5,20 @@
 //! middle of it or after it, and killed there. The device that starts from what is left must hold the state before the order or the
 //! state after it, as a model has them: slots, keys, counter, authority, receipt. And it must go on from there.
 //!
-//! The ordinary list kills at a few operations of each order; with `KEYFERRY_LONG` set it is every one, or 300 spread evenly.
+//! Over most of an order's operations the old state holds, since the commit comes late. So some kills are aimed at the words that
+//! decide, the tick that commits and the erasing of what is old, where torn operations take many forms.
+//!
+//! The ordinary list kills at a few operations of each order; with `KEYFERRY_LONG` set it is every one, or 300 spread evenly, and 60
+//! that are aimed. The schedule is the same on every board.
 #![cfg(unix)]
 
 mod journal;
 mod model;
 mod scene;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use journal::{Cut, Operation};
+use journal::{Cut, Kill, Operation};
 use keyferry_tests::board::QemuBoard;
 use scene::{ORDERS, Scene};
 
@@ -22,13 +26,14 @@ keyferry_tests::on_every_qemu_board!(
     power_cut_at_any_flash_operation_leaves_the_old_or_the_new_state
 );
 
-/// Kills of each kind of order.
-fn wanted() -> usize {
-    match std::env::var_os("KEYFERRY_KILLS") {
+/// Kills of each kind of order: spread over all its operations, and aimed at those that decide.
+fn wanted() -> (usize, usize) {
+    let spread = match std::env::var_os("KEYFERRY_KILLS") {
         Some(number) => number.to_string_lossy().parse().expect("a number"),
         None if std::env::var_os("KEYFERRY_LONG").is_some() => 300,
-        None => 4,
-    }
+        None => 2,
+    };
+    (spread, (spread / 5).max(2))
 }
 
 /// Fewest kills between the first and the last operation of a commit, where all are wanted.
@@ -36,46 +41,54 @@ const WITHIN_COMMITS: usize = 200;
 
 /// What M-23, M-29 and M-30 ask for, on the real firmware.
 fn power_cut_at_any_flash_operation_leaves_the_old_or_the_new_state(board: QemuBoard) {
-    let wanted = wanted();
-    let mut histogram: BTreeMap<(&'static str, Cut), usize> = BTreeMap::new();
-    let (mut within, mut kills, mut seen) = (0, 0, [0; 2]);
+    let (spread, aimed) = wanted();
+    let mut histogram: BTreeMap<(&'static str, Cut), [usize; 2]> = BTreeMap::new();
+    let (mut within, mut kills) = (0, 0);
     for (number, order) in ORDERS.into_iter().enumerate() {
         let (mut scene, recorded) = Scene::set(board, order).record();
-        let count = wanted.min(recorded.operations.len());
+        let schedule = recorded.schedule(number, spread, aimed);
         let mut ends = [0; 2];
-        for kill in 0..count {
-            let at = recorded.place(number, kill, count);
-            let cut = Cut::of(number, kill);
-            let seed = u32::try_from(number * 1000 + kill).expect("few");
+        for Kill { at, cut, seed } in &schedule {
             let new;
-            (scene, new) = scene.kill(&recorded, at, cut, seed);
+            (scene, new) = scene.kill(&recorded, *at, *cut, *seed);
             ends[usize::from(new)] += 1;
-            *histogram.entry((recorded.role(at), cut)).or_default() += 1;
-            within += usize::from(recorded.is_within_commit(at));
+            histogram.entry((recorded.role(*at), *cut)).or_default()[usize::from(new)] += 1;
+            within += usize::from(recorded.is_within_commit(*at));
             kills += 1;
         }
+        let places: BTreeSet<_> = schedule.iter().map(|kill| kill.at).collect();
         println!(
-            "{}, {}: {} operations, {} at the start, {count} kills, old state {}, new state {}",
+            "{}, {}: {} operations, {} at the start, {} kills at {}, old state {}, new state {}",
             board.name(),
             order.name(),
             recorded.operations.len(),
             recorded.start,
+            schedule.len(),
+            places.len(),
             ends[0],
             ends[1]
         );
-        (0..2).for_each(|end| seen[end] += ends[end]);
+        assert!(places.len() >= spread.min(recorded.operations.len()));
+        assert!(
+            ends.iter().all(|count| *count > 0),
+            "{}: {ends:?}",
+            order.name()
+        );
     }
     println!("{}: {kills} kills, {within} within a commit", board.name());
-    for ((role, cut), count) in &histogram {
-        println!("{role:<24} {:<6} {count:>5}", cut.word());
+    for ((role, cut), [old, new]) in &histogram {
+        println!("{role:<24} {:<6} old {old:>5}  new {new:>5}", cut.word());
     }
-    assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
-    assert_eq!(histogram.values().sum::<usize>(), kills);
-    if wanted >= 100 {
+    assert_eq!(histogram.values().flatten().sum::<usize>(), kills);
+    if spread >= 100 {
         assert!(within >= WITHIN_COMMITS, "{within} kills within a commit");
         let roles = ["record", "commit block", "tick", "erase"];
         for role in roles {
-            let all = Cut::ALL.map(|cut| histogram.get(&(role, cut)).copied().unwrap_or(0));
+            let all = Cut::ALL.map(|cut| {
+                histogram
+                    .get(&(role, cut))
+                    .map_or(0, |ends| ends[0] + ends[1])
+            });
             assert!(all.iter().all(|count| *count > 0), "{role}: {all:?}");
         }
     }
@@ -104,7 +117,7 @@ fn what_an_operation_is_follows_from_the_journal() {
         roles,
         [
             "start",
-            "erase",
+            "prepare",
             "record",
             "commit block",
             "commit block",
@@ -115,4 +128,28 @@ fn what_an_operation_is_follows_from_the_journal() {
     );
     let within: Vec<_> = (0..8).filter(|at| recorded.is_within_commit(*at)).collect();
     assert_eq!(within, [2, 3, 4, 5, 6]);
+
+    // Two spread, then by turns: the erasing of what is old, and the tick from its last word.
+    let schedule: Vec<_> = recorded
+        .schedule(0, 2, 6)
+        .iter()
+        .map(|kill| (kill.at, kill.cut))
+        .collect();
+    assert_eq!(schedule[1].0, 7);
+    assert_eq!(
+        schedule[2..],
+        [
+            (6, Cut::Torn),
+            (5, Cut::After),
+            (7, Cut::Torn),
+            (5, Cut::Before),
+            (6, Cut::After),
+            (5, Cut::Torn),
+        ]
+    );
+    let all: Vec<_> = recorded.schedule(3, 300, 0);
+    assert_eq!(
+        all.iter().map(|kill| kill.at).collect::<Vec<_>>(),
+        (0..8).collect::<Vec<_>>()
+    );
 }
