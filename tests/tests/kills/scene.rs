@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Shipment, SignedOrder, Terms};
+use keyferry::device::port;
 use keyferry::device::session::Session;
 use keyferry::device::verify::{self, SignedReceipt, Statement};
 use keyferry_protocol::identity::{Challenge, Digest};
@@ -13,7 +14,7 @@ use keyferry_protocol::message::Reply;
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Image, QemuBoard, Rig, open_again};
+use keyferry_tests::board::{Image, QemuBoard, Rig};
 use keyferry_tests::software::{SoftAuthority, SoftKey, aes_key, hmac_key, wrap};
 
 use crate::journal::{self, Cut, Recorded};
@@ -302,14 +303,16 @@ impl Scene {
         let end = Instant::now() + PATIENCE;
         thread::scope(|scope| {
             let station = scope.spawn(|| {
-                // On a loaded machine a device can be late for its first session; one that halts at its start has none.
+                // On a loaded machine a device can be late for its first session; one that halts at its start has none, and its
+                // port may be gone before it was opened.
                 let mut session = loop {
-                    match Session::open(open_again(self.rig.port())) {
-                        Ok(session) => break session,
-                        Err(_) if journal::read(&journal).1 || Instant::now() >= end => {
-                            return None;
-                        }
-                        Err(_) => {}
+                    if journal::read(&journal).1 || Instant::now() >= end {
+                        return None;
+                    }
+                    match port::open(self.rig.port()).map(Session::open) {
+                        Ok(Ok(session)) => break session,
+                        Ok(Err(_)) => {}
+                        Err(_) => thread::sleep(Duration::from_millis(20)),
                     }
                 };
                 let sent = self.sent(&session);
