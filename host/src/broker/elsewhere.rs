@@ -25,8 +25,8 @@ impl Listener {
     ///
     /// # Errors
     /// None.
-    pub fn serve(&self, _service: &Mutex<Service>, _stop: &AtomicBool) -> Result<(), BrokerError> {
-        match *self {}
+    pub fn serve(self, _service: &Mutex<Service>, _stop: &AtomicBool) -> Result<(), BrokerError> {
+        match self {}
     }
 }
 

@@ -64,15 +64,16 @@ impl Listener {
         })
     }
 
-    /// Serves until `stop` is set: each connection in a thread, one request at a time.
+    /// Serves until `stop` is set: each connection in a thread, one request at a time. Then the socket is gone.
     ///
     /// # Errors
     /// [`BrokerError::Socket`] if the system fails on the socket itself.
-    pub fn serve(&self, service: &Mutex<Service>, stop: &AtomicBool) -> Result<(), BrokerError> {
+    pub fn serve(self, service: &Mutex<Service>, stop: &AtomicBool) -> Result<(), BrokerError> {
         let open = AtomicUsize::new(0);
+        let listener = &self;
         std::thread::scope(|scope| {
             while !stop.load(Ordering::Relaxed) {
-                let Some(stream) = self.next()? else {
+                let Some(stream) = listener.next()? else {
                     continue;
                 };
                 if open.load(Ordering::Relaxed) >= MAXIMUM_CONNECTIONS {
@@ -82,7 +83,7 @@ impl Listener {
                 let taken = Taken::new(&open);
                 let serve = move || {
                     let _taken = taken;
-                    self.connection(stream, service, stop);
+                    listener.connection(stream, service, stop);
                 };
                 // Without a thread the connection is closed, and the next may fare better.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, serve);

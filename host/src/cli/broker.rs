@@ -181,7 +181,6 @@ fn serve(context: &Context, arguments: &Serve) -> Outcome {
     });
     context.print(&format!("ready: {token} on {}", socket.display()));
     listener.serve(&service, &stop)?;
-    drop(listener);
     context.note("ended; the socket is gone");
     let service = service
         .into_inner()

@@ -121,6 +121,19 @@ pub(crate) const STEPS: &[Step] = &[
         ])),
     },
     Step {
+        name: "clippy: the host for Windows",
+        action: Action::Cargo(cargo(&[
+            "clippy",
+            "--package",
+            "keyferry",
+            "--target",
+            "x86_64-pc-windows-gnu",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    },
+    Step {
         name: "clippy: firmware without rsa",
         action: Action::Cargo(cargo(&[
             "clippy",

@@ -102,6 +102,28 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
         remedy: Remedy::RustTarget("riscv32imac-unknown-none-elf"),
     },
     Prerequisite {
+        name: "x86_64-pc-windows-gnu",
+        why: "checks that the host builds for Windows",
+        need: Need::Tests,
+        probes: &[Probe::RustTarget("x86_64-pc-windows-gnu")],
+        remedy: Remedy::RustTarget("x86_64-pc-windows-gnu"),
+    },
+    Prerequisite {
+        name: "mingw-w64",
+        why: "compiles the host's SQLite for Windows",
+        need: Need::Tests,
+        probes: &[Probe::Says {
+            program: "x86_64-w64-mingw32-gcc",
+            arguments: &["--version"],
+            text: "x86_64-w64-mingw32-gcc",
+        }],
+        remedy: Remedy::Package(Package {
+            apt: "gcc-mingw-w64-x86-64-win32",
+            dnf: "mingw64-gcc",
+            brew: "mingw-w64",
+        }),
+    },
+    Prerequisite {
         name: "nightly rust-src",
         why: "is what Miri builds its own standard library from",
         need: Need::Tests,
