@@ -5,6 +5,7 @@ use keyferry_protocol::MAX_VENDOR_CERTIFICATE;
 use keyferry_protocol::identity::{DeviceId, Fingerprint, Signature};
 use keyferry_protocol::receipt::{SourceClass, VOUCHER_LENGTH};
 
+use crate::device::Millis;
 use crate::rng::Drbg;
 use crate::wipe::Secret;
 
@@ -82,9 +83,32 @@ pub trait Platform {
         &[]
     }
 
-    /// Shows what the device is doing, where the board has an LED.
+    /// Whether the device may answer the line: a strap or a button that only the line's fixture sets. Read once, at start. A device
+    /// that may not answer lets all bytes pass; it can be used by its application.
+    fn provisioning_strap(&mut self) -> bool {
+        true
+    }
+
+    /// Feeds the watchdog, where the board has one, and tells in how many milliseconds it must be fed again if it runs also while the
+    /// board sleeps. Called before each bounded piece of work; the longest is one private-key operation of RSA or the test of one
+    /// candidate in its key generation, see `cargo xtask bench firmware`.
+    fn feed_watchdog(&mut self) -> Option<Millis> {
+        None
+    }
+
+    /// Tells what the device is doing now, for boards that show more than one LED can. Called when it changes.
     fn show(&mut self, status: Status) {
         let _ = status;
+    }
+
+    /// Whether there is a status LED. The device then asks to be called when the LED is to change: see [`crate::led`].
+    fn has_led(&self) -> bool {
+        false
+    }
+
+    /// Switches the status LED.
+    fn light(&mut self, lit: bool) {
+        let _ = lit;
     }
 
     /// Where a board measures what work costs, its meter: see [`Stretch`]. Other boards do nothing, and the calls
@@ -113,6 +137,8 @@ pub enum Stretch {
     Boot,
     /// An order is decoded, and its signature and address are verified.
     Verify,
+    /// From one feeding of the watchdog to the end of the work that follows.
+    Fed,
     /// One step of an order under way. Those that follow are parts of it.
     Step,
     /// A step in the making of the unwrap key.
@@ -148,7 +174,7 @@ pub struct Description {
     pub root_key: SourceClass,
 }
 
-/// What the status LED shows.
+/// What the device is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Waiting for a station.
@@ -157,6 +183,10 @@ pub enum Status {
     Busy,
     /// The last order was applied.
     Done,
-    /// The last order was refused, or the device is quarantined.
+    /// The last order was refused, or the device can do none: its entropy source or root key failed.
     Failed,
+    /// The key store is quarantined: see [`crate::store::Condition`].
+    Quarantined,
+    /// The provisioning strap is not set: no station gets an answer.
+    Silent,
 }

@@ -133,7 +133,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.drop_job();
         // The order is done, whatever the source says; the next one is refused if it failed.
         let _ = self.refresh_random();
-        self.platform.show(Status::Done);
+        self.show(Status::Done);
         Ok(())
     }
 
@@ -165,7 +165,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         match length.map(|length| (length, self.sign_receipt(length))) {
             Ok((length, Ok(signature))) => {
                 info!("refused: {=u8}", refusal as u8);
-                self.platform.show(Status::Failed);
+                self.show(Status::Failed);
                 self.send_receipt(length, &signature);
             }
             Ok((_, Err(_))) | Err(TooLong) => self.refuse(refusal),

@@ -27,6 +27,7 @@ use rand_core::Rng;
 
 use crate::fmt::{debug, info, warning};
 use crate::keys;
+use crate::led::Blinker;
 use crate::platform::{Mark, Platform, RootKey, Status, Stretch};
 use crate::rng::Drbg;
 use crate::store::{Condition, ItemId, Store};
@@ -118,6 +119,11 @@ pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_
     fed: Millis,
     /// When the order under way was accepted.
     began: Millis,
+    led: Blinker,
+    /// Whether the provisioning strap is set.
+    answers: bool,
+    /// When the watchdog must be fed at the latest.
+    hungry: Option<Millis>,
     operations: Operations,
 }
 
@@ -126,7 +132,9 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     // What it needs of the stack to make a device is over when it returns.
     #[inline(never)]
     pub fn new(mut platform: P) -> Self {
+        platform.feed_watchdog();
         platform.measure(Mark::Begins(Stretch::Boot));
+        let answers = platform.provisioning_strap();
         let flash = platform.take_flash();
         let mut root = RootKey::zeroed();
         let root_read = platform.root_key(&mut root).is_ok();
@@ -156,7 +164,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         }
         let mut challenge = Challenge::ZERO;
         renew(&mut challenge, random.as_mut());
-        platform.show(resting_status(&memory, random.as_ref()));
+        let status = resting_status(answers, &memory, random.as_ref());
+        platform.show(status);
         platform.measure(Mark::Ends(Stretch::Boot));
         // Last of all and in one piece: it is written to where the caller wants it, and not moved there.
         Self {
@@ -180,6 +189,9 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             told: 0,
             fed: 0,
             began: 0,
+            led: Blinker::new(status),
+            answers,
+            hungry: None,
             operations: Operations::default(),
         }
     }
@@ -215,6 +227,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Takes bytes from the line, all of them.
     pub fn receive(&mut self, bytes: &[u8], now: Millis) {
         self.now = now;
+        if !self.answers {
+            return;
+        }
+        self.feed();
         self.link.receive(bytes, now);
         match self.link.event() {
             None => {}
@@ -227,11 +243,50 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             Some(Event::Reset | Event::Lost) => self.abandon(),
         }
         self.take_messages();
+        self.platform.measure(Mark::Ends(Stretch::Fed));
     }
 
-    /// Does one bounded piece of work.
+    /// Does one bounded piece of work. Call it also when the time of [`Work::Idle`] has come.
     pub fn work(&mut self, now: Millis) -> Work {
         self.now = now;
+        self.feed();
+        let work = self.work_fed(now);
+        self.platform.measure(Mark::Ends(Stretch::Fed));
+        let change = self.blink(now);
+        match work {
+            Work::More => Work::More,
+            Work::Idle(deadline) => {
+                Work::Idle([deadline, change, self.hungry].into_iter().flatten().min())
+            }
+        }
+    }
+
+    /// Feeds the watchdog.
+    fn feed(&mut self) {
+        let lasts = self.platform.feed_watchdog();
+        self.hungry = lasts.map(|lasts| self.now.saturating_add(lasts));
+        self.platform.measure(Mark::Begins(Stretch::Fed));
+    }
+
+    /// Switches the LED where it is time to, and says when it will be next.
+    fn blink(&mut self, now: Millis) -> Option<Millis> {
+        if !self.platform.has_led() {
+            return None;
+        }
+        let (lit, next) = self.led.turn(now);
+        if let Some(lit) = lit {
+            self.platform.light(lit);
+        }
+        next
+    }
+
+    /// Shows what it is doing now.
+    fn show(&mut self, status: Status) {
+        self.led.show(status);
+        self.platform.show(status);
+    }
+
+    fn work_fed(&mut self, now: Millis) -> Work {
         let more = self.has_room() && self.step();
         // The work may have made room for what waits in the link.
         self.take_messages();
@@ -313,7 +368,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     fn refuse(&mut self, refusal: Refusal) {
         info!("refused: {=u8}", refusal as u8);
-        self.platform.show(Status::Failed);
+        self.show(Status::Failed);
         // A session that is over takes nothing; the station asks again.
         let _ = send(&mut self.link, &Reply::Refused(refusal));
     }
@@ -411,8 +466,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.buffer.wipe();
         self.kek = Kek::none();
         self.blob_length = 0;
-        self.platform
-            .show(resting_status(&self.memory, self.random.as_ref()));
+        let status = resting_status(self.answers, &self.memory, self.random.as_ref());
+        self.show(status);
     }
 
     /// Mixes fresh entropy into the generator, so that its state tells nothing of what it gave before: the keys that an
@@ -456,8 +511,12 @@ fn renew(challenge: &mut Challenge, random: Option<&mut Drbg>) {
     }
 }
 
-const fn resting_status(memory: &Memory, random: Option<&Drbg>) -> Status {
-    if matches!(memory.state, State::Quarantined) || random.is_none() {
+const fn resting_status(answers: bool, memory: &Memory, random: Option<&Drbg>) -> Status {
+    if !answers {
+        Status::Silent
+    } else if matches!(memory.state, State::Quarantined) {
+        Status::Quarantined
+    } else if random.is_none() {
         Status::Failed
     } else {
         Status::Idle

@@ -59,7 +59,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     // Not part of its caller's frame, which the scrubbing afterwards does not reach.
     #[inline(never)]
     pub(super) fn take_order(&mut self) {
-        self.platform.show(Status::Busy);
+        self.show(Status::Busy);
         match self.judge() {
             // It is not for this device: it leaves no trace, nor is it worth a signature.
             Err(refusal) => self.refuse(refusal),

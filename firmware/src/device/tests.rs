@@ -10,14 +10,33 @@ use super::*;
 use crate::platform::{Description, SourceFailed};
 use crate::store::nor_fake::NorFake;
 
-/// A board that is sound and bare.
-struct Bare(Option<NorFake<4, 4096>>);
+/// A board that is sound and bare, but for a strap, an LED and a watchdog.
+struct Bare {
+    flash: Option<NorFake<4, 4096>>,
+    strap: bool,
+    lit: Option<bool>,
+    fed: u32,
+}
+
+impl Bare {
+    fn new() -> Self {
+        Self {
+            flash: Some(NorFake::new(32)),
+            strap: true,
+            lit: None,
+            fed: 0,
+        }
+    }
+}
+
+/// Milliseconds that the watchdog of [`Bare`] waits.
+const WATCHDOG: Millis = 700;
 
 impl Platform for Bare {
     type Flash = NorFake<4, 4096>;
 
     fn take_flash(&mut self) -> Self::Flash {
-        self.0.take().expect("called once")
+        self.flash.take().expect("called once")
     }
 
     fn device_id(&self) -> DeviceId {
@@ -43,11 +62,29 @@ impl Platform for Bare {
             root_key: SourceClass::Test,
         }
     }
+
+    fn provisioning_strap(&mut self) -> bool {
+        self.strap
+    }
+
+    fn feed_watchdog(&mut self) -> Option<Millis> {
+        self.fed += 1;
+        Some(WATCHDOG)
+    }
+
+    fn has_led(&self) -> bool {
+        true
+    }
+
+    fn light(&mut self, lit: bool) {
+        assert_ne!(self.lit, Some(lit), "it is switched when it changes");
+        self.lit = Some(lit);
+    }
 }
 
 /// A blank device's answer to an authentic `Enroll` that asks for this unwrap key: how it was refused, if it was.
 fn enrolled(unwrap: UnwrapAlgorithm) -> Option<Refusal> {
-    let mut device: Device<Bare> = Device::new(Bare(Some(NorFake::new(32))));
+    let mut device: Device<Bare> = Device::new(Bare::new());
     let authority = [9; 32];
     let key = keys::p256::public_spki(&authority).unwrap();
     let enroll = Enroll {
@@ -128,4 +165,59 @@ fn an_unwrap_key_that_this_build_does_not_make_is_unsupported() {
         let expected = (!made).then_some(Refusal::Unsupported);
         assert_eq!(enrolled(algorithm), expected, "{algorithm}");
     }
+}
+
+/// What a device says to a station that opens a session.
+fn answer(device: &mut Device<Bare>) -> usize {
+    let mut station = Link::<MAX_BLOB, TRANSMIT, 1_024>::new();
+    station.open(1, 1, 0);
+    let mut hello = [0; 30];
+    let hello = Request::Hello {
+        min: VERSION_MIN,
+        max: VERSION,
+    }
+    .encode(&mut hello)
+    .unwrap();
+    station.send(hello).unwrap();
+    let bytes = station.transmit(0);
+    assert!(!bytes.is_empty());
+    device.receive(bytes, 0);
+    device.work(0);
+    device.transmit(0).len()
+}
+
+#[test]
+fn without_its_strap_a_device_is_silent_and_dark() {
+    let mut device = Device::new(Bare::new());
+    assert_ne!(answer(&mut device), 0);
+    let mut device = Device::new(Bare {
+        strap: false,
+        ..Bare::new()
+    });
+    assert_eq!(answer(&mut device), 0);
+    assert_eq!(device.platform.lit, Some(false));
+    assert_eq!(device.work(5), Work::Idle(Some(5 + WATCHDOG)));
+}
+
+#[test]
+fn each_piece_of_work_feeds_the_watchdog_and_sleep_ends_before_it_is_hungry() {
+    let mut device: Device<Bare> = Device::new(Bare::new());
+    let fed = device.platform.fed;
+    assert_eq!(fed, 1, "the start is work, too");
+    // The LED's next change comes first: see the pattern of an idle device.
+    assert_eq!(device.work(1_000), Work::Idle(Some(1_100)));
+    assert_eq!(device.platform.lit, Some(true));
+    assert_eq!(device.work(1_100), Work::Idle(Some(1_100 + WATCHDOG)));
+    assert_eq!(device.platform.lit, Some(false));
+    device.receive(&[0], 1_110);
+    assert_eq!(device.platform.fed, fed + 3);
+}
+
+#[test]
+fn a_refusal_shows() {
+    let mut device: Device<Bare> = Device::new(Bare::new());
+    device.work(0);
+    device.refuse(Refusal::Malformed);
+    // Half a second of light.
+    assert_eq!(device.work(100), Work::Idle(Some(600)));
 }
