@@ -28,6 +28,8 @@ pub(crate) enum Variant {
     Vectors,
     /// The real one, whose flash stops where a test says.
     FlashFaults,
+    /// Its stack overflows once: a defect that the boards must survive.
+    Overflow,
     /// The real one, which also counts what unwrapping costs.
     Measure,
     /// It counts, and bad padding costs less: a defect that `bench leakage` must find.
@@ -45,13 +47,14 @@ impl Variant {
     }
 
     /// Those that the tests run on the boards in QEMU.
-    const TESTED: [Self; 6] = [
+    const TESTED: [Self; 7] = [
         Self::Default,
         Self::SabotagePlainStorage,
         Self::SabotageNoWipe,
         Self::Telemetry,
         Self::Vectors,
         Self::FlashFaults,
+        Self::Overflow,
     ];
 
     /// Those that `bench leakage` runs.
@@ -66,6 +69,7 @@ impl Variant {
             Self::Telemetry => "telemetry",
             Self::Vectors => "vectors",
             Self::FlashFaults => "flash-faults",
+            Self::Overflow => "overflow",
             Self::Measure => "measure",
             Self::MeasureEarlyReject => "measure-early-reject",
         }
@@ -91,6 +95,7 @@ impl Variant {
             Self::Telemetry => ("telemetry", &["--no-default-features"]),
             Self::Vectors => ("vectors", &[]),
             Self::FlashFaults => (board.package(), &["--features", "flash-faults"]),
+            Self::Overflow => ("overflow", &["--no-default-features"]),
             Self::Measure => (board.package(), &["--features", "measure"]),
             Self::MeasureEarlyReject => (
                 board.package(),

@@ -1,8 +1,8 @@
 //! What makes this device the one it is: the words of the emulator's command line.
 //!
-//! `id=<hex> fuse=<path> [vendor-certificate=<path> vendor-key=<path>] [seed=<64 hex digits>] [entropy=fail|stuck]`, separated by
-//! spaces, unknown words ignored. A value that cannot be read counts as missing, and what is missing leads to a refusal later,
-//! never to a default key. With the feature `flash-faults` there are more words: see `faults`.
+//! `id=<hex> fuse=<path> [vendor-certificate=<path> vendor-key=<path>] [seed=<64 hex digits>] [entropy=fail|stuck] [strap=off]`,
+//! separated by spaces, unknown words ignored. A value that cannot be read counts as missing, and what is missing leads to a refusal
+//! later, never to a default key. With the feature `flash-faults` there are more words: see `faults`.
 
 use core::ffi::CStr;
 
@@ -75,6 +75,8 @@ pub struct Arguments {
     /// Where the flash stops; nowhere without `flash-stop`.
     #[cfg(feature = "flash-faults")]
     stop: crate::faults::Stop,
+    /// Whether the provisioning strap is set.
+    pub strap: bool,
 }
 
 impl Arguments {
@@ -91,6 +93,7 @@ impl Arguments {
             journal: Path::default(),
             #[cfg(feature = "flash-faults")]
             stop: NOWHERE,
+            strap: true,
         };
         for word in words {
             arguments.take(word);
@@ -166,6 +169,8 @@ impl Arguments {
         } else if let Some(seed) = word.strip_prefix(b"seed=") {
             // A seed that cannot be read must not turn into randomness a test did not ask for.
             self.entropy = hex(seed).map_or(EntropySource::Failing, EntropySource::Seed);
+        } else if word == b"strap=off" {
+            self.strap = false;
         } else if word == b"entropy=stuck" {
             self.entropy = EntropySource::Stuck;
         } else if word.starts_with(b"entropy=") {

@@ -1,8 +1,9 @@
 //! The board as the firmware sees it.
 
 use keyferry_firmware::Platform;
+use keyferry_firmware::device::Millis;
 use keyferry_firmware::keys::p256;
-use keyferry_firmware::platform::{Description, RootKey, SourceFailed, Status};
+use keyferry_firmware::platform::{Description, RootKey, SourceFailed};
 use keyferry_firmware::protocol::MAX_VENDOR_CERTIFICATE;
 use keyferry_firmware::protocol::identity::{DeviceId, Signature};
 use keyferry_firmware::protocol::receipt::{SourceClass, VOUCHER_LENGTH};
@@ -110,12 +111,19 @@ impl<C: Chip, H: Host> Platform for Board<C, H> {
         p256::sign(key.expose(), message, random).map_err(|_| SourceFailed)
     }
 
-    fn show(&mut self, status: Status) {
-        let lit = match status {
-            Status::Busy | Status::Failed => true,
-            Status::Idle | Status::Done => false,
-        };
-        // One LED: lit while there is work, and left on after a refusal.
+    fn provisioning_strap(&mut self) -> bool {
+        self.arguments.strap
+    }
+
+    fn feed_watchdog(&mut self) -> Option<Millis> {
+        self.chip.feed_watchdog()
+    }
+
+    fn has_led(&self) -> bool {
+        C::HAS_LED
+    }
+
+    fn light(&mut self, lit: bool) {
         self.chip.light(lit);
     }
 

@@ -7,7 +7,7 @@
 //! | part | runs |
 //! | --- | --- |
 //! | [`turn`], [`nor`], [`Board`] with [`Host`] and [`arguments`] | anywhere |
-//! | `uart`, `wake`, `panic`, `heap` | on a bare board, emulated or not |
+//! | `uart`, `wake`, `panic`, `heap`, `guard`, `wire` | on a bare board, emulated or not |
 //! | `faults` (feature `flash-faults`, or its tests) | anywhere; its journal in an emulator |
 //! | `serve`, `telemetry::send`, `vectors` | in an emulator with semihosting (feature `semihosting`) |
 #![no_std]
@@ -17,10 +17,14 @@ mod board;
 mod entropy;
 #[cfg(any(test, feature = "flash-faults"))]
 pub mod faults;
+#[cfg(all(target_os = "none", target_arch = "arm"))]
+pub mod guard;
 #[cfg(all(target_os = "none", feature = "rsa-suites"))]
 pub mod heap;
 mod host;
 pub mod nor;
+#[cfg(feature = "semihosting")]
+pub mod overflow;
 #[cfg(target_os = "none")]
 pub mod panic;
 #[cfg(feature = "semihosting")]
@@ -37,6 +41,8 @@ pub mod uart;
 pub mod vectors;
 #[cfg(target_os = "none")]
 pub mod wake;
+#[cfg(target_os = "none")]
+pub mod wire;
 
 use embedded_storage::nor_flash::NorFlash;
 use keyferry_firmware::device::Millis;
@@ -57,6 +63,14 @@ pub trait Chip {
 
     /// The key store's flash. Called once.
     fn flash(&mut self) -> Self::Flash;
+
+    /// Feeds the watchdog, where there is one: see [`keyferry_firmware::Platform::feed_watchdog`].
+    fn feed_watchdog(&mut self) -> Option<Millis> {
+        None
+    }
+
+    /// Whether there is a status LED.
+    const HAS_LED: bool = false;
 
     /// Switches the status LED, where there is one.
     fn light(&mut self, lit: bool) {

@@ -5,6 +5,21 @@ use core::convert::Infallible;
 
 use keyferry_firmware::Platform;
 use keyferry_firmware::device::{Device, Millis, Operations, Work};
+use keyferry_firmware::protocol::MAX_BLOB;
+
+/// What the device can receive before it deals with it, in bytes. An image without RSA is for small
+/// parts: it takes shorter orders, and its frames cost a little more of the line.
+pub const RECEIVED: usize = if cfg!(feature = "rsa-suites") {
+    MAX_BLOB
+} else {
+    1_536
+};
+/// The longest frame that it sends, in bytes.
+pub const FRAME: usize = if cfg!(feature = "rsa-suites") {
+    1_024
+} else {
+    512
+};
 
 /// Bytes handed to the device at a time.
 const CHUNK: usize = 256;

@@ -1,5 +1,6 @@
 //! The interrupts: which ones, and who handles them.
 
+use cortex_m::Peripherals;
 use cortex_m::interrupt::InterruptNumber;
 use cortex_m::peripheral::NVIC;
 use cortex_m_rt::exception;
@@ -39,9 +40,14 @@ unsafe impl InterruptNumber for Line {
     }
 }
 
+/// How urgent the interrupts are: less than a fault, so that one in their handlers has its own handler, too.
+const PRIORITY: u8 = 0x80;
+
 /// Lets the interrupts through. Called once, when the peripherals are set up.
-pub fn enable() {
+pub fn enable(core: &mut Peripherals) {
     for line in Line::ALL {
+        // SAFETY: no critical section relies on priorities: all mask all interrupts.
+        unsafe { core.NVIC.set_priority(line, PRIORITY) };
         // SAFETY: no code relies on these interrupts being masked for more than a critical section, which masks them all.
         unsafe { NVIC::unmask(line) };
     }

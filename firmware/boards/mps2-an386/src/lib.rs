@@ -12,6 +12,7 @@ mod panic;
 #[cfg(feature = "measure")]
 mod stack;
 mod uart;
+mod watchdog;
 
 use embedded_hal::digital::OutputPin as _;
 use keyferry_emulated::nor::NorModel;
@@ -35,11 +36,15 @@ pub struct Mps2An386 {
 pub fn start() -> (Mps2An386, Uart<Cmsdk>) {
     #[cfg(feature = "measure")]
     stack::paint();
+    // SAFETY: nobody else has the processor's own peripherals: this is called once, first of all.
+    let mut core = unsafe { cortex_m::Peripherals::steal() };
+    keyferry_emulated::guard::start(&mut core);
     #[cfg(feature = "rsa-suites")]
     keyferry_emulated::heap::start();
     clock::start();
     let uart = Uart::start();
-    interrupt::enable();
+    interrupt::enable(&mut core);
+    watchdog::start();
     let chip = Mps2An386 {
         led: Led::off(),
         #[cfg(feature = "measure")]
@@ -56,6 +61,12 @@ impl Chip for Mps2An386 {
     fn flash(&mut self) -> Flash {
         NorModel::over(Psram::new())
     }
+
+    fn feed_watchdog(&mut self) -> Option<Millis> {
+        Some(watchdog::feed())
+    }
+
+    const HAS_LED: bool = true;
 
     fn light(&mut self, lit: bool) {
         // Setting it cannot fail: its error is Infallible.

@@ -39,12 +39,15 @@ pub struct Meter {
     began: u32,
     /// Ticks left where each of the others began.
     coarse: [u32; Stretch::Store as usize + 1],
+    /// Ticks of the longest [`Stretch::Fed`].
+    longest: u32,
 }
 
 /// Its name in the file.
 const fn name(stretch: Stretch) -> &'static str {
     match stretch {
         Stretch::Boot => "boot",
+        Stretch::Fed => "fed",
         Stretch::Verify => "verify",
         Stretch::Step => "step",
         Stretch::Generate => "generate",
@@ -67,6 +70,7 @@ impl Meter {
             file: File::create(FILE).ok(),
             began: 0,
             coarse: [0; _],
+            longest: 0,
         }
     }
 
@@ -79,6 +83,15 @@ impl Meter {
             }
             Mark::Begins(stretch) => self.coarse[stretch as usize] = clock::TICKS_LEFT.read(),
             Mark::Ends(stretch) if exact(stretch) => self.end(name(stretch)),
+            // There are many: only the longest so far is told.
+            Mark::Ends(Stretch::Fed) => {
+                let began = self.coarse[Stretch::Fed as usize];
+                let ticks = began.wrapping_sub(clock::TICKS_LEFT.read());
+                if ticks > self.longest {
+                    self.longest = ticks;
+                    self.write(name(Stretch::Fed), u64::from(ticks) * u64::from(TICK));
+                }
+            }
             Mark::Ends(stretch) => {
                 // It counts down; it wraps after 172 seconds, and a stretch is shorter.
                 let ticks = self.coarse[stretch as usize].wrapping_sub(clock::TICKS_LEFT.read());

@@ -30,6 +30,15 @@ pub(crate) fn unexpected_interrupt(number: i16) -> ! {
     SCB::sys_reset()
 }
 
+/// The watchdog has waited long enough.
+#[exception]
+// SAFETY: reports and resets, relying on nothing that the code it interrupts may be in the middle of but the logger.
+unsafe fn NonMaskableInt() {
+    cortex_m::interrupt::disable();
+    report(|| defmt::error!("the watchdog was not fed"));
+    SCB::sys_reset()
+}
+
 #[exception]
 // SAFETY: reports and resets, relying on nothing that the fault may have broken but the logger.
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {

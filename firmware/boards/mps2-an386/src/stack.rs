@@ -12,8 +12,8 @@ const PAINT: u32 = 0x5bad_cafe;
 const MARGIN: usize = 256;
 
 unsafe extern "C" {
-    /// The end of what is static, from the linker's script.
-    static mut __sheap: u32;
+    /// Where it ends, from the linker's script.
+    static mut _stack_end: u32;
     /// Where the stack begins.
     static _stack_start: u32;
 }
@@ -23,17 +23,17 @@ pub fn paint() {
     let pointer: usize;
     // SAFETY: reads the stack pointer.
     unsafe { asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack)) };
-    let bottom = &raw mut __sheap;
+    let bottom = &raw mut _stack_end;
     let words = (pointer - MARGIN - bottom as usize) / size_of::<u32>();
     for index in 0..words {
-        // SAFETY: RAM between what is static and the stack, which nothing else uses: the heap is a static, too.
+        // SAFETY: the part of the stack that is not in use yet.
         unsafe { bottom.add(index).write_volatile(PAINT) };
     }
 }
 
 /// The most bytes of stack that were in use at a time.
 pub fn peak() -> usize {
-    let bottom = &raw const __sheap;
+    let bottom = &raw const _stack_end;
     let top = (&raw const _stack_start) as usize;
     let words = (top - bottom as usize) / size_of::<u32>();
     // SAFETY: as above, and RAM can be read up to the stack's beginning.

@@ -3,6 +3,7 @@
 
 mod cfi;
 mod clock;
+mod guard;
 mod interrupt;
 mod mmio;
 mod panic;
@@ -29,6 +30,7 @@ pub struct RiscvVirt;
 /// Switches everything on. Called once, first of all.
 #[must_use]
 pub fn start() -> (RiscvVirt, Uart<Ns16550>) {
+    guard::start();
     #[cfg(feature = "rsa-suites")]
     keyferry_emulated::heap::start();
     clock::start();

@@ -13,7 +13,7 @@ const FINISHER: Register<u32, 0x0010_0000> = Register::new();
 const RESET: u32 = 0x7777;
 
 /// Resets the board.
-fn reset() -> ! {
+pub(crate) fn reset() -> ! {
     FINISHER.write(RESET);
     // The emulator resets the processor a little later.
     loop {
