@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use keyferry::device::port::{self, Port, PortError};
 use keyferry::device::session::Session;
+use keyferry::emulate::logs::Entry;
 pub use keyferry::emulate::{Board, QemuBoard};
 use keyferry::emulate::{Config, Emulator, Entropy, Line};
 use keyferry_firmware::device::Operations;
@@ -89,6 +90,8 @@ pub enum Image {
     Vectors,
     /// The real one, whose flash stops where its command line says.
     FlashFaults,
+    /// The first time its stack overflows; then it is as the real one, with ECDH only.
+    Overflow,
 }
 
 impl Image {
@@ -102,6 +105,7 @@ impl Image {
             Self::Telemetry => "telemetry",
             Self::Vectors => "vectors",
             Self::FlashFaults => "flash-faults",
+            Self::Overflow => "overflow",
         }
     }
 
@@ -245,6 +249,19 @@ impl<B: Copy + Into<Board>> Rig<B> {
     #[must_use]
     pub fn restart_as(mut self, image: Image) -> Self {
         self.config.firmware = image.elf(self.config.board);
+        self.restart()
+    }
+
+    /// Cuts the power, and switches it on again with the provisioning strap set, or not.
+    ///
+    /// # Panics
+    /// If the device does not start.
+    #[must_use]
+    pub fn restart_with_strap(mut self, set: bool) -> Self {
+        self.config.words.retain(|word| !word.starts_with("strap="));
+        if !set {
+            self.config.words.push("strap=off".to_owned());
+        }
         self.restart()
     }
 
@@ -415,6 +432,32 @@ impl<B: Copy + Into<Board>> Rig<B> {
 }
 
 impl Rig {
+    /// What it has logged since it was started, decoded.
+    ///
+    /// # Panics
+    /// If that cannot be read.
+    #[must_use]
+    pub fn log(&self) -> Vec<Entry> {
+        let mut log = self.emulator.log().expect("the image logs");
+        log.entries().expect("the log is a file")
+    }
+
+    /// Bytes of the device's memory or registers now. It is frozen meanwhile.
+    ///
+    /// # Panics
+    /// If QEMU cannot write them down.
+    #[must_use]
+    pub fn memory<const N: usize>(&mut self, address: u32) -> [u8; N] {
+        let path = self.folder.path().join("memory.bin");
+        self.emulator
+            .machine()
+            .expect("QEMU runs it")
+            .dump_memory(address, N as u32, &path)
+            .expect("QEMU dumps memory");
+        let bytes = fs::read(&path).expect("QEMU wrote it");
+        bytes.try_into().expect("of this length")
+    }
+
     /// The device's RAM now.
     ///
     /// # Panics

@@ -8,6 +8,7 @@ use clap::Args;
 use keyferry_protocol::identity::DeviceId;
 
 use super::{Context, Outcome, fields};
+use crate::emulate::logs::Log;
 use crate::emulate::{Board, Config, Emulator, Entropy};
 use crate::error::Failure;
 
@@ -28,14 +29,24 @@ pub(super) struct Emulate {
     /// Make the devices' randomness repeatable. Their keys then follow from this number.
     #[arg(long, value_name = "N")]
     seed: Option<u8>,
+    /// Show what the devices log, decoded: their firmware must use defmt.
+    #[arg(long)]
+    logs: bool,
+}
+
+/// The id of the device of this number.
+fn device_id(number: u8) -> DeviceId {
+    let mut id = DeviceId::ZERO;
+    id.0[DeviceId::LENGTH - 1] = number;
+    id
 }
 
 /// Starts the devices, prints their ports, and stays until it is interrupted or a device ends.
 pub(super) fn run(context: &Context, arguments: &Emulate) -> Outcome {
     let mut devices = Vec::new();
+    let mut logs = Vec::new();
     for number in 1..=arguments.count {
-        let mut id = DeviceId::ZERO;
-        id.0[DeviceId::LENGTH - 1] = number;
+        let id = device_id(number);
         let dir = arguments.dir.join(format!("device-{number}"));
         let mut config = Config::new(arguments.board, arguments.firmware.clone(), dir, id);
         if let Some(seed) = arguments.seed {
@@ -48,15 +59,48 @@ pub(super) fn run(context: &Context, arguments: &Emulate) -> Outcome {
             "process" => device.process_id(),
         });
         context.print(device.port());
+        if arguments.logs {
+            logs.push((number, device.log().map_err(Failure::Emulate)?));
+        }
         devices.push(device);
     }
     context.note("running; Ctrl-C ends them, their flash stays");
     loop {
         thread::sleep(Duration::from_millis(200));
+        for (number, log) in &mut logs {
+            show(context, *number, log)?;
+        }
         for device in &mut devices {
             if !device.is_running().map_err(Failure::Emulate)? {
+                for (number, log) in &mut logs {
+                    show(context, *number, log)?;
+                }
                 return Err(Failure::DeviceEnded(device.port().to_owned()));
             }
         }
     }
+}
+
+/// Shows what a device has logged since the last look.
+fn show(context: &Context, number: u8, log: &mut Log) -> Result<(), Failure> {
+    let entries = log
+        .entries()
+        .map_err(|error| Failure::Emulate(error.into()))?;
+    for entry in entries {
+        let (level, time) = (
+            entry.level.unwrap_or("-"),
+            entry.time.as_deref().unwrap_or("-"),
+        );
+        context.note(&format!(
+            "device {number}: {time} {level:<5} {}",
+            entry.message
+        ));
+        context.event(fields! {
+            "device" => device_id(number).to_string(),
+            "level" => entry.level,
+            "time" => entry.time,
+            "log" => entry.message,
+        });
+    }
+    Ok(())
 }

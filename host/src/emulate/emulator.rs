@@ -13,6 +13,7 @@ use serde_json::json;
 use super::control::{Control, Machine};
 use super::firmware;
 use super::folder::{self, CAPTURE, FLASH, LOG, Logs, OUTPUT, SOCKET, on};
+use super::logs::Log;
 use super::monitor::{Monitor, pseudo_terminal, tcp_number};
 use super::process::{self, Process, UART};
 use super::{Config, EmulateError, Line, MonitorError, QemuBoard, native};
@@ -29,6 +30,10 @@ pub struct Emulator {
     process: Process,
     control: Control,
     dir: PathBuf,
+    /// The firmware that it runs.
+    firmware: PathBuf,
+    /// Where in the log this start begins, in bytes.
+    log_begin: u64,
     port: String,
     /// The station's end of the serial port, open as long as the device runs: QEMU drops what a device sends while nobody
     /// has opened its pseudo-terminal, and looks only once a second whether somebody has.
@@ -48,10 +53,11 @@ impl Emulator {
         firmware::check(&config.firmware, config.board)?;
         let dir = std::path::absolute(&config.dir).map_err(on(&config.dir))?;
         let logs = folder::prepare(&dir, config.board)?;
+        let log_begin = logs.device.metadata().map_err(on(&dir))?.len();
 
         match config.board.qemu() {
-            Some(board) => Self::start_machine(board, config, dir, logs),
-            None => Self::start_native(config, dir, logs),
+            Some(board) => Self::start_machine(board, config, dir, logs, log_begin),
+            None => Self::start_native(config, dir, logs, log_begin),
         }
     }
 
@@ -61,6 +67,7 @@ impl Emulator {
         config: &Config,
         dir: PathBuf,
         logs: Logs,
+        log_begin: u64,
     ) -> Result<Self, EmulateError> {
         let program = board.program();
         let failed = |source| EmulateError::Start { program, source };
@@ -75,6 +82,8 @@ impl Emulator {
                 process,
                 control: Control::Machine(Machine::new(monitor)),
                 dir,
+                firmware: config.firmware.clone(),
+                log_begin,
                 port,
                 _terminal: terminal,
             }),
@@ -86,7 +95,12 @@ impl Emulator {
     }
 
     /// Starts a device that is a process by itself.
-    fn start_native(config: &Config, dir: PathBuf, logs: Logs) -> Result<Self, EmulateError> {
+    fn start_native(
+        config: &Config,
+        dir: PathBuf,
+        logs: Logs,
+        log_begin: u64,
+    ) -> Result<Self, EmulateError> {
         let mut process = native::start(config, &dir, logs)?;
         let pipes = process.child.stdin.take().zip(process.child.stdout.take());
         let named = match pipes {
@@ -99,6 +113,8 @@ impl Emulator {
                 process,
                 control,
                 dir,
+                firmware: config.firmware.clone(),
+                log_begin,
                 port,
                 // It holds the station's end itself.
                 _terminal: None,
@@ -169,6 +185,14 @@ impl Emulator {
     #[must_use]
     pub fn log_path(&self) -> PathBuf {
         self.dir.join(LOG)
+    }
+
+    /// What the device has logged and logs since this start, decoded.
+    ///
+    /// # Errors
+    /// [`EmulateError::Log`] if the firmware does not use defmt.
+    pub fn log(&self) -> Result<Log, EmulateError> {
+        Ok(Log::open(&self.firmware, self.log_path(), self.log_begin)?)
     }
 
     /// What the device sent in all its starts with [`Config::capture`] on this folder.

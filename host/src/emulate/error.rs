@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use super::logs::LogError;
+
 /// Why an emulated device could not be started, stopped or looked into.
 #[derive(Debug, thiserror::Error)]
 pub enum EmulateError {
@@ -86,6 +88,9 @@ pub enum EmulateError {
     /// The emulator's monitor failed or refused.
     #[error("the emulator's monitor failed")]
     Monitor(#[from] MonitorError),
+    /// The device's log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 impl EmulateError {
@@ -109,6 +114,7 @@ impl EmulateError {
             Self::TimedOut { .. } => {
                 Some("the machine may be overloaded: start fewer devices at once")
             }
+            Self::Log(error) => error.hint(),
             Self::Start { .. } | Self::Monitor(_) => None,
         }
     }

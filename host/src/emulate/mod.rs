@@ -12,6 +12,7 @@ mod emulator;
 mod error;
 mod firmware;
 mod folder;
+pub mod logs;
 mod monitor;
 mod native;
 mod process;
