@@ -9,7 +9,7 @@ use keyferry::emulate::Board;
 use serde_json::Value;
 
 /// The build profile, from the workspace manifest.
-const PROFILE: &str = "firmware";
+pub(crate) const PROFILE: &str = "firmware";
 /// That of the board `native`: one of its devices that panics must not end the process, as it would with [`PROFILE`].
 const NATIVE_PROFILE: &str = "release";
 
@@ -318,7 +318,7 @@ pub(crate) fn target_folder() -> Option<PathBuf> {
 }
 
 /// The executable of this name, from cargo's messages.
-fn executable(messages: &[u8], binary: &str) -> Option<PathBuf> {
+pub(crate) fn executable(messages: &[u8], binary: &str) -> Option<PathBuf> {
     messages
         .split(|byte| *byte == b'\n')
         .filter_map(|line| serde_json::from_slice::<Value>(line).ok())

@@ -11,6 +11,7 @@ mod checks;
 mod demo;
 mod firmware;
 mod fuzz;
+mod hardware;
 mod kryoptic;
 #[cfg(unix)]
 mod line;
@@ -102,6 +103,8 @@ enum Door {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// Build the images of boards that are not emulated, and tell what flash and RAM they take. Nothing is flashed.
+    Hardware,
     /// A bad cable in real time: carries bytes between a device's port and a new one, with faults. Linux and macOS.
     #[cfg(unix)]
     Line(line::Line),
@@ -148,6 +151,10 @@ fn main() -> ExitCode {
                 keep,
             },
         ),
+        Door::Hardware => hardware::build(&screen).map(|()| Outcome {
+            ok: true,
+            summary: Map::new(),
+        }),
         Door::Bench { bench } => bench::run(&screen, &bench),
         #[cfg(unix)]
         Door::Line(line) => line::run(&screen, &line),

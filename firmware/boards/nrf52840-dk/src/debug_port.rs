@@ -13,6 +13,7 @@ use cortex_m::peripheral::SCB;
 use crate::nvmc::{Mode, with};
 
 /// `UICR.APPROTECT` of a chip that was erased.
+#[cfg(feature = "debug-port")]
 const ERASED: u32 = 0xff;
 /// [`UICR`] and `APPROTECT.DISABLE`: open, on chips of revision 3.
 const DISABLED: u32 = 0x5a;

@@ -54,6 +54,8 @@ struct Subject<'a> {
     /// The most bytes that any run used.
     stack: f64,
     heap: f64,
+    /// The most instructions between two feedings of the watchdog in any run.
+    unfed: f64,
 }
 
 impl<'a> Subject<'a> {
@@ -65,6 +67,7 @@ impl<'a> Subject<'a> {
             name: format!("{build}-{profile}"),
             stack: 0.0,
             heap: 0.0,
+            unfed: 0.0,
         }
     }
 
@@ -93,6 +96,11 @@ impl<'a> Subject<'a> {
         if self.build == "full" && seeds > 0 {
             self.generation(seeds)?;
         }
+        ensure!(self.unfed > 0.0, "the meter saw no feeding of the watchdog");
+        self.row("watchdog/most-between-feeds", "instructions", self.unfed)
+            .at_most(MOST_UNFED)
+            .cause("one private-key operation, or one candidate in the making of a key, is one piece of work")
+            .print()?;
         self.lengths()
     }
 
@@ -116,9 +124,17 @@ impl<'a> Subject<'a> {
         let measured = device
             .inject(&self.image(self.build, "-measure"), &shipment)
             .with_context(|| self.name.clone())?;
+        self.watch(&device.enrolment);
+        self.watch(&measured);
         self.stack = self.stack.max(measured.most("stack"));
         self.heap = self.heap.max(measured.most("heap"));
         Ok(measured)
+    }
+
+    /// Notes the longest time that the watchdog was not fed: at the start, and in each piece of work.
+    fn watch(&mut self, measured: &Measured) {
+        let longest = measured.most("fed").max(measured.most("boot"));
+        self.unfed = self.unfed.max(longest);
     }
 
     /// Orders toward an unwrap key of this kind.
@@ -192,6 +208,7 @@ impl<'a> Subject<'a> {
             let device = Device::enrolled(&image, UnwrapAlgorithm::Rsa2048, seed)?;
             self.stack = self.stack.max(device.enrolment.most("stack"));
             self.heap = self.heap.max(device.enrolment.most("heap"));
+            self.watch(&device.enrolment);
             costs.push(device.enrolment.sum("generate"));
         }
         costs.sort_by(f64::total_cmp);
@@ -241,6 +258,10 @@ impl<'a> Subject<'a> {
 
 /// The heap's room in the boards' images, see `firmware/boards/emulated/src/heap.rs`.
 const HEAP: f64 = 48.0 * 1024.0;
+
+/// What may pass between two feedings of a watchdog, in instructions: a quarter of the 60 seconds that the nRF52840 DK's waits, at 64 MHz and
+/// 1.9 cycles an instruction.
+const MOST_UNFED: f64 = 15.0 * 64e6 / 1.9;
 
 /// Asks for another proof.
 fn ask(shipment: &mut Shipment, proof: Proof) {

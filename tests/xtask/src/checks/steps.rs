@@ -12,6 +12,7 @@ use crate::bench::{self, Bench};
 use crate::demo;
 use crate::firmware::{self, Variant};
 use crate::fuzz::{self, Wanted};
+use crate::hardware;
 use crate::kryoptic;
 use crate::screen::Screen;
 use crate::setup;
@@ -172,6 +173,33 @@ pub(crate) const STEPS: &[Step] = &[
         ])),
     },
     Step {
+        name: "clippy: board nrf52840-dk",
+        action: Action::Cargo(cargo(&[
+            "clippy",
+            "--package",
+            "keyferry-nrf52840-dk",
+            "--target",
+            "thumbv7em-none-eabihf",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    },
+    Step {
+        name: "clippy: board nrf52840-dk, a product's",
+        action: Action::Cargo(cargo(&[
+            "clippy",
+            "--package",
+            "keyferry-nrf52840-dk",
+            "--no-default-features",
+            "--target",
+            "thumbv7em-none-eabihf",
+            "--",
+            "-D",
+            "warnings",
+        ])),
+    },
+    Step {
         name: "rustdoc: host packages",
         action: Action::Cargo(rustdoc(&[
             "doc",
@@ -204,6 +232,24 @@ pub(crate) const STEPS: &[Step] = &[
             "--target",
             "riscv32imac-unknown-none-elf",
         ])),
+    },
+    Step {
+        name: "rustdoc: board nrf52840-dk",
+        action: Action::Cargo(rustdoc(&[
+            "doc",
+            "--no-deps",
+            "--package",
+            "keyferry-nrf52840-dk",
+            "--target",
+            "thumbv7em-none-eabihf",
+        ])),
+    },
+    Step {
+        name: "board nrf52840-dk: built, linked and measured, not run",
+        action: Action::Call {
+            run: |screen, _| hardware::build(screen),
+            by_hand: "cargo xtask hardware",
+        },
     },
     Step {
         name: "no_std build: thumbv6m",

@@ -95,6 +95,13 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
         remedy: Remedy::RustTarget("thumbv7em-none-eabi"),
     },
     Prerequisite {
+        name: "thumbv7em-none-eabihf",
+        why: "builds the firmware for the nRF52840 DK",
+        need: Need::Tests,
+        probes: &[Probe::RustTarget("thumbv7em-none-eabihf")],
+        remedy: Remedy::RustTarget("thumbv7em-none-eabihf"),
+    },
+    Prerequisite {
         name: "riscv32imac-unknown-none-elf",
         why: "builds the firmware for RISC-V",
         need: Need::Tests,
