@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Proofs, Shipment, SignedOrder};
-use keyferry::device::port;
 use keyferry::device::session::Session;
 use keyferry::device::verify::{self, SignedReceipt, Statement};
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Signature};
@@ -12,7 +11,7 @@ use keyferry_protocol::message::{Reply, Request};
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::suite::UnwrapAlgorithm;
-use keyferry_tests::board::{Board, Image, Rig};
+use keyferry_tests::board::{Board, Image, Rig, open_again};
 use keyferry_tests::desk::{Direction, Tampered};
 use keyferry_tests::software::{SoftAuthority, SoftKey, aes_key, hmac_key, proof_is_right, wrap};
 
@@ -233,7 +232,7 @@ fn bytes_damaged_on_the_line_cost_only_time(board: Board) {
     for (round, position) in sample(900, 12).enumerate() {
         let way = [Direction::Down, Direction::Up][round % 2];
         let passed = Arc::new(Mutex::new(0));
-        let port = Tampered::new(port::open(rig.port()).unwrap(), move |direction, bytes| {
+        let port = Tampered::new(open_again(rig.port()), move |direction, bytes| {
             if direction != way {
                 return;
             }
@@ -271,7 +270,7 @@ fn a_flash_under_other_fuses_is_quarantined_and_left_alone(board: Board) {
 
 fn another_protocol_version_is_refused_in_words(board: Board) {
     let rig = Rig::start_on(board, Image::Default, 25);
-    let port = port::open(rig.port()).unwrap();
+    let port = open_again(rig.port());
     let result = Session::open_with_versions(port, 7, 9);
     assert!(matches!(result, Err(DeviceError::Version { .. })));
     drop(rig.session());
