@@ -1,4 +1,4 @@
-//! Hands the linker its scripts, so that the board builds with plain `cargo build --target thumbv7em-none-eabihf`.
+//! Hands the linker its scripts, so that the board builds with plain `cargo build --target thumbv7em-none-eabi`.
 
 use std::path::Path;
 use std::{env, fs};

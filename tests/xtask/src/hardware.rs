@@ -16,22 +16,14 @@ use crate::screen::{GOOD, Screen};
 
 /// The board's package, target, and where its RAM begins; flash is below.
 const PACKAGE: &str = "keyferry-nrf52840-dk";
-const TARGET: &str = "thumbv7em-none-eabihf";
+const TARGET: &str = "thumbv7em-none-eabi";
 const RAM: u32 = 0x2000_0000;
 /// The stack in its `memory.x`, in bytes, which no section of the image tells.
 const STACK: u64 = 64 * 1024;
 
 /// Builds: their names, and cargo's arguments.
-const BUILDS: [(&str, &[&str]); 3] = [
+const BUILDS: [(&str, &[&str]); 2] = [
     ("development", &[]),
-    (
-        "product",
-        &[
-            "--no-default-features",
-            "--features",
-            "rsa,ecdh-p256-x963-sha256",
-        ],
-    ),
     (
         "product, ECDH only",
         &[

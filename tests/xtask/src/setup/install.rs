@@ -304,7 +304,7 @@ mod tests {
             advice(&all()),
             [
                 "any system     rustup component add rustfmt clippy",
-                "any system     rustup target add thumbv6m-none-eabi thumbv7em-none-eabi thumbv7em-none-eabihf riscv32imac-unknown-none-elf x86_64-pc-windows-gnu",
+                "any system     rustup target add thumbv6m-none-eabi thumbv7em-none-eabi riscv32imac-unknown-none-elf x86_64-pc-windows-gnu",
                 "any system     rustup toolchain install nightly --profile minimal --no-self-update --component rust-src \
                  --component miri",
                 "any system     cargo install --locked cargo-fuzz",

@@ -89,17 +89,10 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     },
     Prerequisite {
         name: "thumbv7em-none-eabi",
-        why: "builds the firmware for Cortex-M4, the emulated board",
+        why: "builds the firmware for Cortex-M4, the emulated board and the nRF52840 DK",
         need: Need::Demo,
         probes: &[Probe::RustTarget("thumbv7em-none-eabi")],
         remedy: Remedy::RustTarget("thumbv7em-none-eabi"),
-    },
-    Prerequisite {
-        name: "thumbv7em-none-eabihf",
-        why: "builds the firmware for the nRF52840 DK",
-        need: Need::Tests,
-        probes: &[Probe::RustTarget("thumbv7em-none-eabihf")],
-        remedy: Remedy::RustTarget("thumbv7em-none-eabihf"),
     },
     Prerequisite {
         name: "riscv32imac-unknown-none-elf",
