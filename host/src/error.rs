@@ -289,7 +289,11 @@ impl Failure {
             | Self::Emulate(_)
             | Self::DeviceEnded(_) => Exit::Device,
             Self::Job(JobError::UnwrapKey(_)) => Exit::Policy,
-            Self::Job(JobError::LabelTooLong(_) | JobError::ProofTooWeak { .. })
+            Self::Job(
+                JobError::LabelTooLong(_)
+                | JobError::ProofTooWeak { .. }
+                | JobError::CounterUnknown { .. },
+            )
             | Self::BadSlot(_) => Exit::Usage,
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
             Self::Migration(error) => migration_exit(error),

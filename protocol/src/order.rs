@@ -249,6 +249,13 @@ pub struct Rotate<'a> {
     pub authority: &'a [u8],
 }
 
+/// Body of a [`Kind::Wipe`] of a quarantined device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recover<'a> {
+    /// The public key that signed this order, P-256 `SubjectPublicKeyInfo` DER, 91 bytes: the device remembers none.
+    pub authority: &'a [u8],
+}
+
 /// What follows the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(
@@ -268,8 +275,10 @@ pub enum Body<'a> {
     Rotate(Rotate<'a>),
     /// `Lock` has no body.
     Lock,
-    /// `Wipe` has no body.
+    /// `Wipe` has no body, but for a quarantined device.
     Wipe,
+    /// Body of a `Wipe` of a quarantined device.
+    Recover(Recover<'a>),
 }
 
 impl Body<'_> {
@@ -283,7 +292,7 @@ impl Body<'_> {
             Self::Remove(_) => Kind::Remove,
             Self::Rotate(_) => Kind::Rotate,
             Self::Lock => Kind::Lock,
-            Self::Wipe => Kind::Wipe,
+            Self::Wipe | Self::Recover(_) => Kind::Wipe,
         }
     }
 }
@@ -304,6 +313,7 @@ pub fn encode<'a>(
         Body::Prove(body) => codec::encode_pair(&header, body, out),
         Body::Remove(body) => codec::encode_pair(&header, body, out),
         Body::Rotate(body) => codec::encode_pair(&header, body, out),
+        Body::Recover(body) => codec::encode_pair(&header, body, out),
         Body::Lock | Body::Wipe => codec::encode(&header, out),
     }
 }
@@ -348,6 +358,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Body<'_>), DecodeError> {
         View::Rotate(body) => Body::Rotate(body),
         View::Lock => Body::Lock,
         View::Wipe => Body::Wipe,
+        View::Recover(body) => Body::Recover(body),
     };
     Ok((header, body))
 }

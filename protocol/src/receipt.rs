@@ -32,7 +32,7 @@ pub enum State {
     Provisioned,
     /// Slots can no longer be changed.
     Locked,
-    /// The flash holds something this firmware cannot vouch for; every order is refused.
+    /// The flash holds something this firmware cannot vouch for; every order is refused but a `Wipe` that names its authority.
     Quarantined,
 }
 
@@ -272,6 +272,14 @@ pub fn voucher_input(
     input
 }
 
+/// Body of the receipt of a `Wipe` of a quarantined device. The keys that anybody knows it by are gone, so the key that signs this was
+/// made for it alone: it shows that the bytes are whole, and not whose they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovered<'a> {
+    /// The key that signs this receipt and nothing else, P-256 `SubjectPublicKeyInfo` DER. Its fingerprint stands in the header.
+    pub key: &'a [u8],
+}
+
 /// One slot in the receipt of an `Inject` or a `Prove`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotReport<'a> {
@@ -300,6 +308,8 @@ pub enum Body<'a> {
     Statement(Statement<'a>),
     /// Of an applied `Inject` or `Prove`.
     Slots(Vec<SlotReport<'a>, MAX_ENTRIES>),
+    /// Of an applied `Wipe` of a quarantined device.
+    Recovered(Recovered<'a>),
     /// Of every other applied order, and of every refused one.
     Empty,
 }
@@ -314,6 +324,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Header, Body<'_>), DecodeError> {
     let body = match (header.outcome, header.kind) {
         (Outcome::Applied, Kind::Enroll) => Body::Statement(codec::decode(body)?),
         (Outcome::Applied, Kind::Inject | Kind::Prove) => Body::Slots(codec::decode(body)?),
+        (Outcome::Applied, Kind::Wipe) if !body.is_empty() => Body::Recovered(codec::decode(body)?),
         (Outcome::Applied, Kind::Remove | Kind::Rotate | Kind::Lock | Kind::Wipe)
         | (Outcome::Refused(_), _) => {
             if !body.is_empty() {
@@ -355,6 +366,14 @@ impl Writer {
     /// [`TooLong`].
     pub fn statement(&mut self, statement: &Statement<'_>, out: &mut [u8]) -> Result<(), TooLong> {
         self.push(statement, out)
+    }
+
+    /// Adds the key of a recovered device's receipt.
+    ///
+    /// # Errors
+    /// [`TooLong`].
+    pub fn recovered(&mut self, recovered: &Recovered<'_>, out: &mut [u8]) -> Result<(), TooLong> {
+        self.push(recovered, out)
     }
 
     /// Says how many slot reports follow.

@@ -9,7 +9,9 @@ use keyferry::device::verify::{self, Statement};
 use keyferry_firmware::store::nor_fake::Cut;
 use keyferry_protocol::identity::{Challenge, Fingerprint, Hint};
 use keyferry_protocol::message::{Reply, Request};
-use keyferry_protocol::order::{Body, Enroll, Freshness, Header, Kind, Prove, Remove, Rotate};
+use keyferry_protocol::order::{
+    Body, Enroll, Freshness, Header, Kind, Prove, Recover, Remove, Rotate,
+};
 use keyferry_protocol::receipt::{self, Refusal, State};
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use keyferry_tests::desk::{Desk, Flash, OnDesk};
@@ -39,6 +41,12 @@ fn enroll_body(authority: &SoftAuthority) -> Body<'_> {
 fn rotation(to: &SoftAuthority) -> Body<'_> {
     Body::Rotate(Rotate {
         authority: to.public_key(),
+    })
+}
+
+fn recovery(authority: &SoftAuthority) -> Body<'_> {
+    Body::Recover(Recover {
+        authority: authority.public_key(),
     })
 }
 
@@ -199,6 +207,9 @@ fn every_kind_of_order_in_every_state_is_as_the_specification_says() {
                     order(&device, &session, &authority, &rotation(&next)).seconded(&next)
                 }
                 Kind::Lock => order(&device, &session, &authority, &Body::Lock),
+                Kind::Wipe if state == State::Quarantined => {
+                    order(&device, &session, &authority, &recovery(&authority))
+                }
                 Kind::Wipe => order(&device, &session, &authority, &Body::Wipe),
             };
             let answer = order.send(&mut session);

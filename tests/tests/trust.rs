@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use keyferry_protocol::receipt::State;
 use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::command::Answer;
 use keyferry_tests::openssl::openssl;
@@ -19,6 +20,7 @@ keyferry_tests::on_every_board!(
     a_device_is_enrolled_certified_provisioned_rotated_locked_and_wiped,
     a_flash_that_was_put_back_gets_nothing_until_the_device_is_enrolled_again,
     a_refused_key_is_not_settled_by_a_later_proof,
+    a_quarantined_device_comes_back_through_a_wipe_and_a_new_enrolment,
 );
 
 const SEED: u8 = 0x51;
@@ -291,4 +293,76 @@ fn a_refused_key_is_not_settled_by_a_later_proof(board: Board) {
         "empty",
     );
     assert_eq!(station.audited()["open_orders"], 0);
+}
+
+/// A flash of which every snapshot is damaged: nothing in it can be vouched for.
+fn damaged(mut flash: Vec<u8>) -> Vec<u8> {
+    let begins: Vec<_> = (0..flash.len())
+        .step_by(256)
+        .filter(|at| flash[*at..].starts_with(b"KFST"))
+        .collect();
+    assert!(!begins.is_empty());
+    for at in begins {
+        // In the commit block's HMAC.
+        flash[at + 40] ^= 0x10;
+    }
+    flash
+}
+
+/// What M-48 and M-50 ask for, through the command.
+fn a_quarantined_device_comes_back_through_a_wipe_and_a_new_enrolment(board: Board) {
+    let mut station = Station::new(board);
+    let serials = station.file("serials.txt");
+    fs::write(&serials, format!("{}\n", Station::id())).unwrap();
+    let policy = ["--policy", "serial-list", "--serials", &serials];
+    let enroll = [&policy[..], &["--unwrap", "p-256"]].concat();
+    let enrolled = station.done("enroll", &enroll);
+    let mac = [&REGISTRY[..], &["--key", "mac@0"]].concat();
+    station.done("inject", &mac);
+    let counter = station.board.session().greeting().counter;
+    let flash = damaged(station.board.flash());
+    station.board = station.board.restart_with_flash(&flash);
+    assert_eq!(station.greeting("state"), "quarantined");
+    let refused = station.device("prove", "authority", &mac);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(station.board.flash() == flash, "it has written");
+
+    let wipe = [&REGISTRY[..], &["--yes"]].concat();
+    let wiped = station.done("wipe", &wipe);
+    assert_eq!(
+        (&wiped["recovered"], &wiped["proved"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(wiped["counter"], counter + 1);
+    assert_eq!(station.greeting("state"), "blank");
+    // The counter that the receipt states is the device's.
+    let greeting = station.board.session().greeting().clone();
+    assert_eq!(
+        (greeting.state, greeting.counter),
+        (State::Blank, counter + 1)
+    );
+    // It is nobody that the registry knows, before it is enrolled as a new device is.
+    station.refused("prove", &mac, 4, "not enrolled");
+    let again = station.done("enroll", &enroll);
+    assert_ne!(again["identity"], enrolled["identity"]);
+    station.done("inject", &mac);
+    assert_eq!(station.audited()["open_orders"], 0);
+
+    // Without a registry nobody knows the counters, and a person has to.
+    let flash = damaged(station.board.flash());
+    station.board = station.board.restart_with_flash(&flash);
+    let bare = |more: &[&str]| {
+        let wipe = ["--json", "device", "wipe", "--port", station.board.port()];
+        let rules = ["--authority", "authority", "--policy", "open", "--yes"];
+        let words = wipe.iter().chain(&rules).chain(more).copied();
+        station.scratch.run(words.collect::<Vec<_>>())
+    };
+    let asked = bare(&[]);
+    assert_eq!(asked.code, 2, "{asked:?}");
+    assert!(asked.last()["hint"].to_string().contains("--counter"));
+    assert_eq!(station.greeting("state"), "quarantined");
+    let given = bare(&["--counter", "5000"]);
+    assert_eq!(given.code, 0, "{given:?}");
+    let greeting = station.board.session().greeting().clone();
+    assert_eq!((greeting.state, greeting.counter), (State::Blank, 5000));
 }

@@ -82,7 +82,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             Some(_) => {}
             None => return Err(Refusal::Storage),
         }
-        let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
+        let random = self.random.as_mut().ok_or(self.unready)?;
         self.platform.measure(Mark::Begins(Stretch::Sign));
         let signature =
             keys::p256::sign(identity.expose(), &self.buffer.receipt()[..length], random);
@@ -134,6 +134,29 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         // The order is done, whatever the source says; the next one is refused if it failed.
         let _ = self.refresh_random();
         self.show(Status::Done);
+        Ok(())
+    }
+
+    /// [`Self::conclude`] of a quarantined device, whose store begins anew with memory and receipt alone and counts starts on from
+    /// `starts`.
+    pub(super) fn conclude_anew(
+        &mut self,
+        length: usize,
+        signature: &Signature,
+        next: Memory,
+        starts: u32,
+    ) -> Result<(), Refusal> {
+        let stored = self.buffer.signed(length);
+        stored[..Signature::LENGTH].copy_from_slice(&signature.to_bytes());
+        let items = [
+            (ItemId::META, &next.encode()[..]),
+            (ItemId::RECEIPT, &*stored),
+        ];
+        self.store.begin_anew(&items, starts).map_err(storage)?;
+        self.memory = next;
+        self.send_receipt(length, signature);
+        self.drop_job();
+        self.platform.show(Status::Done);
         Ok(())
     }
 

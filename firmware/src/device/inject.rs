@@ -75,7 +75,8 @@ pub(super) fn view_inject(order: &[u8]) -> Result<InjectView<'_>, Refusal> {
         | View::Remove(_)
         | View::Rotate(_)
         | View::Lock
-        | View::Wipe => Err(Refusal::Malformed),
+        | View::Wipe
+        | View::Recover(_) => Err(Refusal::Malformed),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use heapless::Vec;
 use keyferry_protocol::identity::{Fingerprint, p256_spki};
-use keyferry_protocol::receipt::{Refusal, State, Writer};
+use keyferry_protocol::receipt::{self, Recovered, Refusal, State, Writer};
 use keyferry_protocol::{MAX_ENTRIES, MAX_SLOTS};
 
 use super::answer::{slot_item, storage, too_long};
@@ -12,6 +12,7 @@ use super::orders::Accepted;
 use super::{Device, keys};
 use crate::platform::Platform;
 use crate::store::{Change, ItemId};
+use crate::wipe::Secret;
 
 /// What a `Wipe` removes beside the slots, and besides the authority on a development image.
 const WIPED: [ItemId; 3] = [ItemId::IDENTITY, ItemId::UNWRAP, ItemId::CERTIFICATE];
@@ -71,6 +72,48 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.answer_empty(order, next)
     }
 
+    /// Gives up a store that is quarantined, and begins with a blank one. The keys that anybody knows the device by are gone, so
+    /// its receipt is signed by a key that is made for it and forgotten at once, and bears that key.
+    ///
+    /// The counter is the order's. The count of starts goes on from a number that the order determines, and the generator takes the order
+    /// in, so that neither challenges nor keys of before come again, even from a source that is stuck.
+    #[inline(never)]
+    pub(super) fn recover(&mut self, order: &Accepted) -> Result<(), Refusal> {
+        if !self.platform.allows_wipe() {
+            return Err(Refusal::Unsupported);
+        }
+        let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
+        random.reseed(&order.digest.0);
+        self.refresh_random()?;
+        self.renew_challenge();
+        let next = Memory {
+            state: State::Blank,
+            ..self.after(order)
+        };
+        let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
+        let mut secret = Secret::<32>::zeroed();
+        keys::p256::generate(random, &mut secret);
+        let key = keys::p256::public_spki(secret.expose()).map_err(|_| Refusal::Entropy)?;
+        let header = receipt::Header {
+            identity: keys::fingerprint(&key),
+            ..self.receipt_header(order, &next)
+        };
+        let out = self.buffer.receipt();
+        let mut writer = Writer::new(&header, out).map_err(too_long)?;
+        writer
+            .recovered(&Recovered { key: &key }, out)
+            .map_err(too_long)?;
+        let length = writer.length();
+        self.operations.receipt += 1;
+        let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
+        let signature = keys::p256::sign(secret.expose(), &out[..length], random)
+            .map_err(|_| Refusal::Storage)?;
+        let (first, _) = order.digest.0.split_first_chunk().ok_or(Refusal::Storage)?;
+        // Far from the end of the count, and another number for each order.
+        let starts = u32::from_le_bytes(*first) >> 2;
+        self.conclude_anew(length, &signature, next, starts)
+    }
+
     /// Destroys unwrap key, identity key, certificate and all slots. The receipt is the last word of the identity key.
     ///
     /// The counter stays, so that no recorded order for a blank device passes again. On a production image the authority and
@@ -108,7 +151,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
                 .map_err(|_| Refusal::Storage)?;
         }
         self.begin(changes)?;
-        let header = keyferry_protocol::receipt::Header {
+        let header = receipt::Header {
             identity: self.memory.identity,
             ..self.receipt_header(order, &next)
         };

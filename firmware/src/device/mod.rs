@@ -92,8 +92,10 @@ const TRANSMIT: usize = MAX_MESSAGE + 64;
 pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_024> {
     platform: P,
     store: Store<P::Flash>,
-    /// `None` where the root key or the entropy source failed at start: then every order is refused.
+    /// `None` where the entropy source failed, or a start could not be counted: then every order is refused.
     random: Option<Drbg>,
+    /// Why, where there is none.
+    unready: Refusal,
     memory: Memory,
     challenge: Challenge,
     link: Link<RX, TRANSMIT, OUT>,
@@ -150,11 +152,21 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             Condition::Ready => Memory::load(&mut store),
             Condition::Quarantined(_) => Memory::quarantined(),
         };
-        let mut random = match store.next_boot() {
-            Ok(boot) if entropy_read => Some(Drbg::new(&seed, boot, &entropy)),
-            Ok(_) => None,
+        let boot = store.next_boot();
+        if store.condition() != Condition::Ready {
+            memory = Memory::quarantined();
+        }
+        let mut unready = Refusal::Entropy;
+        let mut random = match boot {
+            _ if !entropy_read => None,
+            Ok(boot) => Some(Drbg::new(&seed, boot, &entropy)),
+            // No start is counted, so nothing keeps two of them apart but the source. That is enough for the one order that a
+            // quarantined device takes.
+            Err(_) if memory.state == State::Quarantined => Some(Drbg::new(&seed, 0, &entropy)),
+            // A worn-out flash: what it holds can be read, and nothing more.
             Err(_) => {
-                memory = Memory::quarantined();
+                warning!("a start cannot be counted");
+                unready = Refusal::Storage;
                 None
             }
         };
@@ -173,6 +185,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             platform,
             store,
             random,
+            unready,
             memory,
             challenge,
             incoming: Incoming::Whole,
@@ -487,6 +500,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             }
             (Ok(()) | Err(_), _) => {
                 self.random = None;
+                self.unready = Refusal::Entropy;
                 Err(Refusal::Entropy)
             }
         }

@@ -28,7 +28,16 @@ pub(super) struct Accepted {
 #[must_use]
 pub const fn allowed(kind: Kind, state: State) -> bool {
     match state {
-        State::Quarantined => false,
+        // With the authority's key in it.
+        State::Quarantined => match kind {
+            Kind::Wipe => true,
+            Kind::Enroll
+            | Kind::Inject
+            | Kind::Prove
+            | Kind::Remove
+            | Kind::Rotate
+            | Kind::Lock => false,
+        },
         State::Blank => match kind {
             Kind::Enroll => true,
             Kind::Inject | Kind::Prove | Kind::Remove | Kind::Rotate | Kind::Lock | Kind::Wipe => {
@@ -118,10 +127,13 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Freshness, counter, state. The challenge is used up here, whatever comes after.
     fn admit(&mut self, header: &Header) -> Result<(), Refusal> {
         if self.random.is_none() {
-            return Err(Refusal::Entropy);
+            return Err(self.unready);
         }
+        let quarantined = self.memory.state == State::Quarantined;
         let fresh = match header.freshness {
             Freshness::Challenge(challenge) => challenge == self.challenge,
+            // What a quarantined device's counter was it cannot know.
+            Freshness::Detached { .. } if quarantined => false,
             Freshness::Detached { below } => self.memory.counter < below,
         };
         self.renew_challenge();
@@ -133,6 +145,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             Freshness::Challenge(_) => 1,
             Freshness::Detached { .. } => MAX_COUNTER_STEP,
         };
+        // The station knows better.
+        let furthest = if quarantined { u32::MAX } else { furthest };
         let step = header.counter.checked_sub(self.memory.counter);
         if !step.is_some_and(|step| (1..=furthest).contains(&step)) {
             return Err(Refusal::Counter);
@@ -174,6 +188,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             }
             View::Lock => self.lock(order),
             View::Wipe => self.wipe_device(order),
+            View::Recover(_) if self.memory.state == State::Quarantined => self.recover(order),
+            View::Recover(_) => Err(Refusal::State),
         }
     }
 
@@ -223,9 +239,7 @@ impl<P: Platform> Judge<'_, P> {
         signature: &Signature,
         second: Option<&Signature>,
     ) -> Result<(Header, &'a [u8]), Refusal> {
-        if self.memory.state == State::Quarantined {
-            return Err(Refusal::State);
-        }
+        let quarantined = self.memory.state == State::Quarantined;
         let decoded = order::view(bytes).map_err(|error| match error {
             keyferry_protocol::DecodeError::UnknownFormat(_) => Refusal::UnknownVersion,
             keyferry_protocol::DecodeError::Malformed
@@ -236,7 +250,7 @@ impl<P: Platform> Judge<'_, P> {
             // A blank device takes the authority from the order itself, unless it knows whom to obey: from before a `Wipe`, or
             // from its image.
             match &decoded {
-                Ok((_, View::Enroll(enroll))) => {
+                Ok((_, View::Enroll(enroll))) if !quarantined => {
                     let pinned = match self.memory.authority {
                         Fingerprint::ZERO => self.platform.pinned_authority(),
                         known => Some(known),
@@ -245,6 +259,15 @@ impl<P: Platform> Judge<'_, P> {
                         return Err(Refusal::BadSignature);
                     }
                     enroll.authority
+                }
+                // Whom it obeyed it cannot know, but for what its image says. Without that it takes anybody, as it did when its flash
+                // was new: whoever can bring it here could have erased its flash as well.
+                Ok((_, View::Recover(recover))) if quarantined => {
+                    let pinned = self.platform.pinned_authority();
+                    if pinned.is_some_and(|pinned| pinned != keys::fingerprint(recover.authority)) {
+                        return Err(Refusal::BadSignature);
+                    }
+                    recover.authority
                 }
                 Ok(_) => return Err(Refusal::State),
                 Err(refusal) => return Err(*refusal),

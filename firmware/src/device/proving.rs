@@ -179,7 +179,8 @@ fn view_prove(order: &[u8]) -> Result<ProveView<'_>, Refusal> {
         | View::Remove(_)
         | View::Rotate(_)
         | View::Lock
-        | View::Wipe => Err(Refusal::Malformed),
+        | View::Wipe
+        | View::Recover(_) => Err(Refusal::Malformed),
     }
 }
 

@@ -26,6 +26,7 @@ use keyferry_protocol::message::SlotInfo;
 
 use crate::platform::RootKey;
 
+mod anew;
 mod error;
 mod layout;
 #[cfg(any(test, feature = "nor-fake"))]
@@ -301,6 +302,20 @@ impl<F: NorFlash> Store<F> {
         self.current
             .as_ref()
             .map_or(0, |current| current.snapshot.body)
+    }
+
+    /// How often each page of the area has been erased by now, about: the ring wears evenly, and each snapshot that was ever written
+    /// took its pages once. It takes the present size for that of all. A board that knows how many cycles its part endures can tell
+    /// from it what is left. 0 in quarantine.
+    #[must_use]
+    pub fn erase_cycles(&self) -> u32 {
+        self.current.as_ref().map_or(0, |current| {
+            let snapshot = &current.snapshot;
+            let replaced = u64::from(snapshot.sequence.saturating_sub(1));
+            let erased = replaced * u64::from(snapshot.pages(Ring::<F>::PAGE));
+            let cycles = erased.checked_div(u64::from(self.ring.pages()));
+            u32::try_from(cycles.unwrap_or(0)).unwrap_or(u32::MAX)
+        })
     }
 
     /// Whether remains of replaced items may still be on flash, because erasing them failed.

@@ -32,6 +32,29 @@ impl Cut {
     pub const ALL: [Self; 4] = [Self::Before, Self::Half, Self::Unstable, Self::After];
 }
 
+/// How a part at the end of its life goes wrong, at every operation from then on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wear {
+    /// It reports that programming failed, having done half of a word.
+    ProgramFails,
+    /// It reports that erasing failed, having done half of a page.
+    EraseFails,
+    /// It reports nothing, and in each word one bit that was to be cleared stays.
+    StuckOnes,
+    /// It reports nothing, and in each erased page some bits stay cleared.
+    StuckZeros,
+}
+
+impl Wear {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::ProgramFails,
+        Self::EraseFails,
+        Self::StuckOnes,
+        Self::StuckZeros,
+    ];
+}
+
 /// Why the fake refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NorFakeError {
@@ -93,7 +116,10 @@ pub struct NorFake<const WORD: usize, const PAGE: usize> {
     off: bool,
     cut: Option<(u64, Cut)>,
     failing: Option<u64>,
+    wear: Option<(u64, Wear)>,
     operations: u64,
+    reads: u64,
+    read_bytes: u64,
     programs: u64,
     erases: Vec<u32>,
     misuses: u64,
@@ -115,7 +141,10 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
             off: false,
             cut: None,
             failing: None,
+            wear: None,
             operations: 0,
+            reads: 0,
+            read_bytes: 0,
             programs: 0,
             erases: vec![0; pages],
             misuses: 0,
@@ -174,6 +203,30 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         self.failing = Some(self.operations + operations);
     }
 
+    /// Wears the part out: from the operation after `operations` more ones on, over all power-ons, it goes wrong so.
+    pub const fn wear_out_after(&mut self, operations: u64, wear: Wear) {
+        self.wear = Some((self.operations + operations, wear));
+    }
+
+    /// Whether the part was worn out and has been asked for an operation since.
+    #[must_use]
+    pub fn is_worn(&self) -> bool {
+        self.wear.is_some_and(|(at, _)| self.operations > at)
+    }
+
+    /// Reading accesses in all, and the bytes read in them.
+    #[must_use]
+    pub const fn reads(&self) -> (u64, u64) {
+        (self.reads, self.read_bytes)
+    }
+
+    /// How the operation that has just begun goes wrong, if it does.
+    fn worn(&self) -> Option<Wear> {
+        self.wear
+            .filter(|(at, _)| self.operations > *at)
+            .map(|(_, wear)| wear)
+    }
+
     /// Whether the operation that was to fail has been reached.
     #[must_use]
     pub fn has_failed(&self) -> bool {
@@ -191,6 +244,9 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
         self.off = false;
         self.cut = None;
         self.failing = None;
+        if let Some((at, _)) = &mut self.wear {
+            *at = at.saturating_sub(self.operations);
+        }
         self.operations = 0;
         self.random ^= seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1;
         let choices = self.random;
@@ -277,7 +333,15 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
             self.misuses += u64::from(self.torn[at / WORD] == Torn::No);
             return Err(NorFakeError::ProgrammedTwice);
         }
-        let cut = self.operate()?;
+        let mut cut = self.operate()?;
+        let stuck = match self.worn() {
+            Some(Wear::ProgramFails) => {
+                cut = Cut::Half;
+                0
+            }
+            Some(Wear::StuckOnes) => 1,
+            Some(Wear::EraseFails | Wear::StuckZeros) | None => 0,
+        };
         self.programs += 1;
         self.programmed[at / WORD] = cut != Cut::Before;
         self.torn[at / WORD] = match cut {
@@ -286,7 +350,8 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
             Cut::Unstable => Torn::Program,
         };
         for (index, byte) in word.iter().enumerate() {
-            let complete = self.bytes[at + index] & *byte;
+            let stays = if index == 0 { stuck } else { 0 };
+            let complete = self.bytes[at + index] & (*byte | stays);
             match cut {
                 Cut::Before => {}
                 Cut::Half if WORD == 1 => self.bytes[at] &= *byte | 0x0f,
@@ -302,7 +367,11 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
     }
 
     fn erase_page(&mut self, page: usize) -> Result<(), NorFakeError> {
-        let cut = self.operate()?;
+        let mut cut = self.operate()?;
+        let worn = self.worn();
+        if worn == Some(Wear::EraseFails) {
+            cut = Cut::Half;
+        }
         let range = page * PAGE..(page + 1) * PAGE;
         let words = page * PAGE / WORD..(page + 1) * PAGE / WORD;
         match cut {
@@ -322,6 +391,9 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
                 self.programmed[words.clone()].fill(false);
                 self.torn[words].fill(Torn::No);
                 self.bytes[range].fill(0xff);
+                if worn == Some(Wear::StuckZeros) {
+                    self.bytes[page * PAGE + PAGE / 2 + 5] = 0xfb;
+                }
                 self.erases[page] += 1;
             }
         }
@@ -341,6 +413,8 @@ impl<const WORD: usize, const PAGE: usize> ReadNorFlash for NorFake<WORD, PAGE> 
             return Err(NorFakeError::Off);
         }
         let from = self.check(offset, bytes.len(), WORD)?;
+        self.reads += 1;
+        self.read_bytes += bytes.len() as u64;
         let words = from / WORD..(from + bytes.len()) / WORD;
         if self.error_correction && self.torn[words].iter().any(|torn| *torn != Torn::No) {
             return Err(NorFakeError::Uncorrectable);

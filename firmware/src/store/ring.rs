@@ -162,12 +162,17 @@ impl<F: NorFlash> Ring<F> {
         }
     }
 
-    /// Erases a page.
+    /// Erases a page, and looks whether it is: a worn part may say so and keep what was there.
     pub(super) fn erase_page(&mut self, page: u32) -> Result<(), NorFlashErrorKind> {
         let address = self.address(page, 0);
         self.flash
             .erase(address, address + Self::PAGE)
-            .map_err(|error| error.kind())
+            .map_err(|error| error.kind())?;
+        if self.is_blank(page) {
+            Ok(())
+        } else {
+            Err(NorFlashErrorKind::Other)
+        }
     }
 
     /// Whether every line of a page reads as erased. A line that cannot be read does not.

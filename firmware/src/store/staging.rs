@@ -16,6 +16,8 @@ pub(super) struct Staging {
     /// Whether programming of the commit block has begun: from then on the next start may find it committed.
     pub(super) sealed: bool,
     body: u32,
+    /// Tick lines that were tried.
+    ticks_used: u32,
     /// Pages at its beginning that are known to be erased, so that they can be written.
     ready: u32,
     /// Pages at its beginning that must be erased before use, whatever they read as: a page whose erasing or
@@ -32,6 +34,7 @@ impl Staging {
             directory: Directory::EMPTY,
             sealed: false,
             body: 0,
+            ticks_used: 0,
             ready: 0,
             unsure,
             checks: Checks::new(root),
@@ -157,7 +160,9 @@ impl Staging {
             ring.program_line(self.start, 0, &first)?;
             ring.program_line(self.start, LINE as u32, &second)?;
         }
-        mark(ring, &mut snapshot, &TICK)?;
+        let marked = mark(ring, &mut snapshot, &TICK);
+        self.ticks_used = snapshot.ticks_used;
+        marked?;
         snapshot.committed = true;
         Ok(snapshot)
     }
@@ -170,7 +175,7 @@ impl Staging {
             sequence,
             body: self.body,
             base,
-            ticks_used: 0,
+            ticks_used: self.ticks_used,
             committed: false,
             directory,
         }

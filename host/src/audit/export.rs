@@ -258,7 +258,9 @@ fn of_order(bytes: &[u8], front: Row) -> Vec<Row> {
                 ..front.clone()
             })
             .collect(),
-        Body::Enroll(_) | Body::Rotate(_) | Body::Lock | Body::Wipe => Vec::new(),
+        Body::Enroll(_) | Body::Rotate(_) | Body::Lock | Body::Wipe | Body::Recover(_) => {
+            Vec::new()
+        }
     };
     if rows.is_empty() { vec![front] } else { rows }
 }
@@ -297,7 +299,9 @@ fn of_receipt(bytes: &[u8], front: Row) -> Vec<Row> {
             )),
             ..front
         }],
-        receipt::Body::Slots(_) | receipt::Body::Empty => vec![front],
+        receipt::Body::Slots(_) | receipt::Body::Recovered(_) | receipt::Body::Empty => {
+            vec![front]
+        }
     }
 }
 

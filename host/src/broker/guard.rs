@@ -317,6 +317,11 @@ impl Guard {
                     return Err(GuardError::AuthorityInOrder);
                 }
             }
+            Body::Recover(recover) => {
+                if recover.authority != self.authority {
+                    return Err(GuardError::AuthorityInOrder);
+                }
+            }
             Body::Prove(_) | Body::Remove(_) | Body::Lock | Body::Wipe => {}
         }
         Ok((header, body))
@@ -417,7 +422,12 @@ impl Guard {
                     });
                 }
             }
-            Body::Prove(_) | Body::Remove(_) | Body::Rotate(_) | Body::Lock | Body::Wipe => {}
+            Body::Prove(_)
+            | Body::Remove(_)
+            | Body::Rotate(_)
+            | Body::Lock
+            | Body::Wipe
+            | Body::Recover(_) => {}
         }
     }
 

@@ -210,7 +210,8 @@ const fn refusal_hint(refusal: Refusal) -> &'static str {
         Refusal::WrongAddress => "the order was made for another device: make one for this device",
         Refusal::Stale | Refusal::Counter => "the order was used before: make a new one",
         Refusal::State => {
-            "see `keyferry device info`: a blank device must be enrolled first, a locked one takes no keys any more"
+            "see `keyferry device info`: a blank device must be enrolled first, a locked one takes no keys any more, \
+             a quarantined one takes `keyferry device wipe` only"
         }
         Refusal::Suite => "choose a suite that the device's statement offers",
         Refusal::Attributes => "choose a key type and proof that the firmware supports",

@@ -229,13 +229,13 @@ pub fn stated(receipt: &SignedReceipt, device: DeviceId) -> Result<Statement, De
     };
     let identity_key = match (claimed.outcome, &body) {
         (_, Body::Statement(statement)) => statement.identity_key,
-        (Outcome::Refused(refusal), Body::Empty | Body::Slots(_)) => {
+        (Outcome::Refused(refusal), Body::Empty | Body::Slots(_) | Body::Recovered(_)) => {
             return Err(DeviceError::Refused {
                 refusal,
                 signed: false,
             });
         }
-        (Outcome::Applied, Body::Empty | Body::Slots(_)) => {
+        (Outcome::Applied, Body::Empty | Body::Slots(_) | Body::Recovered(_)) => {
             return untrusted("the receipt holds no statement");
         }
     };
@@ -306,6 +306,31 @@ pub fn done(
 ) -> Result<Standing, DeviceError> {
     let (header, _) = verified(receipt, &device.identity_key, device.device, order, kind)?;
     Ok(standing(&header))
+}
+
+/// Checks the receipt of a device that was quarantined and has begun anew: it is whole, and answers this order. The key that signs it is
+/// in it, and known to nobody, so it proves neither which device sent it nor that anything was destroyed.
+///
+/// # Errors
+/// [`DeviceError::Untrusted`], [`DeviceError::Refused`].
+pub fn recovered(
+    receipt: &SignedReceipt,
+    device: DeviceId,
+    order: &Digest,
+) -> Result<Standing, DeviceError> {
+    let key = match receipt::decode(&receipt.bytes) {
+        Ok((_, Body::Recovered(recovered))) => recovered.key,
+        Ok((_, Body::Statement(_) | Body::Slots(_) | Body::Empty)) | Err(_) => {
+            return untrusted("the receipt bears no key of its own");
+        }
+    };
+    let (header, _) = verified(receipt, key, device, order, Kind::Wipe)?;
+    match header.state {
+        State::Blank => Ok(standing(&header)),
+        State::Enrolled | State::Provisioned | State::Locked | State::Quarantined => {
+            untrusted("the receipt says that the device is not blank")
+        }
+    }
 }
 
 /// What a device has refused an order for, and where it stands, if the receipt is its signed refusal of this order.

@@ -44,6 +44,12 @@ pub enum JobError {
         /// The port.
         port: String,
     },
+    /// A quarantined device is to begin anew, and nothing says which counters it has had.
+    #[error("device {device} is quarantined, and no registry knows which counters its orders had")]
+    CounterUnknown {
+        /// The device, as it says.
+        device: DeviceId,
+    },
     /// The policy asks for a certificate, and the device has none.
     #[error("device {device} has no certificate")]
     NoCertificate {
@@ -137,6 +143,10 @@ impl JobError {
             Self::Audit(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::NotEnrolled { .. } => Some("run `keyferry device enroll` first".to_owned()),
+            Self::CounterUnknown { .. } => Some(
+                "give the registry that it was enrolled with, or --counter with a number above those of all orders that were ever made for it"
+                    .to_owned(),
+            ),
             Self::NoCertificate { .. } => Some(
                 "inject with --ca-key and --ca-certificate once, at the station that enrolled it".to_owned(),
             ),

@@ -136,6 +136,40 @@ impl Visitor<'_> {
         })
     }
 
+    /// Wipes a device that greets as quarantined, with a counter above all that it ever had: the registry's, and at least `counter`.
+    /// There is nothing to verify: the device is let go of, and whoever enrols it again finds out what it is. Gives its counter.
+    ///
+    /// # Errors
+    /// [`JobError::CounterUnknown`] if neither the registry nor `counter` says; and the others of [`JobError`].
+    pub fn recover(
+        &self,
+        mut session: Session,
+        counter: Option<u32>,
+        on_progress: &mut OnProgress<'_>,
+    ) -> Result<u32, JobError> {
+        let device = session.greeting().device;
+        let scribe = Scribe::new(Arc::clone(self.records));
+        session.set_witness(Box::new(scribe.clone()));
+        let record = match &scribe.records().registry {
+            None => None,
+            Some(registry) => registry.find(device)?.map(|record| {
+                // Of a device that was let go of, orders that were on their way have failed, and may arrive all the same.
+                let highest = registry.highest_counter(&record)?;
+                Ok::<_, JobError>((record.released.is_some(), highest.saturating_add(1)))
+            }),
+        };
+        let known = record.transpose()?;
+        let counter = known
+            .map(|(_, next)| next)
+            .max(counter)
+            .ok_or(JobError::CounterUnknown { device })?;
+        flow::recover(&mut session, self.hsm.authority(), counter, on_progress)?;
+        if let Some((false, _)) = known {
+            scribe.distrust(device, "quarantined, and wiped")?;
+        }
+        Ok(counter)
+    }
+
     /// Has the device show its certificate, and that it holds the key in it: a signed status over a nonce, which needs no order. So
     /// a station that is not the device's authority knows as well whom it talks to.
     fn certified(&self, session: &mut Session, ca: &DeviceCa) -> Result<Vec<u8>, JobError> {

@@ -5,9 +5,9 @@ use core::marker::PhantomData;
 
 use serde::Deserialize;
 
-use super::{BlobRef, Enroll, Entry, Header, Kind, ProofRequest, Rotate, decode_header};
+use super::{BlobRef, Enroll, Entry, Header, Kind, ProofRequest, Recover, Rotate, decode_header};
 use crate::codec::{self, DecodeError};
-use crate::identity::Challenge;
+use crate::identity::{Challenge, p256_spki};
 use crate::{MAX_CERTIFICATE, MAX_ENTRIES, MAX_QUESTIONS, MAX_SLOTS};
 
 /// A list as it stands in an order: whole and valid, and decoded at each visit.
@@ -90,8 +90,10 @@ pub enum View<'a> {
     Rotate(Rotate<'a>),
     /// `Lock` has no body.
     Lock,
-    /// `Wipe` has no body.
+    /// `Wipe` has no body, but for a quarantined device.
     Wipe,
+    /// Body of a `Wipe` of a quarantined device.
+    Recover(Recover<'a>),
 }
 
 /// Looks at a whole order.
@@ -138,7 +140,15 @@ impl<'a> View<'a> {
                 (Self::Rotate(rotate), rest)
             }
             Kind::Lock => (Self::Lock, body),
-            Kind::Wipe => (Self::Wipe, body),
+            Kind::Wipe if body.is_empty() => (Self::Wipe, body),
+            Kind::Wipe => {
+                let (recover, rest): (Recover<'_>, _) = codec::decode_front(body)?;
+                // So that nothing short that hangs on to a `Wipe` passes for a key.
+                if recover.authority.len() != p256_spki::LENGTH {
+                    return Err(DecodeError::Malformed);
+                }
+                (Self::Recover(recover), rest)
+            }
         };
         if rest.is_empty() {
             Ok(view)

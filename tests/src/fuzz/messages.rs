@@ -153,6 +153,7 @@ pub(super) fn receipt(data: &[u8]) -> bool {
                 .iter()
                 .try_for_each(|report| writer.slot(report, &mut room))
         }
+        receipt::Body::Recovered(recovered) => writer.recovered(recovered, &mut room),
         receipt::Body::Empty => Ok(()),
     }
     .expect("it is not longer");

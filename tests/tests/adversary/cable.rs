@@ -64,6 +64,7 @@ pub(crate) fn forged(
                 writer.slot(slot, &mut out).unwrap();
             }
         }
+        Body::Recovered(recovered) => writer.recovered(recovered, &mut out).unwrap(),
         Body::Empty => {}
     }
     let forged = out[..writer.length()].to_vec();

@@ -8,9 +8,9 @@ use keyferry::device::flow::{self, Authority, Demand, Shipment};
 use keyferry::device::verify::{SignedReceipt, Statement};
 use keyferry::station::{JobError, Records, Scribe};
 use keyferry_protocol::identity::{Challenge, Digest};
-use keyferry_protocol::order::{Body, Enroll, Kind};
+use keyferry_protocol::order::{Body, Enroll, Freshness, Header, Kind, Recover};
 use keyferry_protocol::proof::Proof;
-use keyferry_protocol::receipt::{Outcome, Refusal};
+use keyferry_protocol::receipt::{Outcome, Recovered, Refusal};
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use keyferry_tests::audited::{Invented, ONCE, Station, header};
 use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key, wrap};
@@ -378,6 +378,46 @@ fn trust_rests_on_a_statement() {
     let path = elsewhere.log.lock().path().to_owned();
     let result = verify::<AuditError>(&path, keys_of(&station), &[], |_, _| Ok(()));
     assert_eq!(broken_line(&result), Some(3), "{result:?}");
+}
+
+/// SPEC: M-50
+#[test]
+fn a_device_that_says_it_began_anew_is_believed_no_more_and_its_other_key_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (station, device, statement) = with_device(&folder);
+    let public = station.authority.public_key().to_vec();
+    let blank = Header::new(Kind::Wipe, device.blank(), Freshness::Challenge(ONCE), 9);
+    let body = Body::Recover(Recover { authority: &public });
+    let order = station.order(blank, &body).unwrap();
+    let once = Invented {
+        identity: SoftAuthority::new(32),
+        id: device.id,
+    };
+    let key = once.identity.public_key().to_vec();
+    let receipt = once.receipt(&order, Outcome::Applied, |writer, buffer| {
+        writer.recovered(&Recovered { key: &key }, buffer).unwrap();
+    });
+    // Who was known before cannot say it as an ordinary receipt, and the key must be the one that signs.
+    let ordinary = device.receipt(&order, Outcome::Applied, |_, _| {});
+    let other = device.receipt(&order, Outcome::Applied, |writer, buffer| {
+        writer.recovered(&Recovered { key: &key }, buffer).unwrap();
+    });
+    for wrong in [ordinary, other] {
+        let taken = station.log.lock().received(&order.digest(), &wrong);
+        assert!(matches!(taken, Err(AuditError::Rejected(_))), "{taken:?}");
+    }
+    let taken = station.log.lock().received(&order.digest(), &receipt);
+    taken.unwrap();
+    assert_eq!(whole(&station).open_orders.len(), 0);
+    // What is addressed to its old keys is no order of this log any more.
+    let old = station.order(header(Kind::Lock, &statement), &Body::Lock);
+    assert!(old.is_err());
+    let reborn = Invented {
+        identity: SoftAuthority::new(30),
+        id: device.id,
+    };
+    reborn.enroll(&station, reborn.blank());
+    assert_eq!(whole(&station).noticed, 1);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! Tests of the store: power cuts against a model, damage, wear, and the alternative that was not taken.
 
 mod basic;
+mod bounds;
 mod damage;
 mod format;
 mod model;
 mod power_cut;
 mod sequential;
+mod worn;
 
 use std::vec::Vec;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use keyferry_protocol::attributes::Attributes;
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
-use keyferry_protocol::order::{self, Body, Freshness, Header, Kind};
+use keyferry_protocol::order::{self, Body, Enroll, Freshness, Header, Kind, Recover};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{self, Outcome};
 
@@ -21,6 +21,8 @@ pub(super) type Orders = HashMap<Digest, Order>;
 pub(super) struct Order {
     pub(super) device: DeviceId,
     pub(super) kind: Kind,
+    /// Whether it is for a quarantined device, of which no keys are known.
+    recovers: bool,
     pub(super) job: Option<JobId>,
     /// The identity key it is addressed to; zero for a blank device.
     identity: Fingerprint,
@@ -132,6 +134,7 @@ impl Checker {
         let mut order = Order {
             device: header.device,
             kind: header.kind,
+            recovers: matches!(body, Body::Recover(_)),
             job: line.job,
             identity: header.identity,
             authority,
@@ -168,6 +171,7 @@ impl Checker {
             | Body::Rotate(_)
             | Body::Lock
             | Body::Wipe
+            | Body::Recover(_)
                 if line.job.is_some() =>
             {
                 return Err(Fault::OtherKeys);
@@ -186,7 +190,7 @@ impl Checker {
                 }
                 order.authority = self.authority_number(rotate.authority);
             }
-            Body::Remove(_) | Body::Lock | Body::Wipe => {}
+            Body::Remove(_) | Body::Lock | Body::Wipe | Body::Recover(_) => {}
         }
         if let Some(job) = line.job.and_then(|job| self.jobs.get_mut(&job)) {
             // The one that it stands for was refused, and nothing more comes of it.
@@ -203,8 +207,8 @@ impl Checker {
     fn signer_of(&self, header: &Header, body: &Body<'_>) -> Result<usize, Fault> {
         let known = self.devices.get(&header.device);
         match body {
-            Body::Enroll(enroll) => {
-                let wanted = fingerprint(enroll.authority);
+            Body::Enroll(Enroll { authority, .. }) | Body::Recover(Recover { authority }) => {
+                let wanted = fingerprint(authority);
                 let own = known
                     .map(|device| device.authority)
                     .filter(|&own| self.authorities[own].fingerprint == wanted);
@@ -272,8 +276,18 @@ impl Checker {
                     authority: order.authority,
                 })
             }
+            receipt::Body::Recovered(recovered) => {
+                if !order.recovers || recovered.key != line.identity_key {
+                    return Err(Fault::OtherOrder);
+                }
+                None
+            }
+            receipt::Body::Empty if order.recovers && header.outcome == Outcome::Applied => {
+                return Err(Fault::OtherOrder);
+            }
             receipt::Body::Slots(_) | receipt::Body::Empty => None,
         };
+        let recovers = order.recovers;
 
         let authority = order.authority;
         if let Outcome::Refused(_) = header.outcome {
@@ -283,13 +297,17 @@ impl Checker {
         }
         self.tally.applied += 1;
         self.answered(&line.order, Answer::Applied);
-        self.changed(header.device, header.kind, header.outcome, authority);
+        if recovers {
+            self.recovered(&header.device);
+        } else {
+            self.changed(header.device, header.kind, header.outcome, authority);
+        }
         match body {
             receipt::Body::Statement(_) => {
                 self.orders.remove(&line.order);
             }
             receipt::Body::Slots(reports) => self.reported(&line.order, &reports),
-            receipt::Body::Empty => {
+            receipt::Body::Recovered(_) | receipt::Body::Empty => {
                 self.orders.remove(&line.order);
             }
         }

@@ -35,6 +35,8 @@ pub(super) enum Standing {
     Trusted,
     /// It has destroyed its keys.
     Wiped,
+    /// It says that it was quarantined and has begun anew, and nobody can vouch for that.
+    Recovered,
 }
 
 /// What a statement says.
@@ -148,6 +150,14 @@ impl Checker {
                 Outcome::Applied,
             )
             | (_, Outcome::Refused(_)) => {}
+        }
+    }
+
+    /// A device says that it was quarantined and has begun anew. Whether it was this one no receipt can show: it is believed no
+    /// more, and another key of it is noticed.
+    pub(super) fn recovered(&mut self, device: &DeviceId) {
+        if let Some(known) = self.devices.get_mut(device) {
+            known.standing = Standing::Recovered;
         }
     }
 

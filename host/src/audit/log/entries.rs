@@ -32,7 +32,8 @@ impl AuditLog {
             | Body::Remove(_)
             | Body::Rotate(_)
             | Body::Lock
-            | Body::Wipe => None,
+            | Body::Wipe
+            | Body::Recover(_) => None,
         };
         self.append(Event::Ordered(Ordered {
             job,
@@ -58,6 +59,8 @@ impl AuditLog {
             .map_err(|error| AuditError::Rejected(Fault::Receipt(error)))?;
         let identity_key = match &body {
             receipt::Body::Statement(statement) => statement.identity_key.to_vec(),
+            // Made for this receipt alone.
+            receipt::Body::Recovered(recovered) => recovered.key.to_vec(),
             receipt::Body::Slots(_) | receipt::Body::Empty => self
                 .identities
                 .get(&header.identity)

@@ -373,7 +373,9 @@ fn identity(event: &Event) -> Option<(Fingerprint, Vec<u8>)> {
         Ok((header, receipt::Body::Statement(statement))) => {
             Some((header.identity, statement.identity_key.to_vec()))
         }
-        Ok((_, receipt::Body::Slots(_) | receipt::Body::Empty)) | Err(_) => None,
+        // The key of a recovered device's receipt signs nothing else.
+        Ok((_, receipt::Body::Slots(_) | receipt::Body::Recovered(_) | receipt::Body::Empty))
+        | Err(_) => None,
     }
 }
 

@@ -1,6 +1,8 @@
 //! `device remove`, `lock`, `rotate`, `wipe`: orders of which the receipt says only that they were applied.
 
 use clap::Args;
+use keyferry_protocol::identity::DeviceId;
+use keyferry_protocol::receipt::State;
 use serde_json::{Map, Value};
 
 use super::{Bar, Known};
@@ -46,6 +48,10 @@ pub(in crate::cli) struct Wipe {
     /// Say that the device may lose all its keys.
     #[arg(long, required = true)]
     yes: bool,
+    /// For a quarantined device that no registry knows: a number above those of all orders that were ever made for it, which it counts on
+    /// from. A recorded order for a blank device cannot pass again then.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    counter: Option<u32>,
 }
 
 type Order<'a> = dyn Fn(
@@ -64,7 +70,18 @@ fn carry_out(
     what: &str,
     order: &Order<'_>,
 ) -> Result<(Visit, Map<String, Value>), Failure> {
-    let mut visit = known.visit(context, hsm)?;
+    let visit = known.visit(context, hsm)?;
+    carry_out_at(context, visit, hsm, what, order)
+}
+
+/// [`carry_out`], on a visit.
+fn carry_out_at(
+    context: &Context,
+    mut visit: Visit,
+    hsm: &dyn Hsm,
+    what: &str,
+    order: &Order<'_>,
+) -> Result<(Visit, Map<String, Value>), Failure> {
     let progress = Bar::new(context);
     let standing = order(
         &mut visit.session,
@@ -128,11 +145,48 @@ pub(super) fn rotate(context: &Context, arguments: &Rotate) -> Outcome {
     Ok(fields)
 }
 
+/// Whom a wipe found.
+enum Met {
+    /// A quarantined device, which is blank now and has this counter.
+    Recovered(DeviceId, u32),
+    /// A device that was believed.
+    Known(Box<Visit>),
+}
+
 pub(super) fn wipe(context: &Context, arguments: &Wipe) -> Outcome {
     let hsm = arguments.known.desk.hsm.open(context)?;
-    let (visit, fields) = carry_out(
+    let met = arguments
+        .known
+        .meet(context, &*hsm, |visitor, session, progress| {
+            if session.greeting().state == State::Quarantined {
+                let device = session.greeting().device;
+                let counter = visitor.recover(session, arguments.counter, progress)?;
+                Ok(Met::Recovered(device, counter))
+            } else {
+                Ok(Met::Known(Box::new(visitor.visit(session, progress)?)))
+            }
+        })?;
+    let visit = match met {
+        Met::Recovered(device, counter) => {
+            context.note(&format!(
+                "device {device}: it was quarantined, and says that it is blank now; no key of it can prove that. \
+                 Enrol it as a new device before it is believed again"
+            ));
+            return Ok(fields! {
+                "device" => device.to_string(),
+                "policy" => Value::Null,
+                "state" => State::Blank.name(),
+                "counter" => counter,
+                "recovered" => true,
+                "proved" => false,
+            });
+        }
+        Met::Known(visit) => *visit,
+    };
+    context.trust(&visit.trust);
+    let (visit, fields) = carry_out_at(
         context,
-        &arguments.known,
+        visit,
         &*hsm,
         "all its keys are destroyed; it is blank",
         &flow::wipe,

@@ -15,7 +15,7 @@ use super::policy::VisitArgs;
 use super::records::RecordArgs;
 use super::station::HsmArgs;
 use super::{Context, Outcome};
-use crate::device::session::Session;
+use crate::device::session::{OnProgress, Session};
 use crate::error::Failure;
 use crate::station::{Hsm, Records, Visit, Visitor};
 
@@ -81,6 +81,20 @@ struct Known {
 impl Known {
     /// Visits the device.
     fn visit(&self, context: &Context, hsm: &dyn Hsm) -> Result<Visit, Failure> {
+        let visit = self.meet(context, hsm, |visitor, session, progress| {
+            Ok(visitor.visit(session, progress)?)
+        })?;
+        context.trust(&visit.trust);
+        Ok(visit)
+    }
+
+    /// Greets the device, and goes on with it.
+    fn meet<T>(
+        &self,
+        context: &Context,
+        hsm: &dyn Hsm,
+        go_on: impl FnOnce(&Visitor<'_>, Session, &mut OnProgress<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let rules = self.policy.rules()?;
         let records: Arc<Mutex<Records>> = self.desk.records.open()?;
         let visitor = Visitor {
@@ -91,10 +105,9 @@ impl Known {
         };
         let session = greet(context, &self.desk.port)?;
         let progress = Bar::new(context);
-        let visit = visitor.visit(session, &mut |step| progress.show(step))?;
+        let met = go_on(&visitor, session, &mut |step| progress.show(step))?;
         drop(progress);
-        context.trust(&visit.trust);
-        Ok(visit)
+        Ok(met)
     }
 }
 

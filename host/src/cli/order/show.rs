@@ -173,7 +173,9 @@ fn lines(order: &DetachedOrder, types: &[&str]) -> Result<Vec<Line>, OfflineErro
                 digest: None,
             })
             .collect(),
-        Body::Enroll(_) | Body::Rotate(_) | Body::Lock | Body::Wipe => Vec::new(),
+        Body::Enroll(_) | Body::Rotate(_) | Body::Lock | Body::Wipe | Body::Recover(_) => {
+            Vec::new()
+        }
     };
     Ok(lines)
 }

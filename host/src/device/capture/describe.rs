@@ -103,7 +103,10 @@ fn an_order(bytes: &[u8]) -> Description {
         order::View::Remove(slots) => {
             fields.push(("slots", json!(slots)));
         }
-        order::View::Rotate(_) | order::View::Lock | order::View::Wipe => {}
+        order::View::Rotate(_)
+        | order::View::Lock
+        | order::View::Wipe
+        | order::View::Recover(_) => {}
     }
     fields.push(length);
     Description {
@@ -205,6 +208,7 @@ fn a_receipt(bytes: &[u8]) -> Description {
                 .collect();
             fields.push(("proofs", json!(proofs)));
         }
+        receipt::Body::Recovered(_) => fields.push(("recovered", json!(true))),
         receipt::Body::Empty => {}
     }
     fields.push(("order", json!(header.order.to_string())));

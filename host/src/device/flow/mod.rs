@@ -8,12 +8,12 @@ use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Sign
 use keyferry_protocol::message::{Reply, Request, SlotInfo};
 use keyferry_protocol::order::{Address, Kind};
 use keyferry_protocol::proof::Proof;
-use keyferry_protocol::receipt::Refusal;
+use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 
 pub use orders::{
     Authority, Demand, Parcel, Shipment, SignedOrder, Terms, enroll_order, inject_order,
-    lock_order, prove_order, remove_order, rotate_order, wipe_order,
+    lock_order, prove_order, recover_order, remove_order, rotate_order, wipe_order,
 };
 
 use super::DeviceError;
@@ -412,6 +412,31 @@ pub fn wipe(
 ) -> Result<Standing, DeviceError> {
     let make = |terms| wipe_order(authority, terms);
     simple(session, device, Kind::Wipe, on_progress, &make)
+}
+
+/// Wipes a quarantined device. It has no key left that anybody knows, so its receipt says that it has begun anew and cannot prove it
+/// ([`verify::recovered`]). `counter` as in [`recover_order`].
+///
+/// # Errors
+/// [`DeviceError`]; [`DeviceError::Unexpected`] if it does not greet as a blank device with this counter afterwards.
+pub fn recover(
+    session: &mut Session,
+    authority: &dyn Authority,
+    counter: u32,
+    on_progress: &mut OnProgress<'_>,
+) -> Result<(), DeviceError> {
+    let greeting = session.greeting().clone();
+    let order =
+        session.witness_order(&mut |head| recover_order(authority, &greeting, counter, head))?;
+    let (receipt, _) = carry(session, &order, [].iter(), on_progress);
+    verify::recovered(&receipt?, greeting.device, &order.digest())?;
+    greet_again(session, greeting.device)?;
+    let now = session.greeting();
+    if now.state == State::Blank && now.counter == counter {
+        Ok(())
+    } else {
+        Err(DeviceError::Unexpected)
+    }
 }
 
 /// Hands the device over to a new authority.

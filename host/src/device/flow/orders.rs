@@ -7,7 +7,7 @@ use keyferry_protocol::identity::{Challenge, Digest, Signature};
 use keyferry_protocol::message::Request;
 use keyferry_protocol::order::{
     self, Address, BlobRef, Body, Enroll, Entry, Freshness, Header, Inject, Kind, Label,
-    ProofRequest, Prove, Questions, Remove, Rotate,
+    ProofRequest, Prove, Questions, Recover, Remove, Rotate,
 };
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
@@ -326,6 +326,28 @@ pub fn lock_order(authority: &dyn Authority, terms: Terms) -> Result<SignedOrder
 /// As [`enroll_order`].
 pub fn wipe_order(authority: &dyn Authority, terms: Terms) -> Result<SignedOrder, DeviceError> {
     SignedOrder::new(authority, terms.header(Kind::Wipe, None), &Body::Wipe)
+}
+
+/// Has a quarantined device give up what it cannot read, and be blank. Nothing of it is known but its id, and its counter becomes
+/// `counter`, which must be above all that it ever had for no old order to pass again.
+///
+/// # Errors
+/// As [`enroll_order`].
+pub fn recover_order(
+    authority: &dyn Authority,
+    greeting: &Greeting,
+    counter: u32,
+    audit_head: Digest,
+) -> Result<SignedOrder, DeviceError> {
+    let freshness = Freshness::Challenge(greeting.challenge);
+    let header = Header {
+        audit_head,
+        ..Header::new(Kind::Wipe, greeting.enrolment_address(), freshness, counter)
+    };
+    let body = Body::Recover(Recover {
+        authority: authority.public_key(),
+    });
+    SignedOrder::new(authority, header, &body)
 }
 
 /// Hands the device over: signed by the old authority and the new.

@@ -265,9 +265,12 @@ impl BatchOrder {
                         (asked.slot, asked.proof, None) == (key.slot, key.proof, key.version)
                     })
             }
-            Body::Enroll(_) | Body::Remove(_) | Body::Rotate(_) | Body::Lock | Body::Wipe => {
-                self.keys.is_empty()
-            }
+            Body::Enroll(_)
+            | Body::Remove(_)
+            | Body::Rotate(_)
+            | Body::Lock
+            | Body::Wipe
+            | Body::Recover(_) => self.keys.is_empty(),
         };
         let cases = [
             (

@@ -127,7 +127,12 @@ fn verify<'a>(
     let (challenge, mut questions): (Challenge, Vec<u8>) = match order.body()? {
         Body::Inject(inject) => (inject.challenge, inject.questions.to_vec()),
         Body::Prove(prove) => (prove.challenge, prove.questions.to_vec()),
-        Body::Enroll(_) | Body::Remove(_) | Body::Rotate(_) | Body::Lock | Body::Wipe => {
+        Body::Enroll(_)
+        | Body::Remove(_)
+        | Body::Rotate(_)
+        | Body::Lock
+        | Body::Wipe
+        | Body::Recover(_) => {
             return Ok((right, wrong));
         }
     };

@@ -110,7 +110,8 @@ impl DetachedOrder {
             | View::Remove(_)
             | View::Rotate(_)
             | View::Lock
-            | View::Wipe => 0,
+            | View::Wipe
+            | View::Recover(_) => 0,
         };
         if blobs.len() != expected {
             return Err(bad("there are more or fewer blobs than it names"));

@@ -77,7 +77,8 @@ impl OrderRecord {
 
 impl Registry {
     /// Writes an order down, before it leaves: `bytes` are those that were signed. The keys of an `Inject` are pending from now on. One
-    /// that is there already stays as it is. An `Enroll` is not kept here: what it brings is a statement, and a policy comes first.
+    /// that is there already stays as it is. An `Enroll` is not kept here: what it brings is a statement, and a policy comes first. Nor is a `Wipe` of a
+    /// quarantined device, whose answer cannot be believed.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`]; [`RegistryError::NotItsOrder`] if the bytes are no order, or for
@@ -87,7 +88,7 @@ impl Registry {
             reason: "it does not decode",
         })?;
         let order = digest(bytes);
-        if header.kind == Kind::Enroll {
+        if header.kind == Kind::Enroll || matches!(body, Body::Recover(_)) {
             return Ok(order);
         }
         self.change(|transaction| {
@@ -186,6 +187,19 @@ impl Registry {
         );
         let highest = self.done(highest)?.unwrap_or(0).max(record.counter);
         Ok(highest.saturating_add(1))
+    }
+
+    /// The highest counter of all orders that were ever made for a device, whatever became of them, and its own.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn highest_counter(&self, record: &DeviceRecord) -> Result<u32, RegistryError> {
+        let highest = self.connection.query_row(
+            "SELECT max(counter) FROM orders WHERE device = ?1",
+            [record.device.to_string()],
+            |row| row.get::<_, Option<u32>>(0),
+        );
+        Ok(self.done(highest)?.unwrap_or(0).max(record.counter))
     }
 
     /// Notes that an order was taken to its device.
@@ -336,6 +350,7 @@ fn removed_slots(body: &Body<'_>) -> String {
         | Body::Prove(_)
         | Body::Rotate(_)
         | Body::Lock
-        | Body::Wipe => String::new(),
+        | Body::Wipe
+        | Body::Recover(_) => String::new(),
     }
 }
