@@ -15,7 +15,9 @@ use crate::export::ExportError;
 use crate::hsm::{HsmError, KeyType, PinError, PublicKeyError, SpecError};
 use crate::migration::MigrationError;
 use crate::station::JobError;
+use crate::station::journal::JournalError;
 use crate::station::offline::OfflineError;
+use crate::station::plan::PlanError;
 use crate::station::policy::PolicyError;
 use crate::station::registry::RegistryError;
 
@@ -182,6 +184,34 @@ pub enum Failure {
     /// A detached order, or its receipt.
     #[error(transparent)]
     Offline(OfflineError),
+    /// Some devices of a line were not done.
+    #[error("{failed} of {devices} devices were not done")]
+    SomeDevices {
+        /// How many were not.
+        failed: usize,
+        /// How many nests there were.
+        devices: usize,
+    },
+    /// A nest or a port that is named twice.
+    #[error("nest '{nest}' or its port {port} is named twice")]
+    NestTwice {
+        /// The nest.
+        nest: String,
+        /// Its port.
+        port: String,
+    },
+    /// More ports than a station has.
+    #[error("there are more than {0} ports")]
+    TooManyPorts(usize),
+    /// Signals cannot be waited for.
+    #[error("the station cannot be told to stop: {0}")]
+    Signals(std::io::Error),
+    /// A station's journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A station's plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// There is no PIN.
     #[error(transparent)]
     Pin(#[from] PinError),
@@ -263,7 +293,12 @@ impl Failure {
             Self::PublicKeyFile { reason, .. } => public_key_exit(reason),
             Self::Export(error) => export_exit(error),
             Self::Offline(error) => offline_exit(error),
-            Self::DeviceList { .. } | Self::NotForKind { .. } => Exit::Usage,
+            Self::DeviceList { .. }
+            | Self::NotForKind { .. }
+            | Self::NestTwice { .. }
+            | Self::TooManyPorts(_)
+            | Self::Plan(_) => Exit::Usage,
+            Self::Signals(_) => Exit::JobFailed,
             Self::Certificate(error) | Self::CertificateFile { reason: error, .. } => {
                 certificate_exit(error)
             }
@@ -276,6 +311,7 @@ impl Failure {
             Self::Job(JobError::Policy(error)) => error.exit(),
             Self::Job(JobError::Registry(error)) => error.exit(),
             Self::Job(JobError::Audit(error)) => error.exit(),
+            Self::Job(JobError::Journal(error)) | Self::Journal(error) => error.exit(),
             Self::Job(JobError::Certificate(error)) => certificate_exit(error),
             Self::Job(JobError::NoCertificate { .. } | JobError::OtherCertificate { .. }) => {
                 Exit::Policy
@@ -297,7 +333,7 @@ impl Failure {
             | Self::BadSlot(_) => Exit::Usage,
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
             Self::Migration(error) => migration_exit(error),
-            Self::SomeNotMigrated { .. } => Exit::JobFailed,
+            Self::SomeNotMigrated { .. } | Self::SomeDevices { .. } => Exit::JobFailed,
             Self::BadDevice(_)
             | Self::NoSidecar(_)
             | Self::NoSigner(_)
@@ -338,6 +374,9 @@ impl Failure {
             Self::Certificate(error) | Self::CertificateFile { reason: error, .. } => error.hint(),
             Self::NoCaKey { .. } => Some("--create makes it; `keyferry key list` shows the keys of the token".into()),
             Self::SomeNotMigrated { first, .. } => first.hint(),
+            Self::SomeDevices { .. } => Some(
+                "each reason stands with its nest; mend it and run the plan again: what is done is not done twice".into(),
+            ),
             Self::NoSidecar(_) => Some(
                 "put it beside the blob; or describe the key yourself, with --unauthenticated"
                     .into(),
@@ -365,6 +404,11 @@ impl Failure {
                 Some("nothing was made; see `keyferry registry list` for the devices".into())
             }
             Self::NotForKind { .. } => Some("leave it out, or choose another --kind".into()),
+            Self::Plan(error) => Some(error.hint().into()),
+            Self::NestTwice { .. } => Some("give each nest and each port once".into()),
+            Self::TooManyPorts(_) => Some("use two stations, each with a journal of its own".into()),
+            Self::Signals(_) => None,
+            Self::Journal(error) => Some(error.hint().into()),
             Self::Pin(error) => error.hint(),
             Self::Spec(error) => error.hint(),
             Self::PublicKeyFile { reason, .. } => reason.hint(),

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use clap::{Args, Subcommand};
 use keyferry_protocol::order::Kind;
 
+use super::hsm_args::LocalArgs;
 use super::policy::{BothArgs, RegistryArgs};
-use super::station::LocalArgs;
+use super::signals::end_on_signals;
 use super::{Context, Outcome, fields};
 use crate::broker::{
     AllowedKey, AllowedKeys, BrokerError, Journal, Limits, Listener, Service, USUAL_KINDS, status,
@@ -187,21 +188,6 @@ fn serve(context: &Context, arguments: &Serve) -> Outcome {
         .unwrap_or_else(std::sync::PoisonError::into_inner);
     let counts = service.status().counts;
     Ok(fields! { "counts" => counts })
-}
-
-/// SIGTERM and SIGINT end the broker between two requests.
-#[cfg(unix)]
-fn end_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(stop))?;
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn end_on_signals(_stop: &Arc<AtomicBool>) -> std::io::Result<()> {
-    Ok(())
 }
 
 fn show(context: &Context, arguments: &Status) -> Outcome {

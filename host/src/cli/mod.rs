@@ -10,6 +10,7 @@ mod device;
 mod emulate;
 mod files;
 mod hsm;
+mod hsm_args;
 mod key;
 mod line;
 mod order;
@@ -18,6 +19,7 @@ mod policy;
 mod port;
 mod records;
 mod registry;
+mod signals;
 mod station;
 mod token;
 
@@ -72,6 +74,9 @@ enum Command {
     /// Orders as files, for lines without an HSM.
     #[command(subcommand)]
     Order(order::Command),
+    /// A line of devices, worked on by a plan.
+    #[command(subcommand)]
+    Station(station::Command),
     /// What went over a line.
     #[command(subcommand)]
     Line(line::Command),
@@ -100,6 +105,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ca(command) => ca::run(&context, command),
         Command::Broker(arguments) => broker::run(&context, &arguments),
         Command::Order(command) => order::run(&context, command),
+        Command::Station(command) => station::run(&context, command),
         Command::Line(command) => line::run(&context, command),
         Command::Emulate(arguments) => emulate::run(&context, &arguments),
     };

@@ -42,6 +42,10 @@ impl RecordArgs {
 
     fn with(&self, registry: Option<Registry>) -> Result<Arc<Mutex<Records>>, Failure> {
         let audit = self.audit.as_deref().map(AuditLog::open).transpose()?;
-        Ok(Arc::new(Mutex::new(Records { audit, registry })))
+        Ok(Arc::new(Mutex::new(Records {
+            audit,
+            registry,
+            journal: None,
+        })))
     }
 }

@@ -78,6 +78,12 @@ impl DeviceUse {
         }
     }
 
+    /// Whether devices use keys of this type so.
+    #[must_use]
+    pub fn fits(self, key_type: KeyType) -> bool {
+        self.psa(key_type).is_some()
+    }
+
     /// What a device uses a key of this type for unless it is told: what the key may do on the token.
     fn of(key: &KeyInfo) -> Option<Self> {
         let may = |flag| key.flags.has(flag);

@@ -188,6 +188,15 @@ impl TokenSigner {
         let key = token.key(spec)?;
         Self::new(token.another_session()?, key)
     }
+
+    /// The same key in a further session.
+    fn another(&self) -> Result<Self, HsmError> {
+        Ok(Self {
+            token: self.token.another_session()?,
+            key: self.key.clone(),
+            public: self.public.clone(),
+        })
+    }
 }
 
 impl Authority for TokenSigner {
@@ -224,6 +233,15 @@ impl Ca {
             signer,
             certificate,
             organization,
+        })
+    }
+
+    /// The same in a further session.
+    fn another(&self) -> Result<Self, HsmError> {
+        Ok(Self {
+            signer: self.signer.another()?,
+            certificate: self.certificate.clone(),
+            organization: self.organization.clone(),
         })
     }
 
@@ -277,6 +295,24 @@ impl LocalHsm {
             signers,
             keys: RefCell::default(),
         }
+    }
+
+    /// The same token and keys in sessions of their own, for another thread.
+    ///
+    /// # Errors
+    /// [`HsmError::NoSession`] if the token has none left.
+    pub fn another(&self) -> Result<Self, HsmError> {
+        let Signers {
+            authority,
+            auditor,
+            ca,
+        } = &self.signers;
+        let signers = Signers {
+            authority: authority.another()?,
+            auditor: auditor.as_ref().map(TokenSigner::another).transpose()?,
+            ca: ca.as_ref().map(Ca::another).transpose()?,
+        };
+        Ok(Self::new(self.token.another_session()?, signers))
     }
 
     /// Whether it has a CA's key.

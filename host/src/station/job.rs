@@ -8,6 +8,7 @@ use keyferry_protocol::receipt::Refusal;
 use keyferry_protocol::suite::Suite;
 
 use super::hsm::{Hsm, KeyCard, Recipient};
+use super::journal::JournalError;
 use super::policy::{PolicyError, Rules};
 use super::registry::RegistryError;
 use super::visit::Visit;
@@ -38,6 +39,9 @@ pub enum JobError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A blank device was to get keys.
     #[error("the device on '{port}' is not enrolled")]
     NotEnrolled {
@@ -126,7 +130,10 @@ impl From<DeviceError> for JobError {
             Ok(error) => Self::Audit(*error),
             Err(source) => match source.downcast::<RegistryError>() {
                 Ok(error) => Self::Registry(*error),
-                Err(source) => Self::Device(DeviceError::Witness(source)),
+                Err(source) => match source.downcast::<JournalError>() {
+                    Ok(error) => Self::Journal(*error),
+                    Err(source) => Self::Device(DeviceError::Witness(source)),
+                },
             },
         }
     }
@@ -142,6 +149,7 @@ impl JobError {
             Self::Policy(error) => error.hint(),
             Self::Audit(error) => error.hint(),
             Self::Registry(error) => error.hint(),
+            Self::Journal(error) => Some(error.hint().to_owned()),
             Self::NotEnrolled { .. } => Some("run `keyferry device enroll` first".to_owned()),
             Self::CounterUnknown { .. } => Some(
                 "give the registry that it was enrolled with, or --counter with a number above those of all orders that were ever made for it"
@@ -168,7 +176,7 @@ impl JobError {
                 "do not ship this device: inject the key again with a higher --version".to_owned(),
             ),
             Self::ProofTooWeak { .. } => Some(
-                "give the key another use on the device, let the token check it (CKA_VERIFY, CKA_SIGN, CKA_DERIVE, CKA_ENCRYPT), or lower --minimum-proof".to_owned(),
+                "give the key another use on the device, let the token check it (CKA_VERIFY, CKA_SIGN, CKA_DERIVE, CKA_ENCRYPT), or lower --minimum-proof (minimum-proof in a plan)".to_owned(),
             ),
         }
     }
@@ -252,6 +260,28 @@ pub fn check_proofs(targets: &[Target], minimum: Level) -> Result<(), JobError> 
             minimum,
         }),
     }
+}
+
+/// A certificate for a device that has none, or when it is asked for anew. On the device's own word: a lie costs a certificate.
+///
+/// # Errors
+/// [`JobError`].
+pub fn certify(
+    visit: &Visit,
+    hsm: &dyn Hsm,
+    serial: Option<&str>,
+    anew: bool,
+) -> Result<Option<Vec<u8>>, JobError> {
+    if !hsm.certifies() || (!anew && visit.session.greeting().certified) {
+        return Ok(None);
+    }
+    let certificate = hsm.certify(visit.recipient(), serial)?;
+    if let Some(certificate) = &certificate {
+        visit
+            .scribe
+            .certified(visit.statement.device, certificate)?;
+    }
+    Ok(certificate)
 }
 
 /// Wraps the targets toward the device's unwrap key under one KEK, sends one order, and has the HSM verify every proof.

@@ -4,17 +4,24 @@
 //! [`Visitor`] decides who a device is, `job` does what it is visited for, [`Scribe`] writes it down, and [`Hsm`] is all
 //! that is asked of an HSM.
 
+mod database;
 mod hsm;
 mod job;
+pub mod journal;
 pub mod offline;
+pub mod plan;
 pub mod policy;
 mod records;
 pub mod registry;
+pub mod run;
+mod shared_hsm;
 mod visit;
 
 pub use hsm::{Ca, Hsm, KeptCard, KeyCard, LocalHsm, Recipient, Signers, TokenSigner};
 pub use job::{
-    JobError, Proved, Shipping, Target, check_one, check_proofs, choose_suite, inject, pack, prove,
+    JobError, Proved, Shipping, Target, certify, check_one, check_proofs, choose_suite, inject,
+    pack, prove,
 };
 pub use records::{Records, Scribe};
+pub use shared_hsm::{MAXIMUM_SEATS, SharedHsm};
 pub use visit::{Visit, Visitor, identity_of};

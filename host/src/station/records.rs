@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use keyferry_protocol::identity::{DeviceId, Digest};
 use keyferry_protocol::proof::Proof;
 
+use super::journal::Journal;
 use super::policy::{History, Known, Trust};
 use super::registry::{Enrolled, Registry, RegistryError};
 use super::{JobError, Shipping};
@@ -22,6 +23,8 @@ pub struct Records {
     pub audit: Option<AuditLog>,
     /// The registry.
     pub registry: Option<Registry>,
+    /// The journal, where many devices are worked on.
+    pub journal: Option<Journal>,
 }
 
 impl Known for Records {
@@ -273,6 +276,10 @@ impl Witness for Scribe {
             .as_ref()
             .map_or(Digest::ZERO, |log| log.head().digest);
         let order = make(head)?;
+        // First, so that no other book knows an order that the journal does not.
+        if let Some(journal) = &records.journal {
+            journal.ordered(&order.bytes).map_err(witness)?;
+        }
         if let Some(log) = &mut records.audit {
             log.ordered(&order).map_err(witness)?;
         }

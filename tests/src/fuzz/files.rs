@@ -1,10 +1,15 @@
 //! Files and names that come from elsewhere: manifests of exports, detached orders, lists that people write, PKCS#11 URIs.
 
+use std::collections::BTreeSet;
+
 use keyferry::certificate::{Serial, parse_subject};
 use keyferry::export::{ExportError, Manifest, Sidecar, Signer, Trust};
 use keyferry::hsm::{KeyType, PinSource, PublicKey, SpecError, is_uri, parse};
 use keyferry::station::offline::{Batch, DetachedOrder, check_answer};
+use keyferry::station::plan::{KeyPlan, KeySource, MAXIMUM_PORTS, Plan};
 use keyferry::station::policy::{Allowlist, ListError, MAXIMUM_LISTED, SerialList};
+use keyferry_protocol::MAX_ENTRIES;
+use keyferry_protocol::proof::Level;
 
 use super::seeds;
 
@@ -87,6 +92,34 @@ fn assert_bounded(error: &ListError) {
     assert!(!error.mistakes.is_empty());
     assert!(text.len() < 8 * 1024);
     assert!(!text.chars().any(char::is_control), "{text:?}");
+}
+
+/// A station's plan.
+pub(super) fn plan(data: &[u8]) -> bool {
+    match Plan::read("a plan", data) {
+        Ok(plan) => {
+            assert!((1..=MAX_ENTRIES).contains(&plan.keys.len()));
+            let slots: BTreeSet<_> = plan.keys.iter().map(|key| key.slot).collect();
+            assert_eq!(slots.len(), plan.keys.len(), "one key for a slot");
+            assert!(plan.ports.len() <= MAXIMUM_PORTS);
+            assert!(plan.minimum_proof != Level::None && !plan.suites.is_empty());
+            let fresh = |key: &KeyPlan| matches!(key.source, KeySource::Fresh { .. });
+            assert!(plan.hsm.keep_under.is_some() || !plan.keys.iter().any(fresh));
+            true
+        }
+        Err(error) => {
+            // It is for a person's terminal, and names places that are in the text.
+            assert!(!error.mistakes.is_empty() && error.mistakes.len() <= 50);
+            let lines = data.iter().filter(|byte| **byte == b'\n').count() + 1;
+            for mistake in &error.mistakes {
+                assert!((1..=lines).contains(&mistake.place.line));
+                let text = format!("{}{}", mistake.what, mistake.what.hint());
+                assert!(text.len() < 2048);
+                assert!(!text.chars().any(char::is_control), "{text:?}");
+            }
+            false
+        }
+    }
 }
 
 /// What people write to name things: PKCS#11 URIs, subjects and serial numbers of certificates, types of keys.

@@ -109,6 +109,11 @@ pub const TARGETS: &[Target] = &[
         seeds: seeds::lists,
     },
     Target {
+        name: "plan",
+        run: files::plan,
+        seeds: seeds::plans,
+    },
+    Target {
         name: "name",
         run: files::name,
         seeds: seeds::names,

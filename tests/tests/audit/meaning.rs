@@ -245,6 +245,7 @@ fn a_station_says_nothing_of_proofs_that_were_not_demanded() {
     let records = Records {
         audit: Some(log),
         registry: None,
+        journal: None,
     };
     let scribe = Scribe::new(Arc::new(Mutex::new(records)));
     let order = Digest([1; 32]);

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::audit::{AuditError, AuditLog, Seen};
 use crate::broker::GuardError;
 use crate::cli::files::{check_new, write_new};
-use crate::cli::station::connect;
+use crate::cli::hsm_args::connect;
 use crate::cli::{Context, Outcome, TokenArgs, fields};
 use crate::error::Failure;
 use crate::export::ExportError;

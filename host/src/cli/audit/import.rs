@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use keyferry_protocol::identity::DeviceId;
 
+use crate::cli::hsm_args::HsmArgs;
 use crate::cli::records::RecordArgs;
-use crate::cli::station::HsmArgs;
 use crate::cli::{Context, Outcome, fields};
 use crate::export::{Signer, Trust};
 use crate::hsm::PublicKey;

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex};
 
 use clap::{Args, Subcommand};
 
+use super::hsm_args::HsmArgs;
 use super::policy::VisitArgs;
 use super::records::RecordArgs;
-use super::station::HsmArgs;
 use super::{Context, Outcome};
 use crate::device::session::{OnProgress, Session};
 use crate::error::Failure;

@@ -11,7 +11,7 @@ use crate::cli::policy::EnrolmentArgs;
 use crate::cli::{Context, Outcome, fields, write_new};
 use crate::device::verify::fingerprint;
 use crate::hsm::PublicKey;
-use crate::station::{self, Hsm, JobError, Visit, Visitor};
+use crate::station::{self, JobError, Visitor};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Enroll {
@@ -140,24 +140,6 @@ pub(super) fn enroll(context: &Context, arguments: &Enroll) -> Outcome {
     })
 }
 
-/// A certificate for a device that has none, or when it is asked for anew. On the device's own word: a lie costs a certificate.
-fn certificate(
-    hsm: &dyn Hsm,
-    visit: &mut Visit,
-    arguments: &Inject,
-) -> Result<Option<Vec<u8>>, JobError> {
-    if !hsm.certifies() || (!arguments.recertify && visit.session.greeting().certified) {
-        return Ok(None);
-    }
-    let certificate = hsm.certify(visit.recipient(), arguments.serial.as_deref())?;
-    if let Some(certificate) = &certificate {
-        visit
-            .scribe
-            .certified(visit.statement.device, certificate)?;
-    }
-    Ok(certificate)
-}
-
 pub(super) fn inject(context: &Context, arguments: &Inject) -> Outcome {
     let known = &arguments.known;
     let rules = known.policy.rules()?;
@@ -172,7 +154,8 @@ pub(super) fn inject(context: &Context, arguments: &Inject) -> Outcome {
         None => station::choose_suite(&*hsm, &rules, &visit.statement)?,
     };
     context.note(&format!("suite {suite}"));
-    let certificate = certificate(&*hsm, &mut visit, arguments)?;
+    let serial = arguments.serial.as_deref();
+    let certificate = station::certify(&visit, &*hsm, serial, arguments.recertify)?;
     let certified = certificate.is_some();
     let progress = Bar::new(context);
     let proved = station::inject(

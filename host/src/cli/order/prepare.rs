@@ -10,9 +10,9 @@ use keyferry_protocol::suite::Suite;
 
 use super::devices::DeviceArgs;
 use crate::cli::device::{announce, targets};
+use crate::cli::hsm_args::HsmArgs;
 use crate::cli::policy::VisitArgs;
 use crate::cli::records::RecordArgs;
-use crate::cli::station::HsmArgs;
 use crate::cli::{Context, Outcome, fields};
 use crate::error::Failure;
 use crate::hsm::{DeviceUse, KeyType};

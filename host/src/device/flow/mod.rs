@@ -465,6 +465,20 @@ pub fn status(
     order: Digest,
     nonce: Challenge,
 ) -> Result<(bool, Standing), DeviceError> {
+    let (applied, standing, _) = signed_status(session, identity_key, order, nonce)?;
+    Ok((applied, standing))
+}
+
+/// As [`status`], with what the device has signed, for the books.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn signed_status(
+    session: &mut Session,
+    identity_key: &[u8],
+    order: Digest,
+    nonce: Challenge,
+) -> Result<(bool, Standing, SignedReceipt), DeviceError> {
     let message = ask(session, &Request::Status { order, nonce })?;
     let challenge = session.greeting().challenge;
     let device = session.greeting().device;
@@ -485,6 +499,10 @@ pub fn status(
             state: status.state,
             counter: status.counter,
             challenge,
+        },
+        SignedReceipt {
+            bytes: bytes.to_vec(),
+            signature,
         },
     ))
 }

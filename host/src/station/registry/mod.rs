@@ -11,7 +11,7 @@
 mod device;
 mod error;
 mod kept;
-mod names;
+pub(super) mod names;
 mod orders;
 mod record;
 mod schema;
@@ -19,7 +19,7 @@ mod signed;
 mod slots;
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use der::DateTime;
 use keyferry_protocol::identity::{DeviceId, Fingerprint};
@@ -34,7 +34,7 @@ pub use record::{DeviceRecord, Filter, PAGE, Release};
 pub use slots::{SlotRecord, SlotState, key_type};
 
 use super::policy::{History, Known, Pin};
-use schema::Found;
+use crate::station::database::{self, Found};
 
 /// How long another process may keep the file busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -110,7 +110,7 @@ impl Registry {
                 });
             }
         }
-        self.write_ahead()?;
+        self.done(database::write_ahead(connection, PATIENCE))?;
         let verdict: String =
             self.done(connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
         if verdict == "ok" {
@@ -120,25 +120,6 @@ impl Registry {
                 path: self.path.clone(),
                 reason: verdict,
             })
-        }
-    }
-
-    /// Readers and one writer at a time do not wait for each other. SQLite does not wait by itself when this is switched on.
-    fn write_ahead(&self) -> Result<(), RegistryError> {
-        let begun = Instant::now();
-        loop {
-            let switched =
-                self.connection
-                    .pragma_update_and_check(None, "journal_mode", "WAL", |row| {
-                        row.get::<_, String>(0)
-                    });
-            match switched.map_err(|source| failed(&self.path, source)) {
-                Ok(_) => return Ok(()),
-                Err(RegistryError::Busy { .. }) if begun.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(error) => return Err(error),
-            }
         }
     }
 

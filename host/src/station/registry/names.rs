@@ -37,25 +37,25 @@ fn hexadecimal<const N: usize>(row: &Row<'_>, column: &str) -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-pub(super) fn device(row: &Row<'_>, column: &str) -> Result<DeviceId> {
+pub(in crate::station) fn device(row: &Row<'_>, column: &str) -> Result<DeviceId> {
     hexadecimal(row, column).map(DeviceId)
 }
 
-pub(super) fn fingerprint(row: &Row<'_>, column: &str) -> Result<Fingerprint> {
+pub(in crate::station) fn fingerprint(row: &Row<'_>, column: &str) -> Result<Fingerprint> {
     hexadecimal(row, column).map(Fingerprint)
 }
 
-pub(super) fn digest(row: &Row<'_>, column: &str) -> Result<Digest> {
+pub(in crate::station) fn digest(row: &Row<'_>, column: &str) -> Result<Digest> {
     hexadecimal(row, column).map(Digest)
 }
 
-pub(super) fn signature(row: &Row<'_>, column: &str) -> Result<Signature> {
+pub(in crate::station) fn signature(row: &Row<'_>, column: &str) -> Result<Signature> {
     row.get(column)
         .map(|bytes: [u8; Signature::LENGTH]| Signature::from_bytes(&bytes))
 }
 
 /// The value whose name stands in a column.
-pub(super) fn named<T: Copy>(
+pub(in crate::station) fn named<T: Copy>(
     row: &Row<'_>,
     column: &str,
     all: &[T],
@@ -68,14 +68,14 @@ pub(super) fn named<T: Copy>(
         .ok_or_else(|| wrong(row, column))
 }
 
-pub(super) fn state(row: &Row<'_>, column: &str) -> Result<State> {
+pub(in crate::station) fn state(row: &Row<'_>, column: &str) -> Result<State> {
     named(row, column, &STATES, State::name)
 }
 
-pub(super) fn kind(row: &Row<'_>, column: &str) -> Result<Kind> {
+pub(in crate::station) fn kind(row: &Row<'_>, column: &str) -> Result<Kind> {
     named(row, column, &KINDS, Kind::name)
 }
 
-pub(super) fn proof(row: &Row<'_>, column: &str) -> Result<Proof> {
+pub(in crate::station) fn proof(row: &Row<'_>, column: &str) -> Result<Proof> {
     named(row, column, &Proof::ALL, Proof::name)
 }

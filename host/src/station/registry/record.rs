@@ -159,6 +159,22 @@ impl Registry {
         self.found(&self.connection, device)
     }
 
+    /// The device that has this serial number on its label, released ones included.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn holder_of_serial(&self, serial: &str) -> Result<Option<DeviceId>, RegistryError> {
+        let found = self
+            .connection
+            .query_row(
+                "SELECT device FROM devices WHERE serial = ?1",
+                [serial],
+                |row| names::device(row, "device"),
+            )
+            .optional();
+        self.done(found)
+    }
+
     pub(super) fn found(
         &self,
         connection: &rusqlite::Connection,

@@ -3,7 +3,9 @@
 //! Names and types are such that another SQL server can hold the same tables. Ids, fingerprints and digests are lower-case
 //! hexadecimal digits, times RFC 3339 in UTC, so that people can read the file with any tool.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::Connection;
+
+use crate::station::database::{self, Found};
 
 /// Marks the file as a registry of keyferry (`PRAGMA application_id`): "KFRG".
 pub(super) const APPLICATION: i64 = 0x4b46_5247;
@@ -115,50 +117,7 @@ pub(super) fn newest() -> i64 {
     i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
 }
 
-/// What a file turned out to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// A registry of the newest version; older ones have become one.
-    Ready,
-    /// Something else.
-    Foreign,
-    /// A registry of a version that is not known here.
-    Newer(i64),
-}
-
 /// Brings the file up to date, in one transaction.
 pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<Found> {
-    match look(connection)? {
-        (Found::Ready, version) if version == newest() => return Ok(Found::Ready),
-        (Found::Ready, _) => {}
-        (other @ (Found::Foreign | Found::Newer(_)), _) => return Ok(other),
-    }
-    // Another process may have been faster: looked at again where nobody else can write.
-    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-    let (found, version) = look(&transaction)?;
-    if found == Found::Ready {
-        let done = usize::try_from(version).unwrap_or(usize::MAX);
-        for migration in MIGRATIONS.iter().skip(done) {
-            transaction.execute_batch(migration)?;
-        }
-        transaction.pragma_update(None, "user_version", newest())?;
-        transaction.pragma_update(None, "application_id", APPLICATION)?;
-        transaction.commit()?;
-    }
-    Ok(found)
-}
-
-/// What the file is, and its version. An empty file is a registry of version 0.
-fn look(connection: &Connection) -> rusqlite::Result<(Found, i64)> {
-    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let (application, version) = (number("application_id")?, number("user_version")?);
-    let objects: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let found = match (application, version, objects) {
-        (0, 0, 0) => Found::Ready,
-        (APPLICATION, 1.., _) if version > newest() => Found::Newer(version),
-        (APPLICATION, 1.., _) => Found::Ready,
-        _ => Found::Foreign,
-    };
-    Ok((found, version))
+    database::migrate(connection, APPLICATION, MIGRATIONS)
 }

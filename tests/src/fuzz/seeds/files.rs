@@ -181,3 +181,14 @@ pub(in crate::fuzz) fn names() -> Inputs {
     .map(|name| name.as_bytes().to_vec())
     .to_vec()
 }
+
+/// The example plans.
+pub(in crate::fuzz) fn plans() -> Inputs {
+    [
+        &include_bytes!("../../../../host/plans/factory.toml")[..],
+        include_bytes!("../../../../host/plans/developer.toml"),
+        include_bytes!("../../../../host/plans/ci.toml"),
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec()
+}

@@ -19,7 +19,7 @@ use crate::desk::{Desk, OnDesk};
 use crate::software::{aes_key, hmac_key, p256_key};
 
 pub(super) use certificates::{authority_key, certificates, public_keys, trusted};
-pub(super) use files::{lists, manifests, names, order_files};
+pub(super) use files::{lists, manifests, names, order_files, plans};
 pub(super) use wire::{broker_frames, replies, requests};
 
 type Inputs = Vec<Vec<u8>>;

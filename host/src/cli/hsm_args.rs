@@ -156,6 +156,10 @@ impl LocalArgs {
     }
 }
 
-fn named(token: &Token, label: &str) -> Result<TokenSigner, Failure> {
+/// The key of this name that signs.
+///
+/// # Errors
+/// [`Failure`].
+pub(super) fn named(token: &Token, label: &str) -> Result<TokenSigner, Failure> {
     Ok(TokenSigner::named(token, &KeySpec::label(label)).map_err(JobError::from)?)
 }

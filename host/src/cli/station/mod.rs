@@ -1,0 +1,39 @@
+//! `keyferry station`: a line of devices, worked on by a plan.
+
+mod check;
+mod files;
+mod run;
+mod screen;
+mod serials;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Context, Outcome};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Say everything that is wrong in a plan, with lines and hints.
+    Check(PlanArgs),
+    /// Do what the plan says with every device that is plugged in, and end.
+    Run(run::Run),
+    /// Print the JSON schema of plans, for editors.
+    Schema,
+}
+
+/// The plan.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PlanArgs {
+    /// The plan, a TOML file. Files that it names are seen from its folder.
+    #[arg(value_name = "PLAN")]
+    plan: PathBuf,
+}
+
+pub(super) fn run(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Check(arguments) => check::check(context, &arguments),
+        Command::Run(arguments) => run::run(context, &arguments),
+        Command::Schema => check::schema(context),
+    }
+}

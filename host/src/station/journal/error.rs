@@ -1,0 +1,124 @@
+//! What can go wrong with a journal.
+
+use std::path::PathBuf;
+
+use crate::error::Exit;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The file is something else.
+    #[error("{} is no journal of a station", path.display())]
+    NotAJournal {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer program has written it.
+    #[error("{} is a journal of version {found}, and this program knows versions up to {known}", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest known.
+        known: i64,
+    },
+    /// The file is damaged.
+    #[error("the journal {} is damaged: {reason}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        reason: String,
+    },
+    /// Another station works with it.
+    #[error("the journal {} is in use by another station", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What it writes would not be on the disk when it says so.
+    #[error("the journal {} cannot be made durable: {setting} is {found}", path.display())]
+    NotDurable {
+        /// The file.
+        path: PathBuf,
+        /// The setting of SQLite.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+    },
+    /// SQLite failed.
+    #[error("the journal {} failed: {source}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What it said.
+        source: rusqlite::Error,
+    },
+    /// A unit is not where its next step begins.
+    #[error("the journal has no unit {unit} that could become '{step}'")]
+    OutOfStep {
+        /// The unit's number.
+        unit: i64,
+        /// The step.
+        step: &'static str,
+    },
+    /// A key cannot be written down or read back.
+    #[error("the journal cannot hold the key for slot {slot}")]
+    Key {
+        /// The slot.
+        slot: u16,
+    },
+    /// The clock is before 1970 or after 9999.
+    #[error("the station's clock is wrong")]
+    Clock,
+    /// There is none.
+    #[error("the station has no journal")]
+    None,
+    /// No randomness.
+    #[error("there is no randomness for the name of a run")]
+    Random,
+}
+
+impl JournalError {
+    /// The exit code for it.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::NotAJournal { .. } | Self::Newer { .. } | Self::InUse { .. } => Exit::Usage,
+            Self::Damaged { .. }
+            | Self::NotDurable { .. }
+            | Self::Database { .. }
+            | Self::OutOfStep { .. }
+            | Self::Key { .. }
+            | Self::Clock
+            | Self::None
+            | Self::Random => Exit::JobFailed,
+        }
+    }
+
+    /// The next move, for a person.
+    #[must_use]
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::NotAJournal { .. } => "check the name after journal in the plan",
+            Self::Newer { .. } => "update this program",
+            Self::Damaged { .. } => {
+                "keep the file for those who mend it; registry and audit log tell what was done"
+            }
+            Self::InUse { .. } => {
+                "one journal is for one station at a time: wait until the other has ended, or give this one a journal of its own"
+            }
+            Self::NotDurable { .. } => {
+                "put the journal on a local disk: network file systems and memory do not keep it"
+            }
+            Self::Database { .. } => "check the disk and the rights to the file and its folder",
+            Self::OutOfStep { .. } | Self::Key { .. } => {
+                "run the plan again; if it stays, somebody has changed the journal by other means"
+            }
+            Self::None => "name one in the plan",
+            Self::Clock => "set the clock",
+            Self::Random => "check the operating system",
+        }
+    }
+}

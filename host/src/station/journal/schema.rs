@@ -1,0 +1,66 @@
+//! The journal's tables. Ids and digests are lower-case hexadecimal digits, times RFC 3339 in UTC.
+
+use rusqlite::Connection;
+
+use crate::station::database::{self, Found};
+
+/// Marks the file as a journal of keyferry (`PRAGMA application_id`): "KFJR".
+const APPLICATION: i64 = 0x4b46_4a52;
+
+/// The migrations in their order. Append, never change.
+const MIGRATIONS: &[&str] = &[VERSION_1];
+
+const VERSION_1: &str = "
+CREATE TABLE runs (
+    run               TEXT    NOT NULL PRIMARY KEY CHECK (length(run) = 32),
+    plan              TEXT    NOT NULL,
+    plan_digest       TEXT    NOT NULL CHECK (length(plan_digest) = 64),
+    begun_at          TEXT    NOT NULL,
+    ended_at          TEXT
+) STRICT;
+
+CREATE TABLE units (
+    unit              INTEGER NOT NULL PRIMARY KEY,
+    run               TEXT    NOT NULL REFERENCES runs (run),
+    device            TEXT    NOT NULL CHECK (length(device) = 32),
+    port              TEXT    NOT NULL,
+    nest              TEXT    NOT NULL,
+    serial            TEXT,
+    step              TEXT    NOT NULL CHECK (step IN
+        ('begun', 'trusted', 'prepared', 'ordered', 'arrived', 'proved', 'locking', 'done', 'failed')),
+    reason            TEXT,
+    begun_at          TEXT    NOT NULL,
+    updated_at        TEXT    NOT NULL
+) STRICT;
+-- A device is in one place at a time.
+CREATE UNIQUE INDEX units_under_way ON units (device) WHERE step NOT IN ('done', 'failed');
+CREATE INDEX units_by_run ON units (run);
+
+CREATE TABLE orders (
+    digest            TEXT    NOT NULL PRIMARY KEY CHECK (length(digest) = 64),
+    unit              INTEGER NOT NULL REFERENCES units (unit),
+    kind              TEXT    NOT NULL,
+    counter           INTEGER NOT NULL CHECK (counter >= 0),
+    state             TEXT    NOT NULL CHECK (state IN ('sent', 'applied', 'not-applied')),
+    made_at           TEXT    NOT NULL
+) STRICT;
+CREATE INDEX orders_by_unit ON orders (unit);
+
+-- The keys of a unit under way. Random ones are wrapped under a key of the token. They go when the unit ends.
+CREATE TABLE keys (
+    unit              INTEGER NOT NULL REFERENCES units (unit),
+    slot              INTEGER NOT NULL CHECK (slot >= 0),
+    card              TEXT    NOT NULL,
+    PRIMARY KEY (unit, slot)
+) STRICT;
+";
+
+/// The version that this program writes.
+pub(super) fn newest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+/// Brings the file up to date, in one transaction.
+pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<Found> {
+    database::migrate(connection, APPLICATION, MIGRATIONS)
+}

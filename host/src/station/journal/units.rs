@@ -1,0 +1,487 @@
+//! Units: one device's way through a station, step by step.
+
+use keyferry_protocol::identity::{DeviceId, Digest};
+use keyferry_protocol::order::{self, Kind};
+use rusqlite::{OptionalExtension, Row, Transaction, named_params};
+
+use super::{Journal, JournalError, RunId, now};
+use crate::device::verify::digest;
+use crate::station::registry::names;
+use crate::station::{KeyCard, Target};
+
+/// How far a unit has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// The device is there; nothing was sent that changes it but its enrolment.
+    Begun,
+    /// It was believed.
+    Trusted,
+    /// Its keys are made or found; no order carries them.
+    Prepared,
+    /// An order with its keys was signed, and may have left.
+    Ordered,
+    /// It has said, signed, that the order was applied; the proofs are still to be verified.
+    Arrived,
+    /// All its keys are proved.
+    Proved,
+    /// An order to lock it may have left.
+    Locking,
+    /// All that the plan asks for is done.
+    Done,
+    /// It was given up: what is written as the reason.
+    Failed,
+}
+
+impl Step {
+    const ALL: [Self; 9] = [
+        Self::Begun,
+        Self::Trusted,
+        Self::Prepared,
+        Self::Ordered,
+        Self::Arrived,
+        Self::Proved,
+        Self::Locking,
+        Self::Done,
+        Self::Failed,
+    ];
+
+    /// The name in the file and in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Begun => "begun",
+            Self::Trusted => "trusted",
+            Self::Prepared => "prepared",
+            Self::Ordered => "ordered",
+            Self::Arrived => "arrived",
+            Self::Proved => "proved",
+            Self::Locking => "locking",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The steps from which a unit may come to this one.
+    const fn after(self) -> &'static [Self] {
+        match self {
+            Self::Begun => &[],
+            // Believed again after a stop.
+            Self::Trusted => &[Self::Begun, Self::Trusted],
+            // The order was not applied: its keys are still good.
+            Self::Prepared => &[Self::Trusted, Self::Prepared, Self::Ordered],
+            // Made again with another challenge.
+            Self::Ordered => &[Self::Prepared, Self::Ordered],
+            Self::Arrived => &[Self::Ordered, Self::Arrived],
+            // Proved before this unit: there is only a lock to be set.
+            Self::Proved => &[Self::Trusted, Self::Ordered, Self::Arrived],
+            Self::Locking => &[Self::Proved, Self::Locking],
+            Self::Done => &[Self::Proved, Self::Locking],
+            Self::Failed => &[
+                Self::Begun,
+                Self::Trusted,
+                Self::Prepared,
+                Self::Ordered,
+                Self::Arrived,
+                Self::Proved,
+                Self::Locking,
+            ],
+        }
+    }
+}
+
+/// A unit's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UnitId(i64);
+
+/// A unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its number.
+    pub id: UnitId,
+    /// The device.
+    pub device: DeviceId,
+    /// The port that it was last seen on.
+    pub port: String,
+    /// The nest of that port.
+    pub nest: String,
+    /// The serial number of its label.
+    pub serial: Option<String>,
+    /// How far it came.
+    pub step: Step,
+    /// Why it was given up.
+    pub reason: Option<String>,
+}
+
+impl Unit {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: UnitId(row.get("unit")?),
+            device: names::device(row, "device")?,
+            port: row.get("port")?,
+            nest: row.get("nest")?,
+            serial: row.get("serial")?,
+            step: names::named(row, "step", &Step::ALL, Step::name)?,
+            reason: row.get("reason")?,
+        })
+    }
+}
+
+/// A device that a station begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct NewUnit<'a> {
+    /// The run.
+    pub run: RunId,
+    /// The device, as it says.
+    pub device: DeviceId,
+    /// Its port.
+    pub port: &'a str,
+    /// Its nest.
+    pub nest: &'a str,
+    /// The serial number of its label.
+    pub serial: Option<&'a str>,
+}
+
+/// An order that may have left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// SHA-256 of it.
+    pub digest: Digest,
+    /// What it asks for.
+    pub kind: Kind,
+    /// The device's counter once it is applied.
+    pub counter: u32,
+}
+
+impl Journal {
+    /// The unit of a device that is under way.
+    ///
+    /// # Errors
+    /// Those of the database; so in all functions here.
+    pub fn under_way(&self, device: DeviceId) -> Result<Option<Unit>, JournalError> {
+        let found = self
+            .connection
+            .query_row(
+                "SELECT * FROM units WHERE device = ?1 AND step NOT IN ('done', 'failed')",
+                [device.to_string()],
+                Unit::read,
+            )
+            .optional();
+        self.done(found)
+    }
+
+    /// All units that are under way: as many as devices were plugged in when a station ended at most.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn all_under_way(&self) -> Result<Vec<Unit>, JournalError> {
+        self.units(
+            "SELECT * FROM units WHERE step NOT IN ('done', 'failed') ORDER BY unit",
+            [],
+        )
+    }
+
+    /// The units that were last seen in a run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn units_of(&self, run: RunId) -> Result<Vec<Unit>, JournalError> {
+        self.units(
+            "SELECT * FROM units WHERE run = ?1 ORDER BY unit",
+            [run.to_string()],
+        )
+    }
+
+    /// How many units of a device were done.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn times_done(&self, device: DeviceId) -> Result<u64, JournalError> {
+        let count = self.connection.query_row(
+            "SELECT count(*) FROM units WHERE device = ?1 AND step = 'done'",
+            [device.to_string()],
+            |row| row.get::<_, i64>(0),
+        );
+        Ok(u64::try_from(self.done(count)?).unwrap_or_default())
+    }
+
+    fn units(
+        &self,
+        sql: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Vec<Unit>, JournalError> {
+        let read = || {
+            let mut query = self.connection.prepare(sql)?;
+            let rows = query.query_map(parameters, Unit::read)?;
+            rows.collect()
+        };
+        self.done(read())
+    }
+
+    /// Begins with a device, or goes on with its unit that is under way, wherever it is plugged in now.
+    ///
+    /// # Errors
+    /// [`JournalError::Clock`], and those of the database.
+    pub fn begin(&self, new: &NewUnit<'_>) -> Result<Unit, JournalError> {
+        self.change(Step::Begun.name(), |transaction| {
+            let (run, device, now) = (new.run.to_string(), new.device.to_string(), now()?);
+            let found = transaction.execute(
+                "UPDATE units SET run = ?1, port = ?2, nest = ?3, updated_at = ?4
+                 WHERE device = ?5 AND step NOT IN ('done', 'failed')",
+                (&run, new.port, new.nest, &now, &device),
+            );
+            if self.done(found)? == 0 {
+                let inserted = transaction.execute(
+                    "INSERT INTO units (run, device, port, nest, serial, step, begun_at, updated_at)
+                     VALUES (:run, :device, :port, :nest, :serial, 'begun', :now, :now)",
+                    named_params! {
+                        ":run": run,
+                        ":device": device,
+                        ":port": new.port,
+                        ":nest": new.nest,
+                        ":serial": new.serial,
+                        ":now": now,
+                    },
+                );
+                self.done(inserted)?;
+            }
+            let unit = transaction.query_row(
+                "SELECT * FROM units WHERE device = ?1 AND step NOT IN ('done', 'failed')",
+                [device],
+                Unit::read,
+            );
+            self.done(unit)
+        })
+    }
+
+    /// Takes a unit one step further.
+    fn step(
+        &self,
+        transaction: &Transaction<'_>,
+        UnitId(unit): UnitId,
+        to: Step,
+        reason: Option<&str>,
+    ) -> Result<(), JournalError> {
+        let from: Vec<_> = to
+            .after()
+            .iter()
+            .map(|step| format!("'{}'", step.name()))
+            .collect();
+        let changed = transaction.execute(
+            // The names are ours.
+            &format!(
+                "UPDATE units SET step = ?1, reason = ?2, updated_at = ?3 WHERE unit = ?4 AND step IN ({})",
+                from.join(", ")
+            ),
+            (to.name(), reason, now()?, unit),
+        );
+        match self.done(changed)? {
+            0 => Err(JournalError::OutOfStep {
+                unit,
+                step: to.name(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&self, unit: UnitId, to: Step) -> Result<(), JournalError> {
+        self.change(to.name(), |transaction| {
+            self.step(transaction, unit, to, None)
+        })
+    }
+
+    /// The device was believed.
+    ///
+    /// # Errors
+    /// [`JournalError::OutOfStep`], and those of the database; so in all functions below.
+    pub fn trusted(&self, unit: UnitId) -> Result<(), JournalError> {
+        self.take(unit, Step::Trusted)
+    }
+
+    /// The device's keys are made or found. They are kept until the unit ends.
+    ///
+    /// # Errors
+    /// As [`Journal::trusted`], and [`JournalError::Key`].
+    pub fn prepared(&self, unit: UnitId, targets: &[Target]) -> Result<(), JournalError> {
+        self.change(Step::Prepared.name(), |transaction| {
+            self.step(transaction, unit, Step::Prepared, None)?;
+            self.forget(transaction, unit)?;
+            for Target { key, slot } in targets {
+                let card = serde_json::to_string(key);
+                let card = card.map_err(|_| JournalError::Key { slot: *slot })?;
+                let inserted = transaction.execute(
+                    "INSERT INTO keys (unit, slot, card) VALUES (?1, ?2, ?3)",
+                    (unit.0, slot, card),
+                );
+                self.done(inserted)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The keys that were kept, in the order of their slots.
+    ///
+    /// # Errors
+    /// [`JournalError::Key`], and those of the database.
+    pub fn targets(&self, unit: UnitId) -> Result<Vec<Target>, JournalError> {
+        let read = || {
+            let sql = "SELECT slot, card FROM keys WHERE unit = ?1 ORDER BY slot";
+            let mut query = self.connection.prepare(sql)?;
+            let rows = query.query_map([unit.0], |row| {
+                Ok((row.get::<_, u16>(0)?, row.get::<_, String>(1)?))
+            })?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let target = |(slot, card): (u16, String)| {
+            let key: KeyCard =
+                serde_json::from_str(&card).map_err(|_| JournalError::Key { slot })?;
+            Ok(Target { key, slot })
+        };
+        self.done(read())?.into_iter().map(target).collect()
+    }
+
+    /// An order was signed and is about to leave. One for a device without a unit under way, or that only asks, is nobody's here.
+    ///
+    /// # Errors
+    /// As [`Journal::trusted`].
+    pub fn ordered(&self, bytes: &[u8]) -> Result<(), JournalError> {
+        let Ok((header, _)) = order::decode(bytes) else {
+            return Ok(());
+        };
+        let changes = match header.kind {
+            Kind::Inject | Kind::Lock => true,
+            Kind::Enroll | Kind::Prove | Kind::Remove | Kind::Rotate | Kind::Wipe => false,
+        };
+        if !changes {
+            return Ok(());
+        }
+        let Some(unit) = self.under_way(header.device)? else {
+            return Ok(());
+        };
+        self.change(Step::Ordered.name(), |transaction| {
+            if header.kind == Kind::Inject {
+                self.step(transaction, unit.id, Step::Ordered, None)?;
+            }
+            let inserted = transaction.execute(
+                "INSERT INTO orders (digest, unit, kind, counter, state, made_at)
+                 VALUES (?1, ?2, ?3, ?4, 'sent', ?5)",
+                (
+                    digest(bytes).to_string(),
+                    unit.id.0,
+                    header.kind.name(),
+                    header.counter,
+                    now()?,
+                ),
+            );
+            self.done(inserted).map(|_| ())
+        })
+    }
+
+    /// The orders of a unit of which it is not known whether they were applied, the newest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn sent(&self, unit: UnitId) -> Result<Vec<Sent>, JournalError> {
+        let read = || {
+            let mut query = self.connection.prepare(
+                "SELECT digest, kind, counter FROM orders WHERE unit = ?1 AND state = 'sent'
+                 ORDER BY counter DESC, rowid DESC",
+            )?;
+            let rows = query.query_map([unit.0], |row| {
+                Ok(Sent {
+                    digest: names::digest(row, "digest")?,
+                    kind: names::kind(row, "kind")?,
+                    counter: row.get("counter")?,
+                })
+            })?;
+            rows.collect()
+        };
+        self.done(read())
+    }
+
+    /// It is certain that one of the unit's orders was applied, or that none was: its keys have arrived, or wait for another order.
+    ///
+    /// # Errors
+    /// As [`Journal::trusted`].
+    pub fn settled(&self, unit: UnitId, applied: Option<&Digest>) -> Result<(), JournalError> {
+        let to = match applied {
+            Some(_) => Step::Arrived,
+            None => Step::Prepared,
+        };
+        self.change("settled", |transaction| {
+            self.step(transaction, unit, to, None)?;
+            self.orders_are(transaction, unit, applied)
+        })
+    }
+
+    fn orders_are(
+        &self,
+        transaction: &Transaction<'_>,
+        unit: UnitId,
+        applied: Option<&Digest>,
+    ) -> Result<(), JournalError> {
+        let applied = applied.map(Digest::to_string);
+        let changed = transaction.execute(
+            "UPDATE orders SET state = CASE WHEN digest = ?1 THEN 'applied' ELSE 'not-applied' END
+             WHERE unit = ?2 AND state = 'sent'",
+            (applied, unit.0),
+        );
+        self.done(changed).map(|_| ())
+    }
+
+    /// All proofs were verified; the keys came with this order, where that is known.
+    ///
+    /// # Errors
+    /// As [`Journal::trusted`].
+    pub fn proved(&self, unit: UnitId) -> Result<(), JournalError> {
+        self.change(Step::Proved.name(), |transaction| {
+            self.step(transaction, unit, Step::Proved, None)?;
+            // Made again with other challenges, at most one was applied: the last.
+            let last = transaction
+                .query_row(
+                    "SELECT digest FROM orders WHERE unit = ?1 AND state = 'sent'
+                     ORDER BY counter DESC, rowid DESC LIMIT 1",
+                    [unit.0],
+                    |row| names::digest(row, "digest"),
+                )
+                .optional();
+            let last = self.done(last)?;
+            self.orders_are(transaction, unit, last.as_ref())
+        })
+    }
+
+    /// The device is about to be locked.
+    ///
+    /// # Errors
+    /// As [`Journal::trusted`].
+    pub fn locking(&self, unit: UnitId) -> Result<(), JournalError> {
+        self.take(unit, Step::Locking)
+    }
+
+    /// All is done. What was kept of the keys goes.
+    ///
+    /// # Errors
+    /// As [`Journal::trusted`].
+    pub fn finished(&self, unit: UnitId) -> Result<(), JournalError> {
+        self.end(unit, Step::Done, None)
+    }
+
+    /// The unit is given up: none of its orders was applied, or its keys are not the right ones.
+    ///
+    /// # Errors
+    /// As [`Journal::trusted`].
+    pub fn failed(&self, unit: UnitId, reason: &str) -> Result<(), JournalError> {
+        self.end(unit, Step::Failed, Some(reason))
+    }
+
+    fn end(&self, unit: UnitId, to: Step, reason: Option<&str>) -> Result<(), JournalError> {
+        self.change(to.name(), |transaction| {
+            self.step(transaction, unit, to, reason)?;
+            self.forget(transaction, unit)
+        })
+    }
+
+    fn forget(&self, transaction: &Transaction<'_>, unit: UnitId) -> Result<(), JournalError> {
+        let removed = transaction.execute("DELETE FROM keys WHERE unit = ?1", [unit.0]);
+        self.done(removed).map(|_| ())
+    }
+}

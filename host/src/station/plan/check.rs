@@ -1,0 +1,283 @@
+//! From sections and fields to a plan: what they mean together, and what cannot be together.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use keyferry_protocol::identity::Digest;
+use keyferry_protocol::proof::Level;
+use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
+
+use super::mistake::{Mistake, Place, What, shortened};
+use super::read::{Entries, Entry, Placed};
+use super::table::{FRESH, TOKEN};
+use super::{
+    AT_ONCE, CertificatePlan, EnrolmentPlan, File, KeyPlan, KeySource, Limits, Plan, PortPlan,
+    TokenPlan, VisitPlan,
+};
+use crate::hsm::{DeviceUse, KeyType};
+use crate::station::policy::OPEN;
+
+/// The plan, if nothing that it needs is missing; what is missing or wrong by itself was told before.
+pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake>) -> Option<Plan> {
+    let mut checks = Checks { mistakes };
+    let none = Entry::default();
+    let one = |name: &str| entries.get(name).and_then(|all| all.first());
+    let maybe = |name: &str| one(name).unwrap_or(&none);
+    let all = |name: &str| entries.get(name).map_or(&[][..], Vec::as_slice);
+
+    let order = maybe("order");
+    let enrolment = maybe("enrolment");
+    let unwrap = enrolment.named::<UnwrapAlgorithm>("unwrap");
+    let suites = suites(order);
+    checks.suites(order, unwrap.as_ref(), &suites, one("enrolment").is_some());
+    let hsm = maybe("hsm");
+    let keys = checks.keys(
+        all("key"),
+        hsm.text("keep-under").is_some() || one("hsm").is_none(),
+    );
+    let ports = checks.ports(all("port"));
+    let station = maybe("station");
+    checks.files(station);
+
+    let devices = maybe("devices");
+    let limits = maybe("limits");
+    let number = |name| limits.number(name).map(|found| found.value);
+    Some(Plan {
+        name: station.text("name")?.value.to_owned(),
+        digest,
+        journal: path(station, "journal")?.path,
+        registry: path(station, "registry")?.path,
+        audit: path(station, "audit"),
+        hsm: token(hsm)?,
+        certificates: match one("certificates") {
+            Some(entry) => Some(certificates(entry)?),
+            None => None,
+        },
+        allow_test_devices: devices.flag("allow-test-devices"),
+        allow_development: devices.flag("allow-development"),
+        serials: devices.flag("serials"),
+        enrolment: match one("enrolment") {
+            Some(entry) => Some(enrolment_plan(entry)?),
+            None => None,
+        },
+        unwrap: unwrap.map_or(UnwrapAlgorithm::Rsa2048, |found| found.value),
+        visit: visit_plan(one("visit")?)?,
+        version: order.number("version").map_or(1, |found| found.value),
+        suites,
+        minimum_proof: order
+            .named("minimum-proof")
+            .map_or(Level::CheckValue, |found| found.value),
+        keys,
+        lock: maybe("after").flag("lock"),
+        limits: Limits {
+            devices: number("devices"),
+            failures_in_a_row: number("failures-in-a-row"),
+            at_once: number("at-once")
+                .and_then(|number| usize::try_from(number).ok())
+                .unwrap_or(AT_ONCE),
+        },
+        ports,
+    })
+}
+
+fn path(entry: &Entry, name: &str) -> Option<File> {
+    entry.text(name).map(|found| File {
+        path: PathBuf::from(found.value),
+        place: found.place,
+    })
+}
+
+fn paths(entry: &Entry, name: &str) -> Option<Vec<File>> {
+    let found = entry.texts(name)?;
+    let file = |found: &Placed<String>| File {
+        path: PathBuf::from(&found.value),
+        place: found.place,
+    };
+    Some(found.value.iter().map(file).collect())
+}
+
+fn words(entry: &Entry, name: &str) -> Option<String> {
+    entry.text(name).map(|found| found.value.to_owned())
+}
+
+fn suites(order: &Entry) -> Vec<Suite> {
+    match order.texts("suites") {
+        None => Suite::ALL.to_vec(),
+        Some(found) => {
+            let named = found.value.iter();
+            named.filter_map(|name| name.value.parse().ok()).collect()
+        }
+    }
+}
+
+fn token(hsm: &Entry) -> Option<TokenPlan> {
+    Some(TokenPlan {
+        token: words(hsm, "token")?,
+        authority: words(hsm, "authority")?,
+        audit_key: words(hsm, "audit-key"),
+        keep_under: words(hsm, "keep-under"),
+    })
+}
+
+fn certificates(entry: &Entry) -> Option<CertificatePlan> {
+    Some(CertificatePlan {
+        key: words(entry, "key")?,
+        ca: path(entry, "ca")?,
+        organization: words(entry, "organization"),
+    })
+}
+
+fn enrolment_plan(entry: &Entry) -> Option<EnrolmentPlan> {
+    match entry.text("policy")?.value {
+        "vendor-certificate" => paths(entry, "vendor-ca").map(EnrolmentPlan::VendorCertificate),
+        "serial-list" => path(entry, "serials").map(EnrolmentPlan::SerialList),
+        OPEN => Some(EnrolmentPlan::Open),
+        _ => None,
+    }
+}
+
+fn visit_plan(entry: &Entry) -> Option<VisitPlan> {
+    match entry.text("policy")?.value {
+        "certificate" => paths(entry, "ca").map(VisitPlan::Certificate),
+        "allowlist" => path(entry, "allowlist").map(VisitPlan::Allowlist),
+        "registry" => Some(VisitPlan::Registry),
+        OPEN => Some(VisitPlan::Open),
+        _ => None,
+    }
+}
+
+struct Checks<'m> {
+    mistakes: &'m mut Vec<Mistake>,
+}
+
+impl Checks<'_> {
+    fn mistake(&mut self, place: Place, what: What) {
+        self.mistakes.push(Mistake { place, what });
+    }
+
+    /// Whether this stands here for the first time.
+    fn first<T: Ord>(
+        &mut self,
+        seen: &mut BTreeMap<T, Place>,
+        found: Placed<T>,
+        what: impl FnOnce(&T) -> String,
+    ) -> bool {
+        let Placed { value, place } = found;
+        if let Some(first) = seen.get(&value) {
+            let (what, first) = (what(&value), first.line);
+            self.mistake(place, What::Twice { what, first });
+            return false;
+        }
+        seen.insert(value, place);
+        true
+    }
+
+    /// An unwrap key that nothing could be wrapped for is found out before a device has made it.
+    fn suites(
+        &mut self,
+        order: &Entry,
+        unwrap: Option<&Placed<UnwrapAlgorithm>>,
+        suites: &[Suite],
+        enrols: bool,
+    ) {
+        let kind = unwrap.map_or(UnwrapAlgorithm::Rsa2048, |found| found.value);
+        let Some(written) = order.texts("suites").filter(|_| enrols) else {
+            return;
+        };
+        if !suites.iter().any(|suite| suite.fits(kind)) {
+            let unwrap = kind.name();
+            self.mistake(written.place, What::UnfitSuites { unwrap });
+        }
+    }
+
+    fn keys(&mut self, entries: &[Entry], kept: bool) -> Vec<KeyPlan> {
+        let mut slots = BTreeMap::new();
+        let mut keys = Vec::new();
+        for entry in entries {
+            if let Some(slot) = entry.number("slot") {
+                self.first(&mut slots, slot, |slot| format!("a key for slot {slot}"));
+            }
+            if let Some(key) = self.key(entry, kept) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
+    fn key(&mut self, entry: &Entry, kept: bool) -> Option<KeyPlan> {
+        let device_use = entry.named::<DeviceUse>("use");
+        let from = entry.text("from")?;
+        let source = match from.value {
+            TOKEN => KeySource::Token {
+                label: words(entry, "key")?,
+            },
+            FRESH => {
+                if !kept {
+                    let what = What::Needs {
+                        what: "from = \"fresh\"",
+                        other: "keep-under in [hsm]",
+                    };
+                    self.mistake(from.place, what);
+                }
+                let key_type = entry.named::<KeyType>("type")?;
+                if let Some(wanted) = &device_use
+                    && !wanted.value.fits(key_type.value)
+                {
+                    let what = What::UnfitUse {
+                        key_type: key_type.value.to_string(),
+                        device_use: wanted.value.name(),
+                    };
+                    self.mistake(wanted.place, what);
+                }
+                KeySource::Fresh {
+                    label: words(entry, "label")?,
+                    key_type: key_type.value,
+                }
+            }
+            _ => return None,
+        };
+        Some(KeyPlan {
+            slot: u16::try_from(entry.number("slot")?.value).ok()?,
+            source,
+            device_use: device_use.map(|found| found.value),
+            place: entry.place,
+        })
+    }
+
+    fn ports(&mut self, entries: &[Entry]) -> Vec<PortPlan> {
+        let (mut ports, mut nests) = (BTreeMap::new(), BTreeMap::new());
+        let mut all = Vec::new();
+        for entry in entries {
+            let (port, nest) = (entry.text("port"), entry.text("nest"));
+            if let Some(port) = &port {
+                self.first(&mut ports, port.clone(), |port| {
+                    format!("port '{}'", shortened(port))
+                });
+            }
+            if let Some(nest) = &nest {
+                self.first(&mut nests, nest.clone(), |nest| {
+                    format!("nest '{}'", shortened(nest))
+                });
+            }
+            if let (Some(port), Some(nest)) = (port, nest) {
+                all.push(PortPlan {
+                    port: port.value.to_owned(),
+                    nest: nest.value.to_owned(),
+                });
+            }
+        }
+        all
+    }
+
+    /// Two books in one file would spoil each other.
+    fn files(&mut self, station: &Entry) {
+        let mut seen = BTreeMap::new();
+        for name in ["journal", "registry", "audit"] {
+            if let Some(file) = station.text(name) {
+                self.first(&mut seen, file, |file| {
+                    format!("the file '{}'", shortened(file))
+                });
+            }
+        }
+    }
+}

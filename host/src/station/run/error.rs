@@ -1,0 +1,124 @@
+//! Why a device of a line was not done.
+
+use keyferry_protocol::identity::DeviceId;
+
+use crate::device::DeviceError;
+use crate::hsm::HsmError;
+use crate::station::JobError;
+use crate::station::policy::PolicyError;
+use crate::station::registry::RegistryError;
+
+/// Why a device was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// What any station might say.
+    #[error(transparent)]
+    Job(JobError),
+    /// Somebody has stopped the line.
+    #[error("the line was stopped before its keys were sent: it has none of them")]
+    Stopped,
+    /// The same device is plugged in twice.
+    #[error("device {device} is at nest '{other}' as well")]
+    Twice {
+        /// The device, as it says.
+        device: DeviceId,
+        /// Where it was first.
+        other: String,
+    },
+    /// The plan wants a serial number.
+    #[error("no serial number was given for nest '{nest}'")]
+    NoSerial {
+        /// The nest.
+        nest: String,
+    },
+    /// The device is known under another serial number.
+    #[error(
+        "device {device} has the serial number '{known}', and '{given}' was given for its nest"
+    )]
+    OtherSerial {
+        /// The device, as it says.
+        device: DeviceId,
+        /// What the books say.
+        known: String,
+        /// What was given.
+        given: String,
+    },
+    /// A worker of the line ended in the midst of a device.
+    #[error("the work on this device broke off by a fault of this program")]
+    BrokeOff,
+}
+
+impl<E> From<E> for UnitError
+where
+    JobError: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self::Job(error.into())
+    }
+}
+
+impl UnitError {
+    /// The next move, for a person.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Job(error) => return for_a_line(error),
+            Self::Stopped => "run the plan again",
+            Self::Twice { .. } => "take both off the line: one of them is not what it claims to be",
+            Self::NoSerial { .. } => "scan the label, and run the plan again",
+            Self::OtherSerial { .. } => "check label and nest: they may have been mixed up",
+            Self::BrokeOff => {
+                "run the plan again: the journal knows how far the device has come; and report the fault"
+            }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// The same errors are met with single commands, of which some have other next moves.
+fn for_a_line(error: &JobError) -> Option<String> {
+    let hint = match error {
+        JobError::Device(
+            DeviceError::Disappeared { .. }
+            | DeviceError::Restarted { .. }
+            | DeviceError::NotDone { .. },
+        ) => {
+            "check power, cable and nest, plug it in again and run the plan again: what was under way is found out"
+        }
+        JobError::Device(DeviceError::Unwitnessed(_)) => {
+            "check audit log, registry and journal, then run the plan again: what was under way is found out"
+        }
+        JobError::SlotRefused { .. } | JobError::Registry(RegistryError::SlotHeld { .. }) => {
+            "raise the version in the plan to replace keys, or choose free slots"
+        }
+        JobError::ProofWrong { .. } => {
+            "do not ship this device; raise the version in the plan to give it its keys anew"
+        }
+        JobError::NoCertificate { .. } => "enrol it at the station whose plan has [certificates]",
+        JobError::Policy(PolicyError::Unknown { .. }) => {
+            "run it with a plan that has [enrolment], or take it off the line"
+        }
+        JobError::Policy(PolicyError::NoEnrolment { .. }) => {
+            "run it with a plan that has [enrolment]"
+        }
+        JobError::Policy(PolicyError::TestDevice { .. } | PolicyError::Development { .. }) => {
+            "not for real keys; a plan for tests says so under [devices]"
+        }
+        JobError::Hsm(HsmError::NoSession { .. }) => "lower at-once under [limits]",
+        JobError::Hsm(_)
+        | JobError::Device(_)
+        | JobError::Policy(_)
+        | JobError::Audit(_)
+        | JobError::Registry(_)
+        | JobError::Journal(_)
+        | JobError::NotEnrolled { .. }
+        | JobError::OtherCertificate { .. }
+        | JobError::Certificate(_)
+        | JobError::Broker(_)
+        | JobError::UnwrapKey(_)
+        | JobError::NoCommonSuite { .. }
+        | JobError::LabelTooLong(_)
+        | JobError::ProofTooWeak { .. } => return error.hint(),
+    };
+    Some(hint.to_owned())
+}

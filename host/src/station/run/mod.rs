@@ -1,0 +1,221 @@
+//! A line: many devices, each on its own way and in its own thread, by one plan.
+//!
+//! The way of a device is that of the single commands: a [`Visitor`](super::Visitor) decides who it is, `job` does what it is visited
+//! for. What is added is that the journal knows before and after each step how far a device has come, so that a line which is stopped
+//! by whatever goes on where it was. A port that fails never stops another one; what fails is told with the next move.
+//!
+//! Threads wait in the operating system, for their port or for a seat at the token; none spins. What a device takes is bounded, and
+//! so is the number of those that are worked on at once.
+
+mod error;
+mod event;
+mod settle;
+mod unit;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use keyferry_protocol::identity::DeviceId;
+
+pub use error::UnitError;
+pub use event::{Done, Event, Nest, Outcome, Verdict, What};
+
+use super::journal::RunId;
+use super::plan::{KeySource, Plan};
+use super::policy::Rules;
+use super::{Hsm, JobError, KeyCard, Records, Target, check_proofs};
+use crate::hsm::KeySpec;
+
+/// A station at work.
+pub struct Line<'a> {
+    /// What it does.
+    pub plan: &'a Plan,
+    /// Which devices it believes.
+    pub rules: &'a Rules,
+    /// The HSM.
+    pub hsm: &'a (dyn Hsm + Sync),
+    /// Its books; all three of registry, journal and, if the plan has one, audit log.
+    pub records: &'a Arc<Mutex<Records>>,
+    /// Its name in the journal.
+    pub run: RunId,
+    /// Once it is set, no device is begun, and those whose keys were not sent are let go of.
+    pub stop: &'a AtomicBool,
+    /// Is told what happens, from all threads.
+    pub on_event: &'a (dyn Fn(&Event<'_>) + Sync),
+}
+
+/// The plan's keys as the token has them, looked up before any device is touched.
+#[derive(Clone, Debug)]
+pub struct Stock {
+    /// For each key of the plan: the token's, where it is the same for all devices.
+    cards: Vec<Option<KeyCard>>,
+}
+
+impl Stock {
+    /// Looks the keys up, and makes sure that each will show as much as the plan demands. Of a random key one is made for that, and
+    /// forgotten.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn look_up(hsm: &dyn Hsm, plan: &Plan) -> Result<Self, JobError> {
+        let mut cards = Vec::new();
+        for key in &plan.keys {
+            let (card, kept) = match &key.source {
+                KeySource::Token { label } => {
+                    let card = hsm.key(&KeySpec::label(label), key.device_use)?;
+                    (card.clone(), Some(card))
+                }
+                KeySource::Fresh { label, key_type } => {
+                    let under = plan.hsm.keep_under.as_deref().unwrap_or_default();
+                    (hsm.fresh(label, *key_type, key.device_use, under)?, None)
+                }
+            };
+            let slot = key.slot;
+            check_proofs(&[Target { key: card, slot }], plan.minimum_proof)?;
+            cards.push(kept);
+        }
+        Ok(Self { cards })
+    }
+}
+
+/// What the threads of a line share.
+struct Shared<'a> {
+    line: &'a Line<'a>,
+    stock: &'a Stock,
+    /// Which devices are worked on, and where.
+    busy: Mutex<HashMap<DeviceId, String>>,
+    begun: AtomicU32,
+    failed_in_a_row: AtomicU32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks is changed in one go.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Line<'_> {
+    /// Does all devices at these nests, and gives what became of each, in the order of the nests.
+    pub fn run(&self, stock: &Stock, nests: &[Nest]) -> Vec<Outcome> {
+        let shared = Shared {
+            line: self,
+            stock,
+            busy: Mutex::default(),
+            begun: AtomicU32::new(0),
+            failed_in_a_row: AtomicU32::new(0),
+        };
+        let next = AtomicUsize::new(0);
+        let workers = self.plan.limits.at_once.min(nests.len());
+        let work = || {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(nest) = nests.get(index) else {
+                    return done;
+                };
+                done.push((index, shared.attend(nest)));
+            }
+        };
+        let mut outcomes: Vec<Option<Outcome>> = nests.iter().map(|_| None).collect();
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            for thread in threads {
+                // A thread that broke off has told of nothing: its device is found missing below.
+                for (index, outcome) in thread.join().unwrap_or_default() {
+                    if let Some(place) = outcomes.get_mut(index) {
+                        *place = Some(outcome);
+                    }
+                }
+            }
+        });
+        let broke_off = |nest: &Nest| Outcome {
+            nest: nest.clone(),
+            device: None,
+            verdict: Verdict::Failed(UnitError::BrokeOff),
+            took: std::time::Duration::ZERO,
+        };
+        outcomes
+            .into_iter()
+            .zip(nests)
+            .map(|(outcome, nest)| outcome.unwrap_or_else(|| broke_off(nest)))
+            .collect()
+    }
+}
+
+impl Shared<'_> {
+    /// Why no further device is begun, if so.
+    fn closed(&self) -> Option<&'static str> {
+        let limits = &self.line.plan.limits;
+        if self.line.stop.load(Ordering::Relaxed) {
+            return Some("the line was stopped");
+        }
+        let failed = self.failed_in_a_row.load(Ordering::Relaxed);
+        if limits.failures_in_a_row.is_some_and(|most| failed >= most) {
+            return Some("too many devices failed one after the other");
+        }
+        let begun = self.begun.fetch_add(1, Ordering::Relaxed);
+        if limits.devices.is_some_and(|most| begun >= most) {
+            return Some("the plan allows no more devices in one run");
+        }
+        None
+    }
+
+    /// Does the device at a nest.
+    fn attend(&self, nest: &Nest) -> Outcome {
+        let start = Instant::now();
+        let tell = |what: What<'_>| (self.line.on_event)(&Event { nest, what });
+        let mut device = None;
+        let verdict = match self.closed() {
+            Some(why) => Verdict::NotBegun(why),
+            None => {
+                tell(What::Begun);
+                match self.work(nest, &mut device) {
+                    Ok(verdict) => {
+                        self.failed_in_a_row.store(0, Ordering::Relaxed);
+                        verdict
+                    }
+                    Err(error) => {
+                        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+                        Verdict::Failed(error)
+                    }
+                }
+            }
+        };
+        let outcome = Outcome {
+            nest: nest.clone(),
+            device,
+            verdict,
+            took: start.elapsed(),
+        };
+        tell(What::Ended(&outcome));
+        outcome
+    }
+
+    /// Takes a device for one nest, as long as what comes back is held.
+    fn enter(&self, device: DeviceId, nest: &Nest) -> Result<Busy<'_>, UnitError> {
+        let mut busy = lock(&self.busy);
+        if let Some(other) = busy.get(&device) {
+            let other = other.clone();
+            return Err(UnitError::Twice { device, other });
+        }
+        busy.insert(device, nest.name.clone());
+        Ok(Busy {
+            device,
+            busy: &self.busy,
+        })
+    }
+}
+
+/// A device that is worked on.
+struct Busy<'a> {
+    device: DeviceId,
+    busy: &'a Mutex<HashMap<DeviceId, String>>,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        lock(self.busy).remove(&self.device);
+    }
+}

@@ -1,0 +1,125 @@
+//! What became of an order that had left when a station was stopped: the device says so, signed. And what the other books say of it.
+
+use keyferry_protocol::identity::{Challenge, Digest};
+use keyferry_protocol::order::Kind;
+
+use super::error::UnitError;
+use super::lock;
+use super::unit::Way;
+use crate::audit::Work;
+use crate::device::flow;
+use crate::device::session::Session;
+use crate::hsm::random;
+use crate::station::registry::RegistryError;
+use crate::station::{JobError, Records, Visit};
+
+const STOPPED: &str =
+    "the station was stopped before its answer came, and the device says that it was not applied";
+
+/// What is known of a unit's keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// No order with them was applied.
+    NotApplied,
+    /// One was.
+    Applied,
+    /// The device has applied another order since: its slots will tell.
+    Unclear,
+    /// They were proved.
+    Proved,
+}
+
+impl Way<'_> {
+    /// Asks the device for a signed status of each order that may have left, and writes down what it says.
+    pub(super) fn settle(&self, session: &mut Session) -> Result<Settled, UnitError> {
+        let (shared, unit) = (self.shared, self.unit);
+        let sent = shared.journal(|journal| journal.sent(unit.id))?;
+        let Some(record) = shared.record(unit.device)? else {
+            // Keys are ordered for devices that are in the registry: it was released since, or is another file.
+            return Err(RegistryError::UnknownDevice {
+                device: unit.device,
+            }
+            .into());
+        };
+        let identity_key = record.statement()?.identity_key;
+        let mut counter = 0;
+        for order in sent.iter().filter(|order| order.kind == Kind::Inject) {
+            let nonce = Challenge(random()?);
+            let (applied, standing, signed) =
+                flow::signed_status(session, &identity_key, order.digest, nonce)?;
+            counter = standing.counter;
+            if applied {
+                if let Some(registry) = &lock(shared.line.records).registry {
+                    registry.moved(unit.device, &signed)?;
+                }
+                shared.journal(|journal| journal.settled(unit.id, Some(&order.digest)))?;
+                return Ok(Settled::Applied);
+            }
+        }
+        if sent.iter().all(|order| counter < order.counter) {
+            self.not_applied()?;
+            return Ok(Settled::NotApplied);
+        }
+        Ok(Settled::Unclear)
+    }
+
+    /// None of the unit's orders was applied, and none can be any more: they were made for challenges that are gone.
+    pub(super) fn not_applied(&self) -> Result<(), UnitError> {
+        let (shared, unit) = (self.shared, self.unit);
+        let sent = shared.journal(|journal| journal.sent(unit.id))?;
+        for order in &sent {
+            given_up(&mut lock(shared.line.records), &order.digest)?;
+        }
+        shared.journal(|journal| journal.settled(unit.id, None))?;
+        Ok(())
+    }
+
+    /// Closes what a stopped station has left open in the audit log: keys that no order carries, and questions whose answer is lost.
+    /// The device was met anew since, so nothing of it can be applied any more.
+    pub(super) fn tidy(&self, visit: &Visit) -> Result<(), UnitError> {
+        let mut records = visit.scribe.records();
+        let Some(log) = &mut records.audit else {
+            return Ok(());
+        };
+        let device = self.unit.device;
+        let keys = log.open_keys().into_iter();
+        let mut jobs: Vec<_> = keys
+            .filter(|key| key.device == device && key.order.is_none())
+            .map(|key| key.job)
+            .collect();
+        jobs.dedup();
+        for job in jobs {
+            log.failed(
+                Work::Job(job),
+                "the station was stopped before an order carried it",
+            )?;
+        }
+        let orders = log.open_orders().into_iter();
+        for order in orders.filter(|order| order.device == device) {
+            // The statement that has just come answers an order that is done.
+            if order.digest != visit.statement.order {
+                log.failed(Work::Order(order.digest), STOPPED)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An order was not applied: both books are told, as far as they know it.
+fn given_up(records: &mut Records, order: &Digest) -> Result<(), JobError> {
+    if let Some(log) = &mut records.audit {
+        let in_keys = log.open_keys().iter().any(|key| key.order == Some(*order));
+        let in_orders = log.open_orders().iter().any(|open| open.digest == *order);
+        if in_keys || in_orders {
+            log.failed(Work::Order(*order), STOPPED)?;
+        }
+    }
+    if let Some(registry) = &records.registry {
+        match registry.order_given_up(order) {
+            // The station was stopped between the books.
+            Ok(()) | Err(RegistryError::UnknownOrder { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

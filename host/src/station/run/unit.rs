@@ -1,0 +1,458 @@
+//! One device: found, believed, given its keys, proved, locked. The journal is told before each step and after it.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::message::Progress;
+use keyferry_protocol::receipt::{Refusal, State};
+
+use super::error::UnitError;
+use super::event::{Done, Event, Nest, Verdict, What};
+use super::settle::Settled;
+use super::{Shared, lock};
+use crate::device::port::{self, SYSFS};
+use crate::device::session::Session;
+use crate::device::{DeviceError, flow};
+use crate::hsm::random;
+use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId};
+use crate::station::plan::KeySource;
+use crate::station::policy::Visiting;
+use crate::station::registry::{DeviceRecord, RegistryError, SlotState};
+use crate::station::{
+    JobError, Proved, Shipping, Target, Visit, Visitor, certify, choose_suite, inject, prove,
+};
+
+/// What the registry says of a device, seen from the plan.
+enum Known {
+    /// Nothing that counts.
+    Not,
+    /// It was enrolled; some of its keys are missing.
+    Enrolled,
+    /// All its keys are proved; it is still to be locked.
+    Keyed,
+    /// All is done.
+    Done {
+        /// Its pinned identity key.
+        identity_key: Vec<u8>,
+        /// The order that brought its keys.
+        order: Digest,
+    },
+}
+
+impl Shared<'_> {
+    pub(super) fn journal<T>(
+        &self,
+        work: impl FnOnce(&Journal) -> Result<T, JournalError>,
+    ) -> Result<T, JobError> {
+        match &lock(self.line.records).journal {
+            Some(journal) => Ok(work(journal)?),
+            None => Err(JournalError::None.into()),
+        }
+    }
+
+    pub(super) fn tell(&self, nest: &Nest, what: What<'_>) {
+        (self.line.on_event)(&Event { nest, what });
+    }
+
+    fn progress<'n>(&'n self, nest: &'n Nest) -> impl FnMut(Progress) + 'n {
+        move |progress| self.tell(nest, What::Progress(progress))
+    }
+
+    /// Does the device on a port. `device` is filled in as soon as one has answered.
+    pub(super) fn work(
+        &self,
+        nest: &Nest,
+        device: &mut Option<DeviceId>,
+    ) -> Result<Verdict, UnitError> {
+        let serial = self.serial(nest)?;
+        let opened = port::open_telling(&nest.port, Path::new(SYSFS), &mut |slow| {
+            self.tell(nest, What::Slow(&slow));
+        });
+        let mut session = Session::open(opened.map_err(DeviceError::from)?)?;
+        let found = session.greeting().device;
+        *device = Some(found);
+        self.tell(nest, What::Found(found));
+        let _busy = self.enter(found, nest)?;
+
+        let before = self.journal(|journal| journal.under_way(found))?;
+        self.check_serial(found, before.as_ref(), serial)?;
+        let known = self.known(found)?;
+        if let (
+            None,
+            Known::Done {
+                identity_key,
+                order,
+            },
+        ) = (&before, &known)
+        {
+            // Unsigned, it says that it is the one that was done. Signed, it is.
+            let nonce = Challenge(random()?);
+            flow::status(&mut session, identity_key, *order, nonce)?;
+            return Ok(Verdict::Before);
+        }
+        let new = NewUnit {
+            run: self.line.run,
+            device: found,
+            port: &nest.port,
+            nest: &nest.name,
+            serial,
+        };
+        let unit = self.journal(|journal| journal.begin(&new))?;
+        if let Some(before) = &before {
+            self.tell(nest, What::Resumed(before.step));
+        }
+        let way = Way {
+            shared: self,
+            nest,
+            unit: &unit,
+            resumed: before.is_some(),
+            known,
+        };
+        let done = way.go(session).inspect_err(|error| {
+            // Nothing may have been sent yet, or nobody knows what became of it: then the journal keeps the unit.
+            if let Err(unwritten) = way.give_up(error) {
+                self.tell(nest, What::Note(&unwritten.to_string()));
+            }
+        })?;
+        Ok(Verdict::Done(done))
+    }
+
+    fn serial<'n>(&self, nest: &'n Nest) -> Result<Option<&'n str>, UnitError> {
+        match &nest.serial {
+            None if self.line.plan.serials => Err(UnitError::NoSerial {
+                nest: nest.name.clone(),
+            }),
+            serial => Ok(serial.as_deref()),
+        }
+    }
+
+    /// A label belongs to one device, and stays with it.
+    fn check_serial(
+        &self,
+        device: DeviceId,
+        unit: Option<&Unit>,
+        given: Option<&str>,
+    ) -> Result<(), UnitError> {
+        let Some(given) = given else {
+            return Ok(());
+        };
+        let holder = match &lock(self.line.records).registry {
+            Some(registry) => registry.holder_of_serial(given)?,
+            None => None,
+        };
+        if let Some(holder) = holder.filter(|holder| *holder != device) {
+            let serial = given.to_owned();
+            return Err(RegistryError::SerialTaken { serial, holder }.into());
+        }
+        let record = self.record(device)?;
+        let of_record = record.and_then(|record| record.serial);
+        let known = unit.and_then(|unit| unit.serial.clone()).or(of_record);
+        match known {
+            Some(known) if known != given => Err(UnitError::OtherSerial {
+                device,
+                known,
+                given: given.to_owned(),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// What the registry has of a device that was not released.
+    pub(super) fn record(&self, device: DeviceId) -> Result<Option<DeviceRecord>, JobError> {
+        let records = lock(self.line.records);
+        let record = records
+            .registry
+            .as_ref()
+            .map(|registry| registry.find(device));
+        let record = record.transpose()?.flatten();
+        Ok(record.filter(|record| record.released.is_none()))
+    }
+
+    fn known(&self, device: DeviceId) -> Result<Known, JobError> {
+        let Some(record) = self.record(device)? else {
+            return Ok(Known::Not);
+        };
+        let records = lock(self.line.records);
+        let slots = records
+            .registry
+            .as_ref()
+            .map(|registry| registry.slots(device));
+        let slots = slots.transpose()?.unwrap_or_default();
+        let plan = self.line.plan;
+        let proved = |slot: u16| {
+            let mut slots = slots.iter();
+            slots.find(|it| {
+                it.slot == slot && it.state == SlotState::Proved && it.version >= plan.version
+            })
+        };
+        let all: Option<Vec<_>> = plan.keys.iter().map(|key| proved(key.slot)).collect();
+        let Some(all) = all else {
+            return Ok(Known::Enrolled);
+        };
+        if plan.lock && record.state != State::Locked {
+            return Ok(Known::Keyed);
+        }
+        Ok(Known::Done {
+            identity_key: record.statement()?.identity_key,
+            order: all.first().map_or(Digest::ZERO, |slot| slot.order),
+        })
+    }
+
+    /// A device whose keys were not sent is let go of when the line is stopped.
+    fn check_stop(&self) -> Result<(), UnitError> {
+        if self.line.stop.load(Ordering::Relaxed) {
+            return Err(UnitError::Stopped);
+        }
+        Ok(())
+    }
+}
+
+/// A device on its way.
+pub(super) struct Way<'a> {
+    pub(super) shared: &'a Shared<'a>,
+    pub(super) nest: &'a Nest,
+    pub(super) unit: &'a Unit,
+    /// Whether a station was stopped while the device was under way.
+    pub(super) resumed: bool,
+    known: Known,
+}
+
+impl Way<'_> {
+    fn id(&self) -> UnitId {
+        self.unit.id
+    }
+
+    fn at(&self, step: Step) {
+        self.shared.tell(self.nest, What::Step(step));
+    }
+
+    fn go(&self, mut session: Session) -> Result<Done, UnitError> {
+        let settled = match self.unit.step {
+            Step::Ordered => self.settle(&mut session)?,
+            Step::Arrived => Settled::Applied,
+            Step::Begun | Step::Trusted | Step::Prepared => Settled::NotApplied,
+            Step::Proved | Step::Locking | Step::Done | Step::Failed => Settled::Proved,
+        };
+        if settled == Settled::NotApplied {
+            self.shared.check_stop()?;
+        }
+        let mut visit = self.meet(session)?;
+        if self.resumed {
+            self.tidy(&visit)?;
+        }
+        let mut done = Done {
+            policy: visit.trust.policy,
+            suite: None,
+            keys: Vec::new(),
+            certified: false,
+            locked: false,
+        };
+        match (settled, &self.known) {
+            (Settled::NotApplied, Known::Keyed) => {
+                self.believed()?;
+                self.shared.journal(|journal| journal.proved(self.id()))?;
+            }
+            (Settled::NotApplied, Known::Not | Known::Enrolled | Known::Done { .. }) => {
+                self.deliver(&mut visit, &mut done)?;
+            }
+            (Settled::Applied, _) => done.keys = self.prove(&mut visit)?,
+            (Settled::Unclear, _) => match self.prove(&mut visit) {
+                Err(UnitError::Job(JobError::Device(DeviceError::Refused {
+                    refusal: Refusal::SlotEmpty,
+                    signed: true,
+                }))) => {
+                    // What is not in its slot was not brought by the order, and cannot be any more.
+                    self.not_applied()?;
+                    self.deliver(&mut visit, &mut done)?;
+                }
+                proved => done.keys = proved?,
+            },
+            (Settled::Proved, _) => {}
+        }
+        done.locked = self.lock(&mut visit)?;
+        self.shared.journal(|journal| journal.finished(self.id()))?;
+        self.at(Step::Done);
+        Ok(done)
+    }
+
+    /// Enrols the device or visits it. One that the registry does not know has to satisfy the policy for new devices, unless what the
+    /// plan says of known ones speaks for strangers.
+    fn meet(&self, session: Session) -> Result<Visit, UnitError> {
+        let line = self.shared.line;
+        let note = |text: &str| self.shared.tell(self.nest, What::Note(text));
+        let visitor = Visitor {
+            hsm: line.hsm,
+            rules: line.rules,
+            records: line.records,
+            on_note: &note,
+        };
+        let blank = session.greeting().identity == Fingerprint::ZERO;
+        let speaks_for_strangers = match &line.rules.visiting {
+            Some(Visiting::Certificate(_) | Visiting::Allowlist(_)) => true,
+            Some(Visiting::Registry | Visiting::Open) | None => false,
+        };
+        let stranger = matches!(self.known, Known::Not);
+        let enrols = blank || (stranger && !speaks_for_strangers && line.rules.enrolment.is_some());
+        let mut progress = self.shared.progress(self.nest);
+        let visit = if enrols {
+            let serial = self.unit.serial.as_deref();
+            visitor.enroll(session, line.plan.unwrap, serial, &mut progress)?
+        } else {
+            visitor.visit(session, &mut progress)?
+        };
+        Ok(visit)
+    }
+
+    fn believed(&self) -> Result<(), UnitError> {
+        if self.unit.step <= Step::Trusted {
+            self.shared.journal(|journal| journal.trusted(self.id()))?;
+            self.at(Step::Trusted);
+        }
+        Ok(())
+    }
+
+    /// Makes or finds the device's keys, and sends them.
+    fn deliver(&self, visit: &mut Visit, done: &mut Done) -> Result<(), UnitError> {
+        let line = self.shared.line;
+        self.believed()?;
+        self.shared.check_stop()?;
+        let suite = choose_suite(line.hsm, line.rules, &visit.statement)?;
+        let certificate = certify(visit, line.hsm, self.unit.serial.as_deref(), false)?;
+        done.certified = certificate.is_some();
+        let targets = self.targets()?;
+        self.shared
+            .journal(|journal| journal.prepared(self.id(), &targets))?;
+        self.at(Step::Prepared);
+        self.shared.check_stop()?;
+        let shipping = Shipping {
+            suite,
+            version: line.plan.version,
+            targets: &targets,
+            minimum: line.plan.minimum_proof,
+            certificate,
+        };
+        let mut progress = self.shared.progress(self.nest);
+        done.suite = Some(suite);
+        done.keys = inject(visit, line.hsm, &shipping, &mut progress).inspect_err(|error| {
+            if is_final(error)
+                && let Err(unwritten) = self.end(&error.to_string())
+            {
+                let words = unwritten.to_string();
+                self.shared.tell(self.nest, What::Note(&words));
+            }
+        })?;
+        self.shared.journal(|journal| journal.proved(self.id()))?;
+        self.at(Step::Proved);
+        Ok(())
+    }
+
+    /// The device's keys: those of the token, and random ones. Of the latter, those that were made before a stop are taken.
+    fn targets(&self) -> Result<Vec<Target>, UnitError> {
+        let (line, stock) = (self.shared.line, self.shared.stock);
+        let kept = self.shared.journal(|journal| journal.targets(self.id()))?;
+        let under = line.plan.hsm.keep_under.as_deref().unwrap_or_default();
+        let mut targets = Vec::new();
+        for (key, card) in line.plan.keys.iter().zip(&stock.cards) {
+            let card = match (&key.source, card) {
+                (KeySource::Fresh { label, key_type }, _) => {
+                    let before = kept.iter().find(|kept| {
+                        let card = &kept.key;
+                        let keeper = card.kept.as_ref().map(|kept| kept.under.as_str());
+                        kept.slot == key.slot
+                            && card.label == *label
+                            && card.key_type == key_type.to_string()
+                            && keeper == Some(under)
+                    });
+                    match before {
+                        Some(kept) => kept.key.clone(),
+                        None => line.hsm.fresh(label, *key_type, key.device_use, under)?,
+                    }
+                }
+                (KeySource::Token { .. }, Some(card)) => card.clone(),
+                // The stock was made from this plan.
+                (KeySource::Token { label }, None) => line
+                    .hsm
+                    .key(&crate::hsm::KeySpec::label(label), key.device_use)?,
+            };
+            targets.push(Target {
+                key: card,
+                slot: key.slot,
+            });
+        }
+        Ok(targets)
+    }
+
+    /// Has the keys proved that a stopped station has sent.
+    fn prove(&self, visit: &mut Visit) -> Result<Vec<Proved>, UnitError> {
+        let line = self.shared.line;
+        let targets = self.shared.journal(|journal| journal.targets(self.id()))?;
+        let minimum = line.plan.minimum_proof;
+        let mut progress = self.shared.progress(self.nest);
+        let proved = prove(visit, line.hsm, &targets, minimum, &mut progress);
+        let proved = proved.inspect_err(|error| {
+            if matches!(error, JobError::ProofWrong { .. })
+                && let Err(unwritten) = self.end(&error.to_string())
+            {
+                let words = unwritten.to_string();
+                self.shared.tell(self.nest, What::Note(&words));
+            }
+        })?;
+        self.shared.journal(|journal| journal.proved(self.id()))?;
+        self.at(Step::Proved);
+        Ok(proved)
+    }
+
+    /// Locks the device where the plan says so, unless its statement says that it is locked.
+    fn lock(&self, visit: &mut Visit) -> Result<bool, UnitError> {
+        let line = self.shared.line;
+        if !line.plan.lock || visit.statement.standing.state == State::Locked {
+            return Ok(line.plan.lock);
+        }
+        self.shared.journal(|journal| journal.locking(self.id()))?;
+        self.at(Step::Locking);
+        let mut progress = self.shared.progress(self.nest);
+        let (session, authority) = (&mut visit.session, line.hsm.authority());
+        let locked = flow::lock(session, authority, &visit.statement, &mut progress);
+        visit.statement.standing = locked.map_err(JobError::from)?;
+        Ok(true)
+    }
+
+    fn end(&self, reason: &str) -> Result<(), JobError> {
+        self.shared
+            .journal(|journal| journal.failed(self.id(), reason))
+    }
+
+    /// Ends the unit, unless an order of it may have been applied.
+    fn give_up(&self, error: &UnitError) -> Result<(), JobError> {
+        let now = self
+            .shared
+            .journal(|journal| journal.under_way(self.unit.device))?;
+        match now {
+            Some(unit) if unit.step < Step::Ordered => self.end(&error.to_string()),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Whether it is certain that a device has none of the keys, or not the right ones.
+fn is_final(error: &JobError) -> bool {
+    match error {
+        JobError::SlotRefused { .. } | JobError::ProofWrong { .. } => true,
+        JobError::Device(error) => !error.leaves_order_open(),
+        JobError::Hsm(_)
+        | JobError::Policy(_)
+        | JobError::Audit(_)
+        | JobError::Registry(_)
+        | JobError::Journal(_)
+        | JobError::NotEnrolled { .. }
+        | JobError::NoCertificate { .. }
+        | JobError::OtherCertificate { .. }
+        | JobError::Certificate(_)
+        | JobError::Broker(_)
+        | JobError::UnwrapKey(_)
+        | JobError::NoCommonSuite { .. }
+        | JobError::LabelTooLong(_)
+        | JobError::ProofTooWeak { .. } => false,
+    }
+}

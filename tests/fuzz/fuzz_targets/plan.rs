@@ -1,0 +1,2 @@
+#![no_main]
+keyferry_fuzz::target!("plan");

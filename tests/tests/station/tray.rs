@@ -1,0 +1,248 @@
+//! A tray of devices in one run.
+
+use std::net::TcpListener;
+
+use keyferry_tests::board::{Board, Image, Rig};
+
+use crate::{Fleet, KEYS, Plant, ended};
+
+const TEST_DEVICES: &str = "[devices]\nallow-test-devices = true\n";
+
+fn done(plant: &Plant, ports: &[&str], more: &str) {
+    let plan = plant.plan(&format!("{TEST_DEVICES}{more}"));
+    let answer = plant.run(&plan, ports, &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let last = answer.last();
+    assert_eq!(last["passed"], ports.len(), "{last}");
+    assert_eq!(last["keys_proved"], ports.len() * KEYS, "{last}");
+    plant.assert_all_done(ports.len());
+}
+
+#[test]
+fn eight_native_devices_get_five_keys_each() {
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(8);
+    let ports: Vec<_> = devices.iter().map(|device| device.port()).collect();
+    done(&plant, &ports, "");
+
+    // Once more: nobody gets a key twice, and each is known by its signature.
+    let plan = plant.scratch.path("plan.toml");
+    let before = plant.audit();
+    let answer = plant.run(&plan, &ports, &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    assert!(
+        ended(&answer).iter().all(|it| it["before"] == true),
+        "{answer:?}"
+    );
+    let after = plant.audit();
+    assert_eq!(after["keys"], before["keys"]);
+    assert_eq!(after["orders"], before["orders"]);
+
+    // The plan says later that they are to be locked.
+    let plan = plant.plan(&format!("{TEST_DEVICES}[after]\nlock = true\n"));
+    let answer = plant.run(&plan, &ports, &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    assert!(
+        ended(&answer).iter().all(|it| it["locked"] == true),
+        "{answer:?}"
+    );
+    assert!(
+        plant
+            .registry()
+            .iter()
+            .all(|device| device["state"] == "locked")
+    );
+    plant.assert_all_done(8);
+}
+
+/// SPEC of the station: a tray of eight boards of two architectures.
+#[test]
+fn eight_boards_of_two_architectures_get_five_keys_each() {
+    let plant = Plant::new();
+    let rigs: Vec<_> = (1..=8)
+        .map(|seed| {
+            let board = if seed % 2 == 0 {
+                Board::RiscvVirt
+            } else {
+                Board::Mps2An386
+            };
+            Rig::start_on(board, Image::Default, seed)
+        })
+        .collect();
+    let ports: Vec<_> = rigs.iter().map(Rig::port).collect();
+    done(&plant, &ports, "[after]\nlock = true\n");
+    let boards = plant.registry();
+    for board in ["mps2-an386", "riscv-virt"] {
+        let of_board = boards.iter().filter(|device| device["board"] == board);
+        assert_eq!(of_board.count(), 4, "{boards:?}");
+    }
+}
+
+/// One bad port never stops another, and each failure is told with its reason and the next move.
+#[test]
+fn bad_ports_stop_nobody() {
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(3);
+    // Somebody who takes the call and says nothing, and a port where nobody is.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!(
+        "tcp:{}",
+        silent.local_addr().map(|it| (silent, it)).unwrap().1
+    );
+    let gone = {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("tcp:{}", nobody.local_addr().unwrap())
+    };
+    let ports = [
+        devices[0].port(),
+        &gone,
+        devices[1].port(),
+        &silent,
+        devices[2].port(),
+    ];
+    let plan = plant.plan(TEST_DEVICES);
+    let answer = plant.run(&plan, &ports, &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let mut outcomes = ended(&answer);
+    outcomes.sort_by_key(|it| it["nest"].as_str().map(str::to_owned));
+    for (nest, outcome) in (1..).zip(&outcomes) {
+        let passes = nest % 2 == 1;
+        assert_eq!(
+            outcome["result"],
+            if passes { "PASS" } else { "FAIL" },
+            "{outcome}"
+        );
+        if !passes {
+            assert!(!outcome["error"].as_str().unwrap().is_empty(), "{outcome}");
+            assert!(!outcome["hint"].as_str().unwrap().is_empty(), "{outcome}");
+        }
+    }
+    let last = answer.last();
+    assert_eq!(last["error"], "2 of 5 devices were not done");
+    plant.assert_all_done(3);
+
+    // To people it is a table, and the reasons below it.
+    let mut command = plant.scratch.command();
+    command.args(["station", "run"]).arg(&plan);
+    for port in [devices[0].port(), &gone] {
+        command.args(["--port", port]);
+    }
+    let people = keyferry_tests::command::Answer::of(&mut command);
+    assert_eq!(people.code, 1);
+    let lines: Vec<_> = people.stdout.lines().collect();
+    assert!(lines[0].starts_with("nest  result  device"), "{people:?}");
+    assert!(lines[1].starts_with("1     PASS    0000"), "{people:?}");
+    assert!(lines[2].starts_with("2     FAIL    -"), "{people:?}");
+    assert!(people.stdout.contains("\nPASS 1\nFAIL 2\n"), "{people:?}");
+    assert!(
+        people.stderr.contains("1: PASS, was done before"),
+        "{people:?}"
+    );
+}
+
+#[test]
+fn devices_that_no_policy_accepts_get_nothing() {
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let device = fleet.start(1);
+    // A test device, and the plan does not allow them.
+    let answer = plant.run(&plant.plan(""), &[device.port()], &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let outcome = &ended(&answer)[0];
+    assert!(
+        outcome["hint"].as_str().unwrap().contains("[devices]"),
+        "{outcome}"
+    );
+    assert!(plant.registry().is_empty());
+    assert_eq!(plant.audit()["keys"]["wrapped"], 0);
+    // Allowed, it is taken as it is: its keys were made in vain, but it obeys this station's authority.
+    done(&plant, &[device.port()], "");
+}
+
+#[test]
+fn limits_are_kept() {
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(4);
+    let ports: Vec<_> = devices.iter().map(|device| device.port()).collect();
+    let plan = plant.plan(&format!(
+        "{TEST_DEVICES}[limits]\ndevices = 3\nat-once = 2\n"
+    ));
+    let answer = plant.run(&plan, &ports, &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let not_begun: Vec<_> = ended(&answer)
+        .into_iter()
+        .filter(|it| it["error"] == "the plan allows no more devices in one run")
+        .collect();
+    assert_eq!(not_begun.len(), 1, "{answer:?}");
+    plant.assert_all_done(3);
+
+    let gone = {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+        nobody.local_addr().unwrap().port()
+    };
+    let gone: Vec<_> = ["localhost", "127.0.0.1", "127.0.0.2"]
+        .map(|host| format!("tcp:{host}:{gone}"))
+        .to_vec();
+    let plan = plant.plan(&format!(
+        "{TEST_DEVICES}[limits]\nfailures-in-a-row = 2\nat-once = 1\n"
+    ));
+    let answer = plant.run(&plan, &[&gone[0], &gone[1], &gone[2], ports[3]], &[]);
+    let errors: Vec<_> = ended(&answer)
+        .iter()
+        .map(|it| it["error"].to_string())
+        .collect();
+    assert!(errors[1].contains("tcp:127.0.0.1"), "{errors:?}");
+    assert!(errors[2].contains("too many devices failed"), "{errors:?}");
+    assert!(errors[3].contains("too many devices failed"), "{errors:?}");
+}
+
+#[test]
+fn labels_and_devices_are_not_mixed_up() {
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(2);
+    let ports: Vec<_> = devices.iter().map(|device| device.port()).collect();
+    let plan = plant.plan("[devices]\nallow-test-devices = true\nserials = true\n");
+    let run = |text: &str| {
+        std::fs::write(plant.scratch.path("scanned.txt"), text).unwrap();
+        plant.run(&plan, &ports, &["--serials", "scanned.txt"])
+    };
+    // Not without them, and each once.
+    assert_eq!(plant.run(&plan, &ports, &[]).code, 2);
+    assert_eq!(run("1 SN-1\n2 SN-1\n").code, 2);
+    assert!(!plant.scratch.path("station.journal").exists());
+    let answer = run("1 SN-1\n");
+    assert_eq!(answer.code, 1);
+    let told = answer
+        .stdout
+        .contains("no serial number was given for nest '2'");
+    assert!(told, "{answer:?}");
+    // Another device with the label of the first one.
+    let answer = run("1 SN-1\n2 SN-1 \n");
+    assert_eq!(answer.code, 2, "{answer:?}");
+    let answer = run("1 SN-9\n2 SN-2\n");
+    assert_eq!(answer.code, 1);
+    assert!(
+        answer
+            .stdout
+            .contains("has the serial number 'SN-1', and 'SN-9' was given"),
+        "{answer:?}"
+    );
+    let answer = run("1 SN-2\n2 SN-1\n");
+    assert_eq!(answer.code, 1);
+    assert!(
+        answer.stdout.contains("belongs to") || answer.stdout.contains("serial"),
+        "{answer:?}"
+    );
+    let answer = run("1 SN-1\n2 SN-2\n");
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let registry = plant.registry();
+    let serials: Vec<_> = registry
+        .iter()
+        .map(|it| it["serial"].as_str().unwrap())
+        .collect();
+    assert_eq!(serials, ["SN-1", "SN-2"]);
+}
