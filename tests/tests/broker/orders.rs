@@ -5,7 +5,7 @@ use keyferry::audit::{LogId, signed_bytes};
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{
     Authority, Demand, ORDERS_AGAIN, Parcel, Shipment, SignedOrder, enroll_order, inject_order,
-    lock_order, prove_order, remove_order, rotate_order, wipe_order,
+    lock_order, prove_order, recover_order, remove_order, rotate_order, wipe_order,
 };
 use keyferry::device::verify::Statement;
 use keyferry::error::{Exit, Failure};
@@ -113,7 +113,12 @@ fn kinds_that_are_not_allowed_are_not_signed() {
     let statement = enroll(&hsm, &FakeDevice::new(1), Fingerprint::ZERO);
     let terms = || terms(&statement);
     let new = SoftAuthority::new(1);
+    let lost = greeting(DeviceId([1; 16]), Fingerprint::ZERO);
     forbidden(wipe_order(authority, terms()), "no order of kind wipe");
+    forbidden(
+        recover_order(authority, &lost, 9, Digest::ZERO),
+        "no order of kind wipe",
+    );
     forbidden(
         rotate_order(authority, &new, terms()),
         "no order of kind rotate",
@@ -136,6 +141,7 @@ fn kinds_that_are_not_allowed_are_not_signed() {
     let hsm = broker.client();
     let authority = hsm.authority();
     wipe_order(authority, terms()).unwrap();
+    recover_order(authority, &lost, 9, Digest::ZERO).unwrap();
     rotate_order(authority, &new, terms()).unwrap();
     forbidden(lock_order(authority, terms()), "no order of kind lock");
     let kinds = ["--allow-kinds", "enroll,everything"];
@@ -147,9 +153,10 @@ fn kinds_that_are_not_allowed_are_not_signed() {
 }
 
 #[test]
-fn an_enroll_for_another_authority_is_not_signed() {
+fn an_order_that_names_another_authority_is_not_signed() {
     let scratch = token();
-    let broker = Broker::start(&scratch, &OPEN);
+    let kinds = ["--allow-kinds", "enroll,wipe"];
+    let broker = Broker::start(&scratch, &[&OPEN[..], &kinds].concat());
     let hsm = broker.client();
     /// Signs with one key, and names another.
     struct Liar<'a>(&'a dyn Authority, Vec<u8>);
@@ -165,14 +172,17 @@ fn an_enroll_for_another_authority_is_not_signed() {
         }
     }
     let liar = Liar(hsm.authority(), SoftAuthority::new(3).public_key().to_vec());
+    let device = greeting(DeviceId([1; 16]), Fingerprint::ZERO);
     let order = enroll_order(
         &liar,
-        &greeting(DeviceId([1; 16]), Fingerprint::ZERO),
+        &device,
         UnwrapAlgorithm::P256,
         CHALLENGE,
         Digest::ZERO,
     );
     forbidden(order, "names an authority");
+    let recovery = recover_order(&liar, &device, 9, Digest::ZERO);
+    forbidden(recovery, "names an authority");
 }
 
 /// Keys that the broker has wrapped for a device, as they would be shipped.
