@@ -4,6 +4,7 @@ use embedded_storage::nor_flash::NorFlash;
 use keyferry_protocol::MAX_VENDOR_CERTIFICATE;
 use keyferry_protocol::identity::{DeviceId, Fingerprint, Signature};
 use keyferry_protocol::receipt::{SourceClass, VOUCHER_LENGTH};
+use keyferry_protocol::suite::UnwrapAlgorithm;
 
 use crate::device::Millis;
 use crate::rng::Drbg;
@@ -47,6 +48,14 @@ pub trait Platform {
     /// the order is then refused with [`keyferry_protocol::receipt::Refusal::Unsupported`].
     fn allows_wipe(&self) -> bool {
         true
+    }
+
+    /// The unwrap key that a device without keys makes while nobody asks it for anything, so that its `Enroll` need not wait for it: the
+    /// search for an RSA key takes a slow part up to a minute. `None`: a key is made when an `Enroll` asks for it.
+    ///
+    /// The search needs the heap that it needs in an `Enroll`, and [`crate::device::Device::work`] has no rest before it is over.
+    fn early_unwrap_key(&self) -> Option<UnwrapAlgorithm> {
+        None
     }
 
     /// The certificate of a key that was in the device before its enrolment, X.509 in DER, written to the front of `room`.

@@ -297,6 +297,16 @@ impl<B: Copy + Into<Board>> Rig<B> {
         Self { emulator, ..self }
     }
 
+    /// Cuts the power, and switches it on again with these words on the firmware's command line.
+    ///
+    /// # Panics
+    /// If the device does not start.
+    #[must_use]
+    pub fn restart_with_words(mut self, words: &[&str]) -> Self {
+        self.config.words = words.iter().map(ToString::to_string).collect();
+        self.restart()
+    }
+
     /// Cuts the power, writes `area` over the beginning of the flash, and switches it on again with these words on the firmware's command
     /// line. Only that beginning is written, since a whole flash file can be long.
     ///

@@ -7,7 +7,7 @@ use keyferry::device::flow::{self, Proofs, Shipment, SignedOrder};
 use keyferry::device::session::Session;
 use keyferry::device::verify::{self, SignedReceipt, Statement};
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Signature};
-use keyferry_protocol::message::{Reply, Request};
+use keyferry_protocol::message::{Reply, Request, Task};
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::suite::UnwrapAlgorithm;
@@ -21,6 +21,7 @@ keyferry_tests::on_every_board!(
     bytes_damaged_on_the_line_cost_only_time,
     a_flash_under_other_fuses_is_quarantined_and_left_alone,
     another_protocol_version_is_refused_in_words,
+    an_unwrap_key_is_begun_before_a_station_asks_for_it,
 );
 
 fn quiet(_: keyferry_protocol::message::Progress) {}
@@ -64,6 +65,36 @@ fn flash(rig: &Rig<Board>) -> Vec<u8> {
     let files = rig.files();
     let flash = files.into_iter().find(|(name, _)| name == "flash.bin");
     flash.expect("the device has a flash file").1
+}
+
+/// Each echo is answered between two steps of the search, and with this seed a hundred steps are more than it takes. A search that began
+/// with the `Enroll` would be told of.
+fn an_unwrap_key_is_begun_before_a_station_asks_for_it(board: Board) {
+    let rig = Rig::start_on(board, Image::Default, 30).restart_with_words(&["early=rsa-2048"]);
+    let authority = SoftAuthority::new(0);
+    let mut session = rig.session();
+    for number in 0..100_u16 {
+        let bytes = number.to_be_bytes();
+        let echo = session.exchange(&Request::Echo { bytes: &bytes }, &mut quiet);
+        assert_eq!(
+            Reply::decode(&echo.unwrap()),
+            Ok(Reply::Echo { bytes: &bytes })
+        );
+    }
+    let mut searched = false;
+    let statement = flow::enroll(
+        &mut session,
+        &authority,
+        UnwrapAlgorithm::Rsa2048,
+        Challenge([9; 32]),
+        &mut |progress| searched |= progress.task == Task::GenerateUnwrapKey,
+    )
+    .unwrap();
+    assert!(!searched);
+    let keys = keys();
+    let shipment = wrap(&statement, &keys, 1);
+    let proofs = inject(&mut session, &authority, &statement, &shipment).unwrap();
+    assert!(all_right(&keys, &proofs));
 }
 
 /// Positions spread over `length` bytes by a fixed rule.

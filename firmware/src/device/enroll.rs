@@ -32,6 +32,13 @@ pub(super) struct Enrolling {
     generation: keys::Generation,
 }
 
+impl Enrolling {
+    /// The key, as far as it is made.
+    pub(super) fn into_generation(self) -> keys::Generation {
+        self.generation
+    }
+}
+
 /// What an `Enroll` asks for.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
@@ -48,7 +55,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         wanted: &Wanted,
     ) -> Result<(), Refusal> {
         self.refresh_random()?;
-        let generation = keys::Generation::new(wanted.unwrap).ok_or(Refusal::Unsupported)?;
+        let early = self.early.take();
+        let generation = early
+            .filter(|early| early.algorithm() == wanted.unwrap)
+            .or_else(|| keys::Generation::new(wanted.unwrap))
+            .ok_or(Refusal::Unsupported)?;
         let put = |id, public, secret| Change::Put { id, public, secret };
         self.begin([
             put(ItemId::AUTHORITY, p256_spki::LENGTH, 0),
@@ -61,6 +72,21 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             generation,
         });
         Ok(())
+    }
+
+    /// One step in the making of a key that nobody has asked for yet.
+    pub(super) fn step_early(&mut self) -> bool {
+        let (Some(early), Some(random)) = (&mut self.early, &mut self.random) else {
+            return false;
+        };
+        self.platform.measure(Mark::Begins(Stretch::Generate));
+        let step = early.step(random);
+        self.platform.measure(Mark::Ends(Stretch::Generate));
+        if step.is_err() {
+            // The `Enroll` begins anew, and says what is wrong.
+            self.early = None;
+        }
+        true
     }
 
     /// One step of key generation; after the last, the rest of the order.
@@ -79,7 +105,11 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
                 return true;
             }
             Ok(true) => self.finish_enroll(),
-            Err(_) => Err(Refusal::Entropy),
+            Err(_) => {
+                // Nothing of it is of use to the next.
+                self.job = Job::Idle;
+                Err(Refusal::Entropy)
+            }
         };
         if let Err(refusal) = done {
             self.answer_refusal(&order, refusal);

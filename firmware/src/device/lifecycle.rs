@@ -9,7 +9,7 @@ use keyferry_protocol::{MAX_ENTRIES, MAX_SLOTS};
 use super::answer::{slot_item, storage, too_long};
 use super::memory::Memory;
 use super::orders::Accepted;
-use super::{Device, keys};
+use super::{Device, early_key, keys};
 use crate::platform::Platform;
 use crate::store::{Change, ItemId};
 use crate::wipe::Secret;
@@ -156,6 +156,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             ..self.receipt_header(order, &next)
         };
         let writer = Writer::new(&header, self.buffer.receipt()).map_err(too_long)?;
-        self.sign_and_conclude(writer.length(), next)
+        self.sign_and_conclude(writer.length(), next)?;
+        self.early = early_key(&self.platform, &self.memory);
+        Ok(())
     }
 }

@@ -104,6 +104,8 @@ pub struct Device<P: Platform, const RX: usize = MAX_BLOB, const OUT: usize = 1_
     /// The station has greeted in this session.
     greeted: bool,
     job: Job,
+    /// An unwrap key that is made before anybody asks for it, or that an `Enroll` asked for which was broken off.
+    early: Option<keys::Generation>,
     /// The body of the order under way.
     order: [u8; RX],
     order_length: usize,
@@ -178,6 +180,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         renew(&mut challenge, random.as_mut());
         let status = resting_status(answers, &memory, random.as_ref());
         platform.show(status);
+        // In the field nobody will ask.
+        let early = answers.then(|| early_key(&platform, &memory)).flatten();
         platform.measure(Mark::Ends(Stretch::Boot));
         // Last of all and in one piece: it is written to where the caller wants it, and not moved there.
         Self {
@@ -192,6 +196,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             rate: Rate::new(),
             greeted: false,
             job: Job::Idle,
+            early,
             order: [0; RX],
             order_length: 0,
             buffer: Buffer::new(),
@@ -300,7 +305,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     }
 
     fn work_fed(&mut self, now: Millis) -> Work {
-        let more = self.has_room() && self.step();
+        let more = self.step();
         // The work may have made room for what waits in the link.
         self.take_messages();
         // Before anything is sent: whoever keeps the line busy must not keep an order alive.
@@ -347,7 +352,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     }
 
     fn step(&mut self) -> bool {
-        if matches!(self.job, Job::Idle) {
+        let due = match self.job {
+            Job::Idle => self.early.as_ref().is_some_and(|early| !early.is_found()),
+            // A step may end in an answer.
+            Job::Enroll(_) | Job::Inject(_) => self.has_room(),
+        };
+        if !due {
             return false;
         }
         self.platform.measure(Mark::Begins(Stretch::Step));
@@ -362,7 +372,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     #[inline(never)]
     fn step_job(&mut self) -> bool {
         match self.job {
-            Job::Idle => false,
+            Job::Idle => self.step_early(),
             Job::Enroll(_) => self.step_enroll(),
             Job::Inject(_) => self.step_inject(),
         }
@@ -474,7 +484,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 
     /// Forgets what is under way. The store is as before the order.
     fn drop_job(&mut self) {
-        self.job = Job::Idle;
+        // What was found of a key is kept for the next `Enroll`.
+        if let Job::Enroll(enrolling) = core::mem::replace(&mut self.job, Job::Idle) {
+            self.early = Some(enrolling.into_generation());
+        }
         self.store.abort();
         self.buffer.wipe();
         self.kek = Kek::none();
@@ -522,6 +535,14 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
 fn renew(challenge: &mut Challenge, random: Option<&mut Drbg>) {
     if let Some(random) = random {
         random.fill_bytes(&mut challenge.0);
+    }
+}
+
+/// The unwrap key that a device without keys begins with.
+fn early_key<P: Platform>(platform: &P, memory: &Memory) -> Option<keys::Generation> {
+    match memory.state {
+        State::Blank => platform.early_unwrap_key().and_then(keys::Generation::new),
+        State::Enrolled | State::Provisioned | State::Locked | State::Quarantined => None,
     }
 }
 

@@ -16,6 +16,7 @@ struct Bare {
     strap: bool,
     lit: Option<bool>,
     fed: u32,
+    early: Option<UnwrapAlgorithm>,
 }
 
 impl Bare {
@@ -25,6 +26,7 @@ impl Bare {
             strap: true,
             lit: None,
             fed: 0,
+            early: None,
         }
     }
 }
@@ -80,11 +82,31 @@ impl Platform for Bare {
         assert_ne!(self.lit, Some(lit), "it is switched when it changes");
         self.lit = Some(lit);
     }
+
+    fn early_unwrap_key(&self) -> Option<UnwrapAlgorithm> {
+        self.early
+    }
+}
+
+/// A new device on such a board.
+fn blank(early: Option<UnwrapAlgorithm>) -> Device<Bare> {
+    Device::new(Bare {
+        early,
+        ..Bare::new()
+    })
 }
 
 /// A blank device's answer to an authentic `Enroll` that asks for this unwrap key: how it was refused, if it was.
 fn enrolled(unwrap: UnwrapAlgorithm) -> Option<Refusal> {
-    let mut device: Device<Bare> = Device::new(Bare::new());
+    let mut device = blank(None);
+    let answer = enroll(&mut device, 1, unwrap);
+    assert_eq!(device.is_busy(), matches!(device.job, Job::Enroll(_)));
+    assert_eq!(device.is_busy(), answer.is_none());
+    answer
+}
+
+/// Opens the session with this number and sends an authentic `Enroll`: how it was refused, if it was.
+fn enroll(device: &mut Device<Bare>, session: u16, unwrap: UnwrapAlgorithm) -> Option<Refusal> {
     let authority = [9; 32];
     let key = keys::p256::public_spki(&authority).unwrap();
     let enroll = Enroll {
@@ -108,9 +130,9 @@ fn enrolled(unwrap: UnwrapAlgorithm) -> Option<Refusal> {
         max: VERSION,
     };
     let mut station = Station::new();
-    station.open(1, 1, 0);
+    station.open(session, session.into(), 0);
     assert!(matches!(
-        asked(&mut station, &mut device, &hello).unwrap(),
+        asked(&mut station, device, &hello).unwrap(),
         Reply::Hello(_)
     ));
     let order = Request::Order {
@@ -118,9 +140,7 @@ fn enrolled(unwrap: UnwrapAlgorithm) -> Option<Refusal> {
         second: None,
         order: bytes,
     };
-    let answer = asked(&mut station, &mut device, &order);
-    assert_eq!(device.is_busy(), matches!(device.job, Job::Enroll(_)));
-    assert_eq!(device.is_busy(), answer.is_none());
+    let answer = asked(&mut station, device, &order);
     answer.map(|answer| match answer {
         Reply::Refused(refusal) => refusal,
         _ => panic!("neither under way nor refused"),
@@ -220,4 +240,54 @@ fn a_refusal_shows() {
     device.refuse(Refusal::Malformed);
     // Half a second of light.
     assert_eq!(device.work(100), Work::Idle(Some(600)));
+}
+
+/// Works until there is nothing to do, and gives the number of steps.
+#[cfg(feature = "rsa-generation")]
+fn rest(device: &mut Device<Bare>) -> usize {
+    // The clock stands: nothing that the device sends is late.
+    (0..).find(|_| device.work(0) != Work::More).unwrap()
+}
+
+#[cfg(feature = "rsa-generation")]
+#[test]
+fn a_key_that_was_made_before_the_enroll_is_not_made_again() {
+    let rsa = UnwrapAlgorithm::Rsa2048;
+    let mut device = blank(Some(rsa));
+    assert!(rest(&mut device) > 2 * 6, "two primes take six rounds each");
+    assert!(!device.is_busy());
+    assert_eq!(enroll(&mut device, 1, rsa), None);
+    device.work(0);
+    assert_eq!(device.memory.state, State::Enrolled);
+    assert_eq!(device.unwrap_algorithm(), Ok(rsa));
+    assert!(device.early.is_none());
+}
+
+#[cfg(feature = "rsa-generation")]
+#[test]
+fn an_early_key_of_another_kind_is_dropped() {
+    let mut device = blank(Some(UnwrapAlgorithm::Rsa2048));
+    device.work(0);
+    assert_eq!(enroll(&mut device, 1, UnwrapAlgorithm::P256), None);
+    device.work(0);
+    assert_eq!(device.unwrap_algorithm(), Ok(UnwrapAlgorithm::P256));
+    assert!(device.early.is_none());
+}
+
+#[cfg(feature = "rsa-generation")]
+#[test]
+fn an_enroll_that_is_broken_off_leaves_its_key_to_the_next() {
+    let rsa = UnwrapAlgorithm::Rsa2048;
+    let mut device = blank(None);
+    assert_eq!(enroll(&mut device, 1, rsa), None);
+    for _ in 0..3 {
+        device.work(0);
+    }
+    assert!(device.early.is_none());
+    device.abandon();
+    assert!(!device.is_busy());
+    rest(&mut device);
+    assert_eq!(enroll(&mut device, 2, rsa), None);
+    device.work(0);
+    assert_eq!(device.unwrap_algorithm(), Ok(rsa));
 }

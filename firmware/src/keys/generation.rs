@@ -34,6 +34,22 @@ impl Generation {
         })
     }
 
+    /// What kind of key it becomes.
+    #[must_use]
+    pub const fn algorithm(&self) -> UnwrapAlgorithm {
+        self.algorithm
+    }
+
+    /// Whether the search is over.
+    #[must_use]
+    pub const fn is_found(&self) -> bool {
+        #[cfg(feature = "rsa-generation")]
+        if let Some(rsa) = &self.rsa {
+            return rsa.is_found();
+        }
+        true
+    }
+
     /// One bounded step: at most one prime candidate. Says whether the search is over.
     ///
     /// # Errors

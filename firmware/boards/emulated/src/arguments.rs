@@ -1,13 +1,14 @@
 //! What makes this device the one it is: the words of the emulator's command line.
 //!
-//! `id=<hex> fuse=<path> [vendor-certificate=<path> vendor-key=<path>] [seed=<64 hex digits>] [entropy=fail|stuck] [strap=off]`,
-//! separated by spaces, unknown words ignored. A value that cannot be read counts as missing, and what is missing leads to a refusal
-//! later, never to a default key. With the feature `flash-faults` there are more words: see `faults`.
+//! `id=<hex> fuse=<path> [vendor-certificate=<path> vendor-key=<path>] [seed=<64 hex digits>] [entropy=fail|stuck] [strap=off]
+//! [early=<unwrap key>]`, separated by spaces, unknown words ignored. A value that cannot be read counts as missing, and what is missing
+//! leads to a refusal later, never to a default key. With the feature `flash-faults` there are more words: see `faults`.
 
 use core::ffi::CStr;
 
 use heapless::Vec;
 use keyferry_firmware::protocol::identity::DeviceId;
+use keyferry_firmware::protocol::suite::UnwrapAlgorithm;
 
 /// Longest path of a file in bytes, with the zero that ends it.
 const LONGEST_PATH: usize = 256;
@@ -69,6 +70,8 @@ pub struct Arguments {
     vendor_key: Path,
     /// Where entropy comes from.
     pub entropy: EntropySource,
+    /// The unwrap key to make before anybody asks for it.
+    pub early: Option<UnwrapAlgorithm>,
     /// The flash's journal.
     #[cfg(feature = "flash-faults")]
     journal: Path,
@@ -89,6 +92,7 @@ impl Arguments {
             vendor_certificate: Path::default(),
             vendor_key: Path::default(),
             entropy: EntropySource::Host,
+            early: None,
             #[cfg(feature = "flash-faults")]
             journal: Path::default(),
             #[cfg(feature = "flash-faults")]
@@ -173,6 +177,10 @@ impl Arguments {
             self.strap = false;
         } else if word == b"entropy=stuck" {
             self.entropy = EntropySource::Stuck;
+        } else if let Some(name) = word.strip_prefix(b"early=") {
+            self.early = UnwrapAlgorithm::ALL
+                .into_iter()
+                .find(|key| key.name().as_bytes() == name);
         } else if word.starts_with(b"entropy=") {
             self.entropy = EntropySource::Failing;
         }

@@ -7,6 +7,7 @@ use keyferry_firmware::platform::{Description, RootKey, SourceFailed};
 use keyferry_firmware::protocol::MAX_VENDOR_CERTIFICATE;
 use keyferry_firmware::protocol::identity::{DeviceId, Signature};
 use keyferry_firmware::protocol::receipt::{SourceClass, VOUCHER_LENGTH};
+use keyferry_firmware::protocol::suite::UnwrapAlgorithm;
 use keyferry_firmware::rng::Drbg;
 use keyferry_firmware::wipe::Secret;
 
@@ -75,6 +76,10 @@ impl<C: Chip, H: Host> Platform for Board<C, H> {
             rng: SourceClass::Test,
             root_key: SourceClass::Test,
         }
+    }
+
+    fn early_unwrap_key(&self) -> Option<UnwrapAlgorithm> {
+        self.arguments.early
     }
 
     fn line_rates(&self) -> &'static [u32] {

@@ -57,7 +57,7 @@ impl SettingsError {
         match self {
             Self::Unknown { .. } => {
                 "there are flash=FILE, line=KIND, capture=FILE, id=HEX, fuse=FILE, vendor-certificate=FILE, vendor-key=FILE, seed=HEX, \
-                 entropy=fail, entropy=stuck and control=stdin; or let `keyferry emulate --board native` start it"
+                 entropy=fail, entropy=stuck, early=UNWRAP-KEY and control=stdin; or let `keyferry emulate --board native` start it"
             }
             Self::Line(_) => {
                 "there are pty, unix:PATH and tcp:127.0.0.1:NUMBER; Windows has the last one only"
@@ -70,13 +70,14 @@ impl SettingsError {
 }
 
 /// The words that the board itself reads.
-const BOARD_WORDS: [&str; 6] = [
+const BOARD_WORDS: [&str; 7] = [
     "id=",
     "fuse=",
     "vendor-certificate=",
     "vendor-key=",
     "seed=",
     "entropy=",
+    "early=",
 ];
 
 impl Settings {

@@ -83,6 +83,12 @@ impl Generation {
         })
     }
 
+    /// Whether both primes are there.
+    #[must_use]
+    pub const fn is_found(&self) -> bool {
+        self.q.is_some()
+    }
+
     /// Candidates tested so far.
     #[must_use]
     pub const fn tested(&self) -> u16 {
@@ -103,7 +109,7 @@ impl Generation {
     /// # Errors
     /// [`GenerationFailed`] after an impossible number of candidates: the random generator is broken.
     pub fn step<R: CryptoRng + ?Sized>(&mut self, rng: &mut R) -> Result<Step, GenerationFailed> {
-        if self.q.is_some() {
+        if self.is_found() {
             return Ok(Step::Found);
         }
         let Some(candidate) = &mut self.candidate else {
