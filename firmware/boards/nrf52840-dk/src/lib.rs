@@ -24,6 +24,7 @@ use keyferry_firmware::device::{Device, Millis};
 use keyferry_firmware::platform::{Description, RootKey, SourceFailed};
 use keyferry_firmware::protocol::identity::{DeviceId, Fingerprint};
 use keyferry_firmware::protocol::receipt::SourceClass;
+use keyferry_firmware::protocol::suite::UnwrapAlgorithm;
 use keyferry_firmware::root_page;
 use nrf52840_pac::{ACL, FICR, Peripherals};
 
@@ -135,6 +136,11 @@ impl Platform for Dk {
 
     fn pinned_authority(&self) -> Option<Fingerprint> {
         authority::PINNED
+    }
+
+    fn early_unwrap_key(&self) -> Option<UnwrapAlgorithm> {
+        // The search takes most of a minute here.
+        cfg!(feature = "rsa-generation").then_some(UnwrapAlgorithm::Rsa2048)
     }
 
     fn line_rates(&self) -> &'static [u32] {
