@@ -113,6 +113,7 @@ fn for_a_line(error: &JobError) -> Option<String> {
         | JobError::Journal(_)
         | JobError::NotEnrolled { .. }
         | JobError::OtherCertificate { .. }
+        | JobError::CounterUnknown { .. }
         | JobError::Certificate(_)
         | JobError::Broker(_)
         | JobError::UnwrapKey(_)

@@ -448,6 +448,7 @@ fn is_final(error: &JobError) -> bool {
         | JobError::NotEnrolled { .. }
         | JobError::NoCertificate { .. }
         | JobError::OtherCertificate { .. }
+        | JobError::CounterUnknown { .. }
         | JobError::Certificate(_)
         | JobError::Broker(_)
         | JobError::UnwrapKey(_)
