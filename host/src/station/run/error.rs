@@ -108,6 +108,7 @@ fn for_a_line(error: &JobError) -> Option<String> {
         JobError::Hsm(_)
         | JobError::Device(_)
         | JobError::Policy(_)
+        | JobError::CounterUnknown { .. }
         | JobError::Audit(_)
         | JobError::Registry(_)
         | JobError::Journal(_)
