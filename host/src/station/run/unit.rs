@@ -455,6 +455,7 @@ fn is_final(error: &JobError) -> bool {
         | JobError::UnwrapKey(_)
         | JobError::NoCommonSuite { .. }
         | JobError::LabelTooLong(_)
+        | JobError::CounterUnknown { .. }
         | JobError::ProofTooWeak { .. } => false,
     }
 }
