@@ -120,7 +120,6 @@ fn for_a_line(error: &JobError) -> Option<String> {
         | JobError::UnwrapKey(_)
         | JobError::NoCommonSuite { .. }
         | JobError::LabelTooLong(_)
-        | JobError::CounterUnknown { .. }
         | JobError::ProofTooWeak { .. } => return error.hint(),
     };
     Some(hint.to_owned())

@@ -455,7 +455,6 @@ fn is_final(error: &JobError) -> bool {
         | JobError::UnwrapKey(_)
         | JobError::NoCommonSuite { .. }
         | JobError::LabelTooLong(_)
-        | JobError::CounterUnknown { .. }
         | JobError::ProofTooWeak { .. } => false,
     }
 }
