@@ -47,7 +47,7 @@ impl Model {
             state: self.state,
             counter: self.counter,
             authority,
-            has_identity: self.state != State::Blank,
+            has_identity: !matches!(self.state, State::Blank | State::Quarantined),
             slots: self.keys.iter().map(info).collect(),
         }
     }
@@ -60,7 +60,13 @@ fn public_key(authority: u8) -> Vec<u8> {
 
 /// What it does show.
 pub(crate) fn look(session: &mut Session) -> Shown {
-    let slots = flow::list(session).expect("a device lists its slots");
+    let slots = match session.greeting().state {
+        // Nobody can vouch for what is in them.
+        State::Quarantined => Vec::new(),
+        State::Blank | State::Enrolled | State::Provisioned | State::Locked => {
+            flow::list(session).expect("a device lists its slots")
+        }
+    };
     let greeting = session.greeting();
     Shown {
         state: greeting.state,

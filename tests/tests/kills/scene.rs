@@ -22,6 +22,8 @@ use crate::model::{self, Model};
 
 const JOURNAL: &str = "flash-journal.bin";
 const SEED: u8 = 6;
+/// The counter of a quarantined device's order.
+const COUNTER: u32 = 77;
 const NONCE: Challenge = Challenge([9; 32]);
 /// How long a device may take to come to the operation where it halts.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,16 +37,19 @@ pub(crate) enum Ordered {
     Remove,
     Rotate,
     Wipe,
+    /// The wipe of a device that is quarantined.
+    Recover,
 }
 
 /// All of them.
-pub(crate) const ORDERS: [Ordered; 6] = [
+pub(crate) const ORDERS: [Ordered; 7] = [
     Ordered::Enrol,
     Ordered::Inject,
     Ordered::Replace,
     Ordered::Remove,
     Ordered::Rotate,
     Ordered::Wipe,
+    Ordered::Recover,
 ];
 
 impl Ordered {
@@ -56,6 +61,7 @@ impl Ordered {
             Self::Remove => "remove",
             Self::Rotate => "rotate",
             Self::Wipe => "wipe",
+            Self::Recover => "recover",
         }
     }
 
@@ -65,7 +71,7 @@ impl Ordered {
             Self::Inject | Self::Replace => Kind::Inject,
             Self::Remove => Kind::Remove,
             Self::Rotate => Kind::Rotate,
-            Self::Wipe => Kind::Wipe,
+            Self::Wipe | Self::Recover => Kind::Wipe,
         }
     }
 }
@@ -140,6 +146,21 @@ fn enrolment(session: &Session) -> Sent {
     Sent::new(order.expect("an order"), None)
 }
 
+fn recovery(session: &Session) -> Sent {
+    let authority = SoftAuthority::new(0);
+    let order = flow::recover_order(&authority, session.greeting(), COUNTER, Digest::ZERO);
+    Sent::new(order.expect("an order"), None)
+}
+
+/// Damages every snapshot, in its commit block's HMAC.
+fn damage(area: &mut [u8], page: u32) {
+    for page in area.chunks_exact_mut(page as usize) {
+        if page.starts_with(b"KFST") {
+            page[40] ^= 0x10;
+        }
+    }
+}
+
 fn stated(sent: &Sent, receipt: &SignedReceipt, session: &Session) -> Statement {
     verify::statement(
         receipt,
@@ -203,9 +224,19 @@ impl Scene {
             }
             statement = Some(known);
         }
+        if ordered == Ordered::Recover {
+            // Of what it was, it knows nothing any more.
+            old = Model {
+                state: State::Quarantined,
+                counter: 0,
+                authority: None,
+                keys: Vec::new(),
+            };
+            (last, statement) = (None, None);
+        }
         let sent = statement.as_ref().map(|known| order(ordered, known));
         let new = after(ordered, &old);
-        let length = area(board).0;
+        let (length, page) = area(board);
         let before = match ordered {
             // As it leaves the factory: its start formats it.
             Ordered::Enrol => vec![0xff; length],
@@ -214,6 +245,11 @@ impl Scene {
             | Ordered::Remove
             | Ordered::Rotate
             | Ordered::Wipe => rig.area(length),
+            Ordered::Recover => {
+                let mut area = rig.area(length);
+                damage(&mut area, page);
+                area
+            }
         };
         Self {
             board,
@@ -235,7 +271,11 @@ impl Scene {
 
     /// The order to send in this session.
     fn sent(&self, session: &Session) -> Sent {
-        self.sent.clone().unwrap_or_else(|| enrolment(session))
+        match &self.sent {
+            Some(sent) => sent.clone(),
+            None if self.ordered == Ordered::Recover => recovery(session),
+            None => enrolment(session),
+        }
     }
 
     /// Starts the device from the flash before the order. A journal of an earlier start is gone.
@@ -257,7 +297,9 @@ impl Scene {
         let sent = scene.sent(&session);
         sent.deliver(&mut session).expect("the order is applied");
         let (operations, halted) = journal::read(&journal);
-        assert!(!halted && start > 0 && operations.len() > start + 50);
+        // A quarantined device writes nothing, not even that it has started.
+        assert_eq!(start > 0, scene.ordered != Ordered::Recover);
+        assert!(!halted && operations.len() > start + 50);
         session.greet_again().expect("a greeting");
         assert_eq!(model::look(&mut session), scene.new.shown());
         drop(session);
@@ -350,6 +392,10 @@ impl Scene {
                     kind => verify::done(&receipt, known, &digest, kind),
                 }
                 .expect("the order's receipt"),
+                None if self.ordered == Ordered::Recover => {
+                    verify::recovered(&receipt, session.greeting().device, &digest)
+                        .expect("the order's receipt")
+                }
                 None => {
                     let known = stated(sent, &receipt, &session);
                     let standing = known.standing;
@@ -369,6 +415,13 @@ impl Scene {
         }
         session.greet_again().expect("a greeting");
         assert_eq!(model::look(&mut session), model.shown(), "{told}");
+        let model = if model.state == State::Quarantined {
+            let authority = SoftAuthority::new(0);
+            flow::recover(&mut session, &authority, COUNTER, &mut |_| {}).expect("recovered");
+            &self.new
+        } else {
+            model
+        };
         model::go_on(&mut session, model, statement.as_ref());
         new
     }
@@ -379,7 +432,7 @@ fn order(ordered: Ordered, known: &Statement) -> Sent {
     let (authority, next) = (SoftAuthority::new(0), SoftAuthority::new(1));
     let terms = terms(known);
     let order = match ordered {
-        Ordered::Enrol => unreachable!("a blank device has no statement"),
+        Ordered::Enrol | Ordered::Recover => unreachable!("there is no statement"),
         Ordered::Inject => return injection(known, &keys(1), 1),
         Ordered::Replace => return injection(known, &keys(3), 2),
         Ordered::Remove => flow::remove_order(&authority, terms, &[0]),
@@ -409,6 +462,10 @@ fn after(ordered: Ordered, old: &Model) -> Model {
             new.state = State::Blank;
             new.authority = None;
             new.keys.clear();
+        }
+        Ordered::Recover => {
+            new.state = State::Blank;
+            new.counter = COUNTER;
         }
     }
     new
