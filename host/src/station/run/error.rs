@@ -108,7 +108,6 @@ fn for_a_line(error: &JobError) -> Option<String> {
         JobError::Hsm(_)
         | JobError::Device(_)
         | JobError::Policy(_)
-        | JobError::CounterUnknown { .. }
         | JobError::Audit(_)
         | JobError::Registry(_)
         | JobError::Journal(_)

@@ -446,7 +446,6 @@ fn is_final(error: &JobError) -> bool {
         | JobError::Registry(_)
         | JobError::Journal(_)
         | JobError::NotEnrolled { .. }
-        | JobError::CounterUnknown { .. }
         | JobError::NoCertificate { .. }
         | JobError::OtherCertificate { .. }
         | JobError::CounterUnknown { .. }
