@@ -92,7 +92,12 @@ pub(crate) fn at_present(statement: &Statement, session: &Session) -> Statement 
 
 /// The device must be one that can be provisioned: its keys prove themselves, or it is enrolled anew, and takes another key. Each
 /// receipt is verified. `statement` is of the keys that the device has, if it has any.
-pub(crate) fn go_on(session: &mut Session, model: &Model, statement: Option<&Statement>) {
+pub(crate) fn go_on(
+    session: &mut Session,
+    model: &Model,
+    statement: Option<&Statement>,
+    told: &str,
+) {
     let authority = SoftAuthority::new(model.authority.unwrap_or(5));
     let challenge = Challenge([4; 32]);
     let mut statement = match statement {
@@ -104,7 +109,7 @@ pub(crate) fn go_on(session: &mut Session, model: &Model, statement: Option<&Sta
             Challenge([8; 32]),
             &mut |_| {},
         )
-        .expect("a blank device can be enrolled"),
+        .unwrap_or_else(|error| panic!("{told}: a blank device can be enrolled: {error}")),
     };
     if !model.keys.is_empty() {
         let demands: Vec<Demand> = model
@@ -120,7 +125,7 @@ pub(crate) fn go_on(session: &mut Session, model: &Model, statement: Option<&Sta
             challenge,
             &mut |_| {},
         )
-        .expect("the keys prove themselves");
+        .unwrap_or_else(|error| panic!("{told}: the keys prove themselves: {error}"));
         for ((_, _, key), report) in model.keys.iter().zip(&proofs.reports) {
             assert!(proof_is_right(key, report, &proofs.order, &challenge));
         }
@@ -139,7 +144,7 @@ pub(crate) fn go_on(session: &mut Session, model: &Model, statement: Option<&Sta
         challenge,
         &mut |_| {},
     )
-    .expect("another key can be injected");
+    .unwrap_or_else(|error| panic!("{told}: another key can be injected: {error}"));
     assert!(proof_is_right(
         &key,
         &proofs.reports[0],

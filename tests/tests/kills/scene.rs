@@ -1,6 +1,7 @@
 //! A device before an order, the order, and what comes of it.
 
 use std::fs;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -343,6 +344,7 @@ impl Scene {
     fn run_until_halted(&self) -> Option<Sent> {
         let journal = self.rig.file(JOURNAL);
         let end = Instant::now() + PATIENCE;
+        let lost: Mutex<Option<DeviceError>> = Mutex::new(None);
         thread::scope(|scope| {
             let station = scope.spawn(|| {
                 // On a loaded machine a device can be late for its first session; one that halts at its start has none, and its
@@ -359,11 +361,17 @@ impl Scene {
                 };
                 let sent = self.sent(&session);
                 let answer = sent.deliver(&mut session);
-                assert!(answer.is_err(), "the device did not halt");
+                let error = answer.expect_err("the device did not halt");
+                *lost.lock().expect("nobody panics here") = Some(error);
                 Some(sent)
             });
             while !journal::read(&journal).1 {
-                assert!(Instant::now() < end, "the device does not halt");
+                assert!(
+                    Instant::now() < end,
+                    "{} {}: the device does not halt: {lost:?}",
+                    self.board.name(),
+                    self.ordered.name()
+                );
                 thread::sleep(Duration::from_millis(1));
             }
             self.rig.kill();
@@ -417,12 +425,13 @@ impl Scene {
         assert_eq!(model::look(&mut session), model.shown(), "{told}");
         let model = if model.state == State::Quarantined {
             let authority = SoftAuthority::new(0);
-            flow::recover(&mut session, &authority, COUNTER, &mut |_| {}).expect("recovered");
+            flow::recover(&mut session, &authority, COUNTER, &mut |_| {})
+                .unwrap_or_else(|error| panic!("{told}: it can be recovered: {error}"));
             &self.new
         } else {
             model
         };
-        model::go_on(&mut session, model, statement.as_ref());
+        model::go_on(&mut session, model, statement.as_ref(), told);
         new
     }
 }
