@@ -312,6 +312,7 @@ impl Failure {
             Self::Job(JobError::Registry(error)) => error.exit(),
             Self::Job(JobError::Audit(error)) => error.exit(),
             Self::Job(JobError::Journal(error)) | Self::Journal(error) => error.exit(),
+            Self::Job(JobError::Export(error)) => export_exit(error),
             Self::Job(JobError::Certificate(error)) => certificate_exit(error),
             Self::Job(JobError::NoCertificate { .. } | JobError::OtherCertificate { .. }) => {
                 Exit::Policy

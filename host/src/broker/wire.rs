@@ -170,6 +170,7 @@ impl From<KeyCard> for Card {
                 blob: kept.blob,
                 public_key: kept.public_key,
             }),
+            // Derived keys are made by a token in the station's own process, and asked of no broker.
         }
     }
 }
@@ -187,6 +188,7 @@ impl From<Card> for KeyCard {
                 blob: kept.blob,
                 public_key: kept.public_key,
             }),
+            derived: None,
         }
     }
 }

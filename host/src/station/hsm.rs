@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::time::SystemTime;
 
 use keyferry_protocol::attributes::Attributes;
+use keyferry_protocol::identity::DeviceId;
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::Suite;
 use serde::{Deserialize, Serialize};
@@ -13,9 +14,10 @@ use super::JobError;
 use crate::certificate::{CaCertificate, CertificateError, Identity, Issuer, Serial};
 use crate::device::flow::Authority;
 use crate::device::verify::Statement;
+use crate::export::{BlobInfo, DeviceKey, ExportError, Made, MasterInfo, Tail};
 use crate::hsm::{
-    Asked, DeviceUse, HsmError, Kept, KeyInfo, KeySpec, KeyType, PublicKey, Question, SessionKey,
-    Token, WrappedKeys,
+    Asked, DeviceContext, DeviceUse, Diversification, HsmError, Kept, KeyClass, KeyInfo, KeySpec,
+    KeyType, PublicKey, Question, SessionKey, Token, WrappedKeys,
 };
 
 /// A key as a station knows it: what it is called, what it becomes on a device, and how it will be proved. Never its value.
@@ -34,6 +36,26 @@ pub struct KeyCard {
     /// Where it is kept, if it is no object of the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<KeptCard>,
+    /// What it is derived from, if it is no object of the token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub derived: Option<DerivedCard>,
+}
+
+/// A key of one device that the token derives from a master key whenever it is needed. See [`LocalHsm::diversified`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DerivedCard {
+    /// `CKA_LABEL` of the master key.
+    pub master: String,
+    /// `CKA_ID` of the master key.
+    pub master_id: Vec<u8>,
+    /// How it is derived, by its name.
+    pub by: String,
+    /// For which device.
+    pub device: [u8; DeviceId::LENGTH],
+    /// For which slot.
+    pub slot: u16,
+    /// For which version.
+    pub version: u32,
 }
 
 /// A random key of one device, kept under a key of the token until its proof has come. See [`Hsm::fresh`].
@@ -356,11 +378,7 @@ impl LocalHsm {
     }
 
     fn kept(&self, key: &KeyCard, card: &KeptCard) -> Result<(Kept, KeyInfo), JobError> {
-        let key_type = KeyType::from_name(&key.key_type).ok_or_else(|| HsmError::WrongKeyType {
-            label: key.name(),
-            found: KeyType::Other,
-            wanted: "a type that can be created",
-        })?;
+        let key_type = type_of(key)?;
         let public_key = card.public_key.as_deref();
         let kept = Kept {
             key_type,
@@ -372,6 +390,9 @@ impl LocalHsm {
 
     /// The key of a card, as an object of the token or, while this is held, of the session.
     fn held(&self, card: &KeyCard) -> Result<Held<'_>, JobError> {
+        if let Some(from) = &card.derived {
+            return Ok(Held::Session(self.derived(card, from)?));
+        }
         match &card.kept {
             None => Ok(Held::Token(self.info(card)?)),
             Some(kept) => {
@@ -380,6 +401,148 @@ impl LocalHsm {
             }
         }
     }
+
+    fn master(&self, label: &str) -> Result<KeyInfo, HsmError> {
+        self.token.key(&KeySpec {
+            class: Some(KeyClass::Secret),
+            ..KeySpec::label(label)
+        })
+    }
+
+    /// Derives the key of a card anew.
+    fn derived(&self, card: &KeyCard, from: &DerivedCard) -> Result<SessionKey<'_>, JobError> {
+        let key_type = type_of(card)?;
+        let by = from.by.parse::<Diversification>();
+        let by = by.map_err(|_| HsmError::CannotDerive {
+            token: self.token.label().to_owned(),
+            key_type,
+            tried: vec![from.by.clone()],
+        })?;
+        let context = DeviceContext {
+            device: DeviceId(from.device),
+            slot: from.slot,
+            version: from.version,
+        };
+        let master = self.master(&from.master)?;
+        let derived = self
+            .token
+            .diversified_key(&master, &context, key_type, Some(by))?;
+        Ok(derived.key)
+    }
+
+    /// The key of one device, derived from a master key that derives and does nothing else. The device's slot gets this label. The
+    /// card can be used like that of any other key; the key is derived anew each time.
+    ///
+    /// # Errors
+    /// As [`Token::diversified_key`]; [`HsmError::WrongKeyType`] for a use that such a key has not.
+    pub fn diversified(
+        &self,
+        label: &str,
+        key_type: KeyType,
+        device_use: Option<DeviceUse>,
+        master: &str,
+        context: &DeviceContext,
+    ) -> Result<KeyCard, JobError> {
+        let key = self.master(master)?;
+        let device_use = device_use.or(natural_use(key_type));
+        let (by, (attributes, proof)) = self.token.alive(|| {
+            let derived = self.token.diversified_key(&key, context, key_type, None)?;
+            let attributes = derived.key.info().attributes_for(device_use)?;
+            Ok::<_, HsmError>((derived.by, attributes))
+        })?;
+        Ok(KeyCard {
+            label: label.to_owned(),
+            id: Vec::new(),
+            key_type: key_type.to_string(),
+            attributes,
+            proof,
+            kept: None,
+            derived: Some(DerivedCard {
+                master: key.label.clone(),
+                master_id: key.id.clone(),
+                by: by.name().to_owned(),
+                device: context.device.0,
+                slot: context.slot,
+                version: context.version,
+            }),
+        })
+    }
+
+    /// A device's own key, wrapped for a backend, and what the manifest says of it. Keys of the token are not exported so.
+    ///
+    /// # Errors
+    /// [`JobError::Export`], and those of the HSM.
+    pub fn export(
+        &self,
+        card: &KeyCard,
+        context: &DeviceContext,
+        backend: &Backend,
+    ) -> Result<Exported, JobError> {
+        let key_type = type_of(card)?;
+        let made = match &card.derived {
+            None => Made::Fresh,
+            Some(derived) => Made::Diversified(derived.by.parse().map_err(|_| {
+                JobError::from(ExportError::Inconsistent("nobody derives keys so"))
+            })?),
+        };
+        let tail = Tail::find_out(&self.token, key_type)?;
+        if !backend.allow_zero_tail {
+            tail.check(&card.label, key_type)?;
+        }
+        let (blob, public_key) = self.token.alive(|| {
+            let held = self.held(card)?;
+            let wrapped = self
+                .token
+                .wrap_for(&backend.key, backend.suite, &[held.info()])?;
+            Ok::<_, JobError>((wrapped.joined(), held.info().public_key.clone()))
+        })?;
+        let entry = DeviceKey {
+            device: context.device,
+            slot: context.slot,
+            version: context.version,
+            label: card.label.clone(),
+            key_type,
+            attributes: card.attributes.into(),
+            made,
+            master: card.derived.as_ref().map(|derived| MasterInfo {
+                label: derived.master.clone(),
+                id: derived.master_id.clone(),
+            }),
+            public_key: public_key.filter(|_| key_type.is_pair()),
+            file: DeviceKey::file_name(context.device, context.slot),
+            blob: BlobInfo::of(&blob, backend.suite, tail),
+            for_device: None,
+        };
+        Ok(Exported { entry, blob })
+    }
+}
+
+fn type_of(card: &KeyCard) -> Result<KeyType, HsmError> {
+    KeyType::from_name(&card.key_type).ok_or_else(|| HsmError::WrongKeyType {
+        label: card.name(),
+        found: KeyType::Other,
+        wanted: "a type that can be created",
+    })
+}
+
+/// Whom devices' own keys are wrapped for besides the devices.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    /// Its key-encryption key, RSA.
+    pub key: PublicKey,
+    /// How keys travel to it.
+    pub suite: Suite,
+    /// Whether it takes keys that a token has filled up with zeros.
+    pub allow_zero_tail: bool,
+}
+
+/// A key of a device, wrapped for a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// What the manifest says of it.
+    pub entry: DeviceKey,
+    /// The wrapped key.
+    pub blob: Vec<u8>,
 }
 
 /// Where the key of a card is.
@@ -433,6 +596,7 @@ impl Hsm for LocalHsm {
             attributes,
             proof,
             kept: None,
+            derived: None,
         })
     }
 
@@ -461,6 +625,7 @@ impl Hsm for LocalHsm {
                 blob: kept.blob,
                 public_key: kept.public_key.map(|key| key.spki_der().to_vec()),
             }),
+            derived: None,
         })
     }
 
@@ -523,6 +688,14 @@ impl Hsm for LocalHsm {
             return Ok(self
                 .token
                 .verify_kept(&kept, &keeper, key.proof, asked, input, value)?);
+        }
+        if key.derived.is_some() {
+            return self.token.alive(|| {
+                let held = self.held(key)?;
+                Ok(self
+                    .token
+                    .verify_answer(held.info(), key.proof, asked, input, value)?)
+            });
         }
         let info = self.info(key)?;
         Ok(self

@@ -19,6 +19,7 @@ use crate::device::DeviceError;
 use crate::device::flow::{self, Demand, Parcel, Proofs, Shipment};
 use crate::device::session::{OnProgress, Session};
 use crate::device::verify::{SlotReport, Statement};
+use crate::export::ExportError;
 use crate::hsm::{Asked, HsmError, PublicKeyError, Question, random};
 
 /// Why a job failed.
@@ -39,6 +40,9 @@ pub enum JobError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A key that was to go to a backend as well.
+    #[error(transparent)]
+    Export(Box<ExportError>),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -120,6 +124,12 @@ pub enum JobError {
     },
 }
 
+impl From<ExportError> for JobError {
+    fn from(error: ExportError) -> Self {
+        Self::Export(Box::new(error))
+    }
+}
+
 impl From<DeviceError> for JobError {
     /// What a witness says is said as what it is.
     fn from(error: DeviceError) -> Self {
@@ -150,6 +160,7 @@ impl JobError {
             Self::Audit(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Journal(error) => Some(error.hint().to_owned()),
+            Self::Export(error) => error.hint(),
             Self::NotEnrolled { .. } => Some("run `keyferry device enroll` first".to_owned()),
             Self::CounterUnknown { .. } => Some(
                 "give the registry that it was enrolled with, or --counter with a number above those of all orders that were ever made for it"

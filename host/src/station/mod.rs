@@ -17,7 +17,10 @@ pub mod run;
 mod shared_hsm;
 mod visit;
 
-pub use hsm::{Ca, Hsm, KeptCard, KeyCard, LocalHsm, Recipient, Signers, TokenSigner};
+pub use hsm::{
+    Backend, Ca, DerivedCard, Exported, Hsm, KeptCard, KeyCard, LocalHsm, Recipient, Signers,
+    TokenSigner,
+};
 pub use job::{
     JobError, Proved, Shipping, Target, certify, check_one, check_proofs, choose_suite, inject,
     pack, prove,

@@ -5,10 +5,12 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use keyferry_protocol::suite::Suite;
 
-use super::hsm::{Hsm, KeyCard, LocalHsm, Recipient};
+use super::hsm::{Backend, Exported, Hsm, KeyCard, LocalHsm, Recipient};
 use super::job::JobError;
 use crate::device::flow::Authority;
-use crate::hsm::{Asked, DeviceUse, HsmError, KeySpec, KeyType, Question, WrappedKeys};
+use crate::hsm::{
+    Asked, DeviceContext, DeviceUse, HsmError, KeySpec, KeyType, Question, WrappedKeys,
+};
 
 /// Most seats. A token in software has no use for more than the machine has cores; one behind a network answers several at once.
 pub const MAXIMUM_SEATS: usize = 16;
@@ -50,6 +52,35 @@ impl SharedHsm {
             auditor: auditor.map(|public| signer(Role::Checkpoints, public)),
             seats,
         }
+    }
+
+    /// As [`LocalHsm::diversified`].
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn diversified(
+        &self,
+        label: &str,
+        key_type: KeyType,
+        device_use: Option<DeviceUse>,
+        master: &str,
+        context: &DeviceContext,
+    ) -> Result<KeyCard, JobError> {
+        self.seats
+            .with(|hsm| hsm.diversified(label, key_type, device_use, master, context))
+    }
+
+    /// As [`LocalHsm::export`].
+    ///
+    /// # Errors
+    /// [`JobError`].
+    pub fn export(
+        &self,
+        card: &KeyCard,
+        context: &DeviceContext,
+        backend: &Backend,
+    ) -> Result<Exported, JobError> {
+        self.seats.with(|hsm| hsm.export(card, context, backend))
     }
 
     /// How many seats were made so far.

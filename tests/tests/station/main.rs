@@ -7,21 +7,30 @@ mod plans;
 mod stops;
 mod tray;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use keyferry_native::{Device, LineKind, Settings};
+use keyferry_protocol::suite::Suite;
 use keyferry_tests::command::Answer;
+use keyferry_tests::openssl::{make_rsa, open_blob, openssl};
 use keyferry_tests::tokens::Scratch;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 /// A token with all that a plan needs, and books.
 pub(crate) struct Plant {
     pub(crate) scratch: Scratch,
+    /// The backend's private key file.
+    backend: String,
 }
 
 /// The keys of the plan: their number.
 pub(crate) const KEYS: usize = 5;
+
+/// Those of them that each device has of its own, and the backend gets.
+const OWN: usize = 3;
 
 impl Plant {
     pub(crate) fn new() -> Self {
@@ -42,14 +51,9 @@ impl Plant {
             "--extractable",
         ]);
         create(&[
-            "--label",
-            "telemetry",
-            "--type",
-            "hmac-256",
-            "--usage",
-            "sign,verify",
-            "--extractable",
+            "--label", "master", "--type", "aes-256", "--usage", "derive",
         ]);
+        create(&["--label", "manifests", "--type", "p-256", "--usage", "sign"]);
         create(&[
             "--label",
             "tls",
@@ -70,13 +74,60 @@ impl Plant {
             "--audit-key",
             "audit",
         ]);
-        Self { scratch }
+        let (backend, _) = make_rsa(&scratch, "backend", 2048);
+        scratch.done([
+            "key",
+            "public",
+            "--label",
+            "manifests",
+            "--out",
+            "manifests.pem",
+        ]);
+        Self { scratch, backend }
+    }
+
+    /// The fingerprint of a public key file.
+    fn fingerprint(&self, name: &str) -> String {
+        let path = self.scratch.path(name).display().to_string();
+        let der = openssl(&["pkey", "-pubin", "-in", &path, "-outform", "DER"], &[]);
+        hex::encode(Sha256::digest(der))
+    }
+
+    /// The keys that the backend has, as whoever holds its private key reads them: device, slot and key of each.
+    pub(crate) fn exported(&self) -> Vec<(String, u64, Vec<u8>)> {
+        let mut keys = Vec::new();
+        let Ok(folders) = fs::read_dir(self.scratch.path("exports")) else {
+            return keys;
+        };
+        for folder in folders {
+            let folder = folder.expect("a folder").path();
+            let verify = [
+                "key",
+                "verify-export",
+                &folder.display().to_string(),
+                "--signer",
+                "manifests.pem",
+                "--json",
+            ]
+            .map(str::to_owned);
+            let answer = self.scratch.run(verify);
+            assert_eq!(answer.code, 0, "{answer:?}");
+            for key in answer.json().iter().filter(|line| line["file"].is_string()) {
+                let blob =
+                    fs::read(folder.join(key["file"].as_str().expect("a name"))).expect("a blob");
+                let clear = open_blob(&self.scratch, Suite::RsaOaepSha1, &self.backend, &blob);
+                let device = key["device"].as_str().expect("a device").to_owned();
+                keys.push((device, key["slot"].as_u64().expect("a slot"), clear));
+            }
+        }
+        keys
     }
 
     /// Writes a plan with five keys, and with these words behind it.
     pub(crate) fn plan(&self, more: &str) -> PathBuf {
         let path = self.scratch.path("plan.toml");
         let uri = self.scratch.uri();
+        let fingerprint = self.fingerprint("backend.pem");
         let text = format!(
             r#"
 [station]
@@ -102,8 +153,12 @@ from = "token"
 key = "fleet"
 [[key]]
 slot = 1
-from = "token"
-key = "telemetry"
+from = "master"
+master = "master"
+label = "own derived"
+type = "aes-128"
+use = "cmac"
+export = true
 [[key]]
 slot = 2
 from = "token"
@@ -114,12 +169,20 @@ from = "fresh"
 label = "own aes"
 type = "aes-256"
 use = "cmac"
+export = true
 [[key]]
 slot = 4
 from = "fresh"
 label = "own identity"
 type = "p-256"
 use = "ecdsa"
+export = true
+[backend]
+key = "backend.pem"
+fingerprint = "{fingerprint}"
+folder = "exports"
+sign-with = "manifests"
+allow-zero-tail = true
 {more}
 "#
         );
@@ -172,6 +235,22 @@ use = "ecdsa"
                 assert_eq!(slot["state"], "proved", "{device}");
                 assert_eq!(slot["version"], 1, "{device}");
             }
+        }
+        // The backend has each device's own keys, each once, and no two are the same.
+        let exported = self.exported();
+        assert_eq!(exported.len(), devices * OWN, "each key is exported once");
+        let places: BTreeSet<_> = exported
+            .iter()
+            .map(|(device, slot, _)| (device, slot))
+            .collect();
+        let keys: BTreeSet<_> = exported.iter().map(|(.., key)| key).collect();
+        assert_eq!((places.len(), keys.len()), (exported.len(), exported.len()));
+        for device in &registry {
+            let id = device["device"].as_str().expect("an id").to_owned();
+            assert!(
+                [1, 3, 4].iter().all(|slot| places.contains(&(&id, slot))),
+                "{id}"
+            );
         }
         let audit = self.audit();
         assert_eq!(audit["keys"]["open"], 0, "{audit}");

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use keyferry::station::plan::{EnrolmentPlan, Plan, schema};
 use keyferry_tests::command::{Answer, keyferry, refused};
+use keyferry_tests::openssl::make_rsa;
 
 use crate::Plant;
 
@@ -50,7 +51,13 @@ fn the_files_of_a_plan_are_looked_at() {
         let mut lines = (1..).zip(text.lines());
         lines.find(|(_, line)| line.starts_with(words)).unwrap().0
     };
-    let expected = ["audit =", "ca =", "serials = \"shift.txt\""].map(line_of);
+    let expected = [
+        "audit =",
+        "ca =",
+        "serials = \"shift.txt\"",
+        "key = \"backend.pem\"",
+    ]
+    .map(line_of);
     assert_eq!(lines, expected, "{told:?}");
 
     fs::write(
@@ -70,6 +77,15 @@ fn the_files_of_a_plan_are_looked_at() {
         "--out",
         "factory-ca.pem",
     ]);
+    let (_, public) = make_rsa(scratch, "backend", 2048);
+    let told = check(2);
+    assert_eq!(told.len(), 3, "{told:?}");
+    let said = told[1]["mistake"].as_str().unwrap();
+    let (_, found) = said.split_once("fingerprint is ").expect("the wrong key");
+    let found = found.split(',').next().unwrap();
+    let other = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8";
+    fs::write(scratch.path("factory.toml"), text.replace(other, found)).unwrap();
+    assert!(Path::new(&public).exists());
     let told = check(2);
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(
@@ -80,7 +96,7 @@ fn the_files_of_a_plan_are_looked_at() {
         "{told:?}"
     );
     fs::write(scratch.path("shift.txt"), format!("{}\n", "ab".repeat(16))).unwrap();
-    assert_eq!(check(0)[0]["keys"], 3);
+    assert_eq!(check(0)[0]["keys"], 4);
 }
 
 #[test]

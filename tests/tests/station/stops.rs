@@ -15,15 +15,17 @@ use std::time::{Duration, Instant};
 use keyferry::audit::AuditLog;
 use keyferry::device::flow;
 use keyferry::device::session::Session;
-use keyferry::hsm::{KeySpec, PinSource, Token, parse};
+use keyferry::export::{Signer, sign};
+use keyferry::hsm::{KeySpec, PinSource, PublicKey, Token, parse};
 use keyferry::station::journal::Journal;
 use keyferry::station::plan::Plan;
 use keyferry::station::policy::{Enrolment, Rules, Visiting};
 use keyferry::station::registry::Registry;
-use keyferry::station::run::{Line, Nest, Stock};
-use keyferry::station::{LocalHsm, Records, SharedHsm, Signers, TokenSigner};
+use keyferry::station::run::{Line, Manifests, Nest, Stock, write_exports};
+use keyferry::station::{Backend, LocalHsm, Records, SharedHsm, Signers, TokenSigner};
 use keyferry_native::Device;
 use keyferry_protocol::identity::DeviceId;
+use keyferry_protocol::suite::Suite;
 use keyferry_tests::board::open_again;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,6 +52,10 @@ fn station(folder: &Path) {
     let pin = PinSource::from_uri(spec.pin_source.as_deref().unwrap()).unwrap();
     let token = Token::open(&spec, &pin.fetch("the token").unwrap()).unwrap();
     let named = |label: &str| TokenSigner::named(&token, &KeySpec::label(label)).unwrap();
+    let signing = token
+        .with_pair(token.key(&KeySpec::label("manifests")).unwrap())
+        .unwrap();
+    let session = token.another_session().unwrap();
     let signers = Signers {
         authority: named("authority"),
         auditor: Some(named("audit")),
@@ -81,11 +87,17 @@ fn station(folder: &Path) {
         minimum_proof: plan.minimum_proof,
         ..Rules::closed()
     };
-    let stock = Stock::look_up(&hsm, &plan).unwrap();
+    let backend = Backend {
+        key: PublicKey::from_file_content(&fs::read(folder.join("backend.pem")).unwrap()).unwrap(),
+        suite: Suite::RsaOaepSha1,
+        allow_zero_tail: true,
+    };
+    let stock = Stock::look_up(&hsm, &plan, Some(&backend)).unwrap();
     let line = Line {
         plan: &plan,
         rules: &rules,
         hsm: &hsm,
+        backend: Some(&backend),
         records: &records,
         run,
         stop: &AtomicBool::new(false),
@@ -99,6 +111,15 @@ fn station(folder: &Path) {
     for outcome in line.run(&stock, &[nest]) {
         assert!(outcome.verdict.is_pass(), "{outcome:?}");
     }
+    let public = signing.public_key().unwrap();
+    let manifests = Manifests {
+        folder: &folder.join("exports"),
+        recipient: &backend.key,
+        signer: &Signer::new(public).unwrap(),
+        fingerprint: public.fingerprint(),
+        sign: &|document| sign(&session, &signing, document),
+    };
+    write_exports(&records, run, &manifests).unwrap();
 }
 
 /// Starts the station in a process of its own, which ends at this moment. Gives the moments that it has come to.
@@ -178,9 +199,10 @@ fn a_station_killed_at_any_step_goes_on_from_there() {
     let device = next();
     let moments = start(&plant, &device, None);
     finish(&plant, &plan, &[&device]);
-    // Every step of a unit is among them, before it is on the disk and after.
+    // Every step of a unit is among them, before it is on the disk and after; and what is exported then.
     for step in [
-        "begun", "trusted", "prepared", "ordered", "proved", "locking", "done",
+        "begun", "trusted", "prepared", "ordered", "proved", "locking", "done", "claimed",
+        "exported",
     ] {
         for written in [false, true] {
             assert!(

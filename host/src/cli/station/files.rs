@@ -7,8 +7,10 @@ use super::PlanArgs;
 use crate::certificate::{CaCertificate, DeviceCa, MAXIMUM_FILE};
 use crate::cli::files::read_short;
 use crate::error::Failure;
+use crate::export::check_backend;
+use crate::hsm::{MAXIMUM_KEY_FILE, PublicKey};
 use crate::station::plan::{
-    EnrolmentPlan, File, MAXIMUM_PLAN, Mistake, Plan, PlanError, VisitPlan, What,
+    BackendPlan, EnrolmentPlan, File, MAXIMUM_PLAN, Mistake, Plan, PlanError, VisitPlan, What,
 };
 use crate::station::policy::{Allowlist, Enrolment, MAXIMUM_LIST, Rules, SerialList, Visiting};
 
@@ -22,6 +24,8 @@ pub(super) struct Loaded {
     pub(super) rules: Rules,
     /// The CA's certificate.
     pub(super) ca: Option<CaCertificate>,
+    /// The backend's key.
+    pub(super) backend: Option<PublicKey>,
 }
 
 impl Loaded {
@@ -46,6 +50,7 @@ pub(super) fn load(arguments: &PlanArgs) -> Result<Loaded, Failure> {
     };
     let rules = reader.rules(&plan);
     let ca = plan.certificates.as_ref().and_then(|it| reader.ca(&it.ca));
+    let backend = plan.backend.as_ref().and_then(|it| reader.backend(it));
     if let Some(audit) = &plan.audit
         && !folder.join(&audit.path).is_file()
     {
@@ -61,6 +66,7 @@ pub(super) fn load(arguments: &PlanArgs) -> Result<Loaded, Failure> {
             folder,
             rules,
             ca,
+            backend,
         })
     } else {
         Err(PlanError::new(&name, reader.mistakes).into())
@@ -142,6 +148,23 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    fn backend(&mut self, plan: &BackendPlan) -> Option<PublicKey> {
+        let key = self.read(&plan.key, MAXIMUM_KEY_FILE, |_, bytes| {
+            PublicKey::from_file_content(bytes)
+        })?;
+        let found = key.fingerprint();
+        if found != plan.fingerprint {
+            let text = format!("the key's fingerprint is {found}, and another was expected");
+            self.mistake(&plan.key, text);
+            return None;
+        }
+        if let Err(error) = check_backend(&key) {
+            self.mistake(&plan.key, error.to_string());
+            return None;
+        }
+        Some(key)
     }
 
     fn rules(&mut self, plan: &Plan) -> Rules {

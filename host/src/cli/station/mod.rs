@@ -1,5 +1,6 @@
 //! `keyferry station`: a line of devices, worked on by a plan.
 
+mod backend;
 mod check;
 mod files;
 mod run;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::Args;
 
 use super::PlanArgs;
+use super::backend::Exporter;
 use super::files::{Loaded, load};
 use super::screen::Screen;
 use super::serials;
@@ -111,7 +112,11 @@ fn nests(loaded: &Loaded, arguments: &Run) -> Result<Vec<Nest>, Failure> {
 }
 
 /// Logs in once, for all threads.
-fn open_hsm(context: &Context, loaded: &Loaded, arguments: &Run) -> Result<SharedHsm, Failure> {
+fn open_hsm(
+    context: &Context,
+    loaded: &Loaded,
+    arguments: &Run,
+) -> Result<(SharedHsm, Option<Exporter>), Failure> {
     let plan = &loaded.plan;
     let token = TokenArgs::of(
         plan.hsm.token.clone(),
@@ -136,7 +141,11 @@ fn open_hsm(context: &Context, loaded: &Loaded, arguments: &Run) -> Result<Share
         auditor,
         ca,
     };
-    Ok(SharedHsm::new(LocalHsm::new(token, signers)))
+    let exporter = match (&plan.backend, &loaded.backend) {
+        (Some(backend), Some(key)) => Some(Exporter::open(loaded, &token, backend, key)?),
+        (Some(_) | None, Some(_) | None) => None,
+    };
+    Ok((SharedHsm::new(LocalHsm::new(token, signers)), exporter))
 }
 
 fn open_books(loaded: &Loaded) -> Result<Records, Failure> {
@@ -189,8 +198,9 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
     let nests = nests(&loaded, arguments)?;
     let records = Arc::new(Mutex::new(open_books(&loaded)?));
     warn_of_open(context, &loaded);
-    let hsm = open_hsm(context, &loaded, arguments)?;
-    let stock = Stock::look_up(&hsm, &loaded.plan)?;
+    let (hsm, exporter) = open_hsm(context, &loaded, arguments)?;
+    let backend = exporter.as_ref().map(Exporter::backend);
+    let stock = Stock::look_up(&hsm, &loaded.plan, backend)?;
     let stop = Arc::new(AtomicBool::new(false));
     end_on_second_signal(&stop).map_err(Failure::Signals)?;
 
@@ -207,6 +217,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
         plan,
         rules: &loaded.rules,
         hsm: &hsm,
+        backend,
         records: &records,
         run,
         stop: &stop,
@@ -214,6 +225,8 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
     };
     let outcomes = line.run(&stock, &nests);
     screen.clear();
+    // Both are tried, whatever becomes of the first.
+    let exported = exporter.map(|exporter| exporter.write(context, &records, run));
     let ended = checkpoint(&hsm, &records);
     with_journal(&records, |journal| journal.end_run(run))?;
     screen.table(&outcomes);
@@ -226,6 +239,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
         ));
     }
     ended?;
+    let exported = exported.transpose()?.unwrap_or_default();
     let failed = outcomes.iter().filter(|it| !it.verdict.is_pass()).count();
     let proved: usize = outcomes.iter().map(|it| proved(&it.verdict)).sum();
     let summary = fields! {
@@ -234,6 +248,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
         "passed" => outcomes.len() - failed,
         "failed" => failed,
         "keys_proved" => proved,
+        "keys_exported" => exported,
     };
     if failed > 0 {
         let mut event = fields! { "event" => "summary" };

@@ -8,6 +8,7 @@
 //! What it must never hold: a clear key. Random keys of devices stand in it wrapped under a key of the token.
 
 mod error;
+mod exports;
 mod schema;
 mod units;
 

@@ -8,7 +8,7 @@ use crate::station::database::{self, Found};
 const APPLICATION: i64 = 0x4b46_4a52;
 
 /// The migrations in their order. Append, never change.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 CREATE TABLE runs (
@@ -53,6 +53,19 @@ CREATE TABLE keys (
     card              TEXT    NOT NULL,
     PRIMARY KEY (unit, slot)
 ) STRICT;
+";
+
+/// Keys of devices that a backend is to have as well, wrapped for it.
+const VERSION_2: &str = "
+CREATE TABLE exports (
+    unit              INTEGER NOT NULL REFERENCES units (unit),
+    slot              INTEGER NOT NULL CHECK (slot >= 0),
+    entry             TEXT    NOT NULL,
+    blob              BLOB    NOT NULL,
+    folder            TEXT,
+    PRIMARY KEY (unit, slot)
+) STRICT;
+CREATE INDEX exports_by_folder ON exports (folder);
 ";
 
 /// The version that this program writes.

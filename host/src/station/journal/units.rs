@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 use super::{Journal, JournalError, RunId, now};
 use crate::device::verify::digest;
 use crate::station::registry::names;
-use crate::station::{KeyCard, Target};
+use crate::station::{Exported, KeyCard, Target};
 
 /// How far a unit has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,7 +91,7 @@ impl Step {
 
 /// A unit's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct UnitId(i64);
+pub struct UnitId(pub(super) i64);
 
 /// A unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -297,14 +297,20 @@ impl Journal {
         self.take(unit, Step::Trusted)
     }
 
-    /// The device's keys are made or found. They are kept until the unit ends.
+    /// The device's keys are made or found. They are kept until the unit ends; what is exported of them until it is.
     ///
     /// # Errors
     /// As [`Journal::trusted`], and [`JournalError::Key`].
-    pub fn prepared(&self, unit: UnitId, targets: &[Target]) -> Result<(), JournalError> {
+    pub fn prepared(
+        &self,
+        unit: UnitId,
+        targets: &[Target],
+        exports: &[Exported],
+    ) -> Result<(), JournalError> {
         self.change(Step::Prepared.name(), |transaction| {
             self.step(transaction, unit, Step::Prepared, None)?;
             self.forget(transaction, unit)?;
+            self.keep_exports(transaction, unit, exports)?;
             for Target { key, slot } in targets {
                 let card = serde_json::to_string(key);
                 let card = card.map_err(|_| JournalError::Key { slot: *slot })?;
@@ -476,6 +482,9 @@ impl Journal {
     fn end(&self, unit: UnitId, to: Step, reason: Option<&str>) -> Result<(), JournalError> {
         self.change(to.name(), |transaction| {
             self.step(transaction, unit, to, reason)?;
+            if to == Step::Failed {
+                self.drop_exports(transaction, unit)?;
+            }
             self.forget(transaction, unit)
         })
     }

@@ -195,6 +195,7 @@ fn card(
         attributes: key.attributes.into(),
         proof: key.proof,
         kept: None,
+        derived: None,
     };
     if !key.fresh {
         return Ok(described);

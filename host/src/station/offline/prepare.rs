@@ -375,6 +375,8 @@ fn batch_keys(
             attributes,
             proof,
             kept,
+            // Orders on files are made without such keys.
+            derived: _,
         } = &target.key;
         let asked = question.sealed(&proof_input(order, target.slot, &challenge));
         BatchKey {

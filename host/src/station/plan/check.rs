@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use keyferry_protocol::identity::Digest;
+use keyferry_protocol::identity::{Digest, Fingerprint};
 use keyferry_protocol::proof::Level;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
 use super::mistake::{Mistake, Place, What, shortened};
 use super::read::{Entries, Entry, Placed};
-use super::table::{FRESH, TOKEN};
+use super::table::{FRESH, MASTER, TOKEN};
 use super::{
-    AT_ONCE, CertificatePlan, EnrolmentPlan, File, KeyPlan, KeySource, Limits, Plan, PortPlan,
-    TokenPlan, VisitPlan,
+    AT_ONCE, BackendPlan, CertificatePlan, EnrolmentPlan, File, KeyPlan, KeySource, Limits, Plan,
+    PortPlan, TokenPlan, VisitPlan,
 };
 use crate::hsm::{DeviceUse, KeyType};
 use crate::station::policy::OPEN;
@@ -31,10 +31,11 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
     let suites = suites(order);
     checks.suites(order, unwrap.as_ref(), &suites, one("enrolment").is_some());
     let hsm = maybe("hsm");
-    let keys = checks.keys(
-        all("key"),
-        hsm.text("keep-under").is_some() || one("hsm").is_none(),
-    );
+    let has = Has {
+        keeper: hsm.text("keep-under").is_some() || one("hsm").is_none(),
+        backend: one("backend").is_some(),
+    };
+    let keys = checks.keys(all("key"), has);
     let ports = checks.ports(all("port"));
     let station = maybe("station");
     checks.files(station);
@@ -68,6 +69,10 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
             .named("minimum-proof")
             .map_or(Level::CheckValue, |found| found.value),
         keys,
+        backend: match one("backend") {
+            Some(entry) => Some(backend(entry)?),
+            None => None,
+        },
         lock: maybe("after").flag("lock"),
         limits: Limits {
             devices: number("devices"),
@@ -127,6 +132,19 @@ fn certificates(entry: &Entry) -> Option<CertificatePlan> {
     })
 }
 
+fn backend(entry: &Entry) -> Option<BackendPlan> {
+    let mut fingerprint = Fingerprint::ZERO;
+    let digits = entry.text("fingerprint")?.value;
+    hex::decode_to_slice(digits, &mut fingerprint.0).ok()?;
+    Some(BackendPlan {
+        key: path(entry, "key")?,
+        fingerprint,
+        folder: path(entry, "folder")?.path,
+        sign_with: words(entry, "sign-with")?,
+        allow_zero_tail: entry.flag("allow-zero-tail"),
+    })
+}
+
 fn enrolment_plan(entry: &Entry) -> Option<EnrolmentPlan> {
     match entry.text("policy")?.value {
         "vendor-certificate" => paths(entry, "vendor-ca").map(EnrolmentPlan::VendorCertificate),
@@ -144,6 +162,13 @@ fn visit_plan(entry: &Entry) -> Option<VisitPlan> {
         OPEN => Some(VisitPlan::Open),
         _ => None,
     }
+}
+
+/// What keys may need.
+#[derive(Clone, Copy)]
+struct Has {
+    keeper: bool,
+    backend: bool,
 }
 
 struct Checks<'m> {
@@ -190,21 +215,21 @@ impl Checks<'_> {
         }
     }
 
-    fn keys(&mut self, entries: &[Entry], kept: bool) -> Vec<KeyPlan> {
+    fn keys(&mut self, entries: &[Entry], has: Has) -> Vec<KeyPlan> {
         let mut slots = BTreeMap::new();
         let mut keys = Vec::new();
         for entry in entries {
             if let Some(slot) = entry.number("slot") {
                 self.first(&mut slots, slot, |slot| format!("a key for slot {slot}"));
             }
-            if let Some(key) = self.key(entry, kept) {
+            if let Some(key) = self.key(entry, has) {
                 keys.push(key);
             }
         }
         keys
     }
 
-    fn key(&mut self, entry: &Entry, kept: bool) -> Option<KeyPlan> {
+    fn key(&mut self, entry: &Entry, has: Has) -> Option<KeyPlan> {
         let device_use = entry.named::<DeviceUse>("use");
         let from = entry.text("from")?;
         let source = match from.value {
@@ -212,36 +237,79 @@ impl Checks<'_> {
                 label: words(entry, "key")?,
             },
             FRESH => {
-                if !kept {
+                if !has.keeper {
                     let what = What::Needs {
                         what: "from = \"fresh\"",
                         other: "keep-under in [hsm]",
                     };
                     self.mistake(from.place, what);
                 }
-                let key_type = entry.named::<KeyType>("type")?;
-                if let Some(wanted) = &device_use
-                    && !wanted.value.fits(key_type.value)
-                {
-                    let what = What::UnfitUse {
-                        key_type: key_type.value.to_string(),
-                        device_use: wanted.value.name(),
-                    };
-                    self.mistake(wanted.place, what);
-                }
                 KeySource::Fresh {
+                    key_type: self.key_type(entry, device_use.as_ref())?,
                     label: words(entry, "label")?,
-                    key_type: key_type.value,
+                }
+            }
+            MASTER => {
+                let key_type = self.key_type(entry, device_use.as_ref())?;
+                let derivable = match key_type {
+                    KeyType::Aes { .. } | KeyType::Secret { bits: 256 } => true,
+                    KeyType::Secret { .. }
+                    | KeyType::Rsa { .. }
+                    | KeyType::P256
+                    | KeyType::P384
+                    | KeyType::Ed25519
+                    | KeyType::Other => false,
+                };
+                if let Some(written) = entry.text("type").filter(|_| !derivable) {
+                    let what = What::Rejected {
+                        field: "type",
+                        reason: "AES keys and hmac-256 are derived, and no others".to_owned(),
+                        example: "aes-256",
+                    };
+                    self.mistake(written.place, what);
+                }
+                KeySource::Master {
+                    master: words(entry, "master")?,
+                    label: words(entry, "label")?,
+                    key_type,
                 }
             }
             _ => return None,
         };
+        let export = entry.flag("export");
+        if export && !has.backend {
+            let what = What::Needs {
+                what: "export = true",
+                other: "the section [backend]",
+            };
+            self.mistake(entry.place, what);
+        }
         Some(KeyPlan {
             slot: u16::try_from(entry.number("slot")?.value).ok()?,
             source,
+            export,
             device_use: device_use.map(|found| found.value),
             place: entry.place,
         })
+    }
+
+    /// The type of a key that is made, which must have the use.
+    fn key_type(
+        &mut self,
+        entry: &Entry,
+        device_use: Option<&Placed<DeviceUse>>,
+    ) -> Option<KeyType> {
+        let key_type = entry.named::<KeyType>("type")?.value;
+        if let Some(wanted) = device_use
+            && !wanted.value.fits(key_type)
+        {
+            let what = What::UnfitUse {
+                key_type: key_type.to_string(),
+                device_use: wanted.value.name(),
+            };
+            self.mistake(wanted.place, what);
+        }
+        Some(key_type)
     }
 
     fn ports(&mut self, entries: &[Entry]) -> Vec<PortPlan> {

@@ -14,7 +14,7 @@ mod table;
 
 use std::path::PathBuf;
 
-use keyferry_protocol::identity::Digest;
+use keyferry_protocol::identity::{Digest, Fingerprint};
 use keyferry_protocol::proof::Level;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
@@ -68,6 +68,8 @@ pub struct Plan {
     pub minimum_proof: Level,
     /// The keys; no two for one slot.
     pub keys: Vec<KeyPlan>,
+    /// Who gets devices' own keys as well.
+    pub backend: Option<BackendPlan>,
     /// Devices are locked when they have their keys.
     pub lock: bool,
     /// When the station stops by itself.
@@ -109,6 +111,21 @@ pub struct CertificatePlan {
     pub organization: Option<String>,
 }
 
+/// Who gets devices' own keys as well.
+#[derive(Clone, Debug)]
+pub struct BackendPlan {
+    /// Its public key file.
+    pub key: File,
+    /// SHA-256 of its key's `SubjectPublicKeyInfo`.
+    pub fingerprint: Fingerprint,
+    /// Where the folders are made.
+    pub folder: PathBuf,
+    /// Label of the key that signs the manifests.
+    pub sign_with: String,
+    /// Whether it takes keys with zeros behind them.
+    pub allow_zero_tail: bool,
+}
+
 /// Which blank devices may be enrolled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnrolmentPlan {
@@ -140,6 +157,8 @@ pub struct KeyPlan {
     pub slot: u16,
     /// Where it comes from.
     pub source: KeySource,
+    /// Whether the backend gets it as well.
+    pub export: bool,
     /// What the device uses it for, if it is said.
     pub device_use: Option<DeviceUse>,
     /// Where it stands in the plan.
@@ -156,6 +175,15 @@ pub enum KeySource {
     },
     /// It is made at random for each device.
     Fresh {
+        /// The slot's label.
+        label: String,
+        /// Algorithm and size.
+        key_type: KeyType,
+    },
+    /// It is derived for each device.
+    Master {
+        /// Label of the key that it is derived from.
+        master: String,
         /// The slot's label.
         label: String,
         /// Algorithm and size.

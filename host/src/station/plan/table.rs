@@ -3,6 +3,7 @@
 
 use std::str::FromStr as _;
 
+use keyferry_protocol::identity::Fingerprint;
 use keyferry_protocol::order::MAX_LABEL;
 use keyferry_protocol::proof::Level;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
@@ -146,6 +147,12 @@ fn key_type(text: &str) -> Result<(), String> {
     }
 }
 
+fn fingerprint(text: &str) -> Result<(), String> {
+    let mut bytes = [0; Fingerprint::LENGTH];
+    hex::decode_to_slice(text, &mut bytes)
+        .map_err(|_| "a fingerprint has 64 hexadecimal digits".to_owned())
+}
+
 fn slot_label(text: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > MAX_LABEL {
         return Err(format!("a slot's label has 1 to {MAX_LABEL} bytes"));
@@ -183,9 +190,11 @@ fn visits() -> Vec<&'static str> {
 pub(super) const TOKEN: &str = "token";
 /// See [`TOKEN`].
 pub(super) const FRESH: &str = "fresh";
+/// Or derived for each from a master key of the token.
+pub(super) const MASTER: &str = "master";
 
 fn sources() -> Vec<&'static str> {
-    vec![TOKEN, FRESH]
+    vec![TOKEN, FRESH, MASTER]
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "16 slots")]
@@ -391,7 +400,7 @@ pub(super) const SECTIONS: &[Section] = &[
             needed(
                 "from",
                 Kind::Choice(sources),
-                "Where the key comes from: token, the same key for every device; fresh, made at random for each.",
+                "Where the key comes from: token, the same key for every device; fresh, made at random for each; master, derived for each from a master key.",
             ),
             with(
                 needed(
@@ -412,7 +421,7 @@ pub(super) const SECTIONS: &[Section] = &[
                     "The slot's label.",
                 ),
                 "from",
-                &[FRESH],
+                &[FRESH, MASTER],
             ),
             with(
                 needed(
@@ -424,12 +433,65 @@ pub(super) const SECTIONS: &[Section] = &[
                     "Algorithm and size.",
                 ),
                 "from",
-                &[FRESH],
+                &[FRESH, MASTER],
+            ),
+            with(
+                needed(
+                    "master",
+                    LABEL,
+                    "Label of the AES key that keys are derived from, by device id, slot and version. It may derive and nothing else.",
+                ),
+                "from",
+                &[MASTER],
+            ),
+            with(
+                field(
+                    "export",
+                    Kind::Flag,
+                    "The backend of [backend] gets the key as well.",
+                ),
+                "from",
+                &[FRESH, MASTER],
             ),
             field(
                 "use",
                 Kind::Choice(uses),
                 "What the device uses it for: one PSA algorithm with its usage flags. Unless it is said, what the key may do on the token.",
+            ),
+        ],
+    },
+    Section {
+        name: "backend",
+        about: "Who gets devices' own keys as well, in a folder with a signed manifest for each run.",
+        times: Times::Maybe,
+        fields: &[
+            needed(
+                "key",
+                Kind::Path,
+                "Public key file of its RSA key-encryption key.",
+            ),
+            needed(
+                "fingerprint",
+                Kind::Checked {
+                    check: fingerprint,
+                    example: "64 hexadecimal digits",
+                },
+                "SHA-256 of that key's SubjectPublicKeyInfo: any other key is refused.",
+            ),
+            needed(
+                "folder",
+                Kind::Path,
+                "The folder in which each run makes one of its own.",
+            ),
+            needed(
+                "sign-with",
+                LABEL,
+                "Label of the P-256 key that signs the manifests, and does nothing else.",
+            ),
+            field(
+                "allow-zero-tail",
+                Kind::Flag,
+                "Give it private keys that the token puts zeros behind, which a strict importer refuses.",
             ),
         ],
     },

@@ -50,6 +50,20 @@ from = "fresh"
 label = "own"
 type = "hmac-256"
 
+[[key]]
+slot = 3
+from = "master"
+master = "field"
+label = "service"
+type = "aes-128"
+export = true
+
+[backend]
+key = "backend.pem"
+fingerprint = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+folder = "out"
+sign-with = "manifests"
+
 [after]
 lock = true
 
@@ -110,7 +124,9 @@ fn all_of_a_plan_is_read() {
         plan.suites,
         [Suite::EcdhP256X963Sha256, Suite::EcdhP256Null]
     );
-    assert_eq!(plan.keys.len(), 2);
+    assert_eq!(plan.keys.len(), 3);
+    assert!(plan.keys[2].export && !plan.keys[1].export);
+    assert_eq!(plan.backend.unwrap().fingerprint.0[0], 0x5e);
     assert_eq!(plan.keys[0].device_use, Some(DeviceUse::Gcm));
     assert_eq!(
         plan.keys[1].source,
@@ -265,6 +281,31 @@ fn two_books_need_two_files() {
     let found = wrong(&SMALL.replace("registry = \"r\"", "registry = \"j\""));
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].2, "the file 'j' is there already, on line 4");
+}
+
+#[test]
+fn what_a_key_needs_is_missed() {
+    let key = |more: &str| format!("{SMALL}[[key]]\nslot = 1\nlabel = \"x\"\n{more}");
+    let found = wrong(&key(
+        "from = \"fresh\"\ntype = \"aes-128\"\nexport = true\n",
+    ));
+    let said: Vec<_> = found.iter().map(|(.., what)| what.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "export = true needs the section [backend]",
+            "from = \"fresh\" needs keep-under in [hsm]"
+        ]
+    );
+    let found = wrong(&key(
+        "from = \"master\"\ntype = \"p-256\"\nmaster = \"m\"\n",
+    ));
+    assert!(
+        found[0].2.contains("AES keys and hmac-256 are derived"),
+        "{found:?}"
+    );
+    let found = wrong(&key("from = \"master\"\ntype = \"aes-128\"\n"));
+    assert!(found[0].2.contains("[key] has no 'master'"), "{found:?}");
 }
 
 #[test]

@@ -111,6 +111,7 @@ fn for_a_line(error: &JobError) -> Option<String> {
         | JobError::Audit(_)
         | JobError::Registry(_)
         | JobError::Journal(_)
+        | JobError::Export(_)
         | JobError::NotEnrolled { .. }
         | JobError::OtherCertificate { .. }
         | JobError::CounterUnknown { .. }

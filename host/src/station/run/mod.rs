@@ -7,6 +7,7 @@
 //! Threads wait in the operating system, for their port or for a seat at the token; none spins. What a device takes is bounded, and
 //! so is the number of those that are worked on at once.
 
+mod backend;
 mod error;
 mod event;
 mod settle;
@@ -20,14 +21,15 @@ use std::time::Instant;
 
 use keyferry_protocol::identity::DeviceId;
 
+pub use backend::{Manifests, Sign, write_exports};
 pub use error::UnitError;
 pub use event::{Done, Event, Nest, Outcome, Verdict, What};
 
 use super::journal::RunId;
-use super::plan::{KeySource, Plan};
+use super::plan::{KeyPlan, KeySource, Plan};
 use super::policy::Rules;
-use super::{Hsm, JobError, KeyCard, Records, Target, check_proofs};
-use crate::hsm::KeySpec;
+use super::{Backend, Hsm as _, JobError, KeyCard, Records, SharedHsm, Target, check_proofs};
+use crate::hsm::{DeviceContext, KeySpec};
 
 /// A station at work.
 pub struct Line<'a> {
@@ -36,7 +38,9 @@ pub struct Line<'a> {
     /// Which devices it believes.
     pub rules: &'a Rules,
     /// The HSM.
-    pub hsm: &'a (dyn Hsm + Sync),
+    pub hsm: &'a SharedHsm,
+    /// Who gets devices' own keys as well, if the plan says so.
+    pub backend: Option<&'a Backend>,
     /// Its books; all three of registry, journal and, if the plan has one, audit log.
     pub records: &'a Arc<Mutex<Records>>,
     /// Its name in the journal.
@@ -55,29 +59,64 @@ pub struct Stock {
 }
 
 impl Stock {
-    /// Looks the keys up, and makes sure that each will show as much as the plan demands. Of a random key one is made for that, and
-    /// forgotten.
+    /// Looks the keys up, and makes sure that each will show as much as the plan demands, and that the backend can have what it is to
+    /// have. Of a key that each device has of its own, one is made for that, and forgotten.
     ///
     /// # Errors
     /// [`JobError`].
-    pub fn look_up(hsm: &dyn Hsm, plan: &Plan) -> Result<Self, JobError> {
+    pub fn look_up(
+        hsm: &SharedHsm,
+        plan: &Plan,
+        backend: Option<&Backend>,
+    ) -> Result<Self, JobError> {
         let mut cards = Vec::new();
         for key in &plan.keys {
-            let (card, kept) = match &key.source {
-                KeySource::Token { label } => {
-                    let card = hsm.key(&KeySpec::label(label), key.device_use)?;
-                    (card.clone(), Some(card))
-                }
-                KeySource::Fresh { label, key_type } => {
-                    let under = plan.hsm.keep_under.as_deref().unwrap_or_default();
-                    (hsm.fresh(label, *key_type, key.device_use, under)?, None)
-                }
+            let card = card(hsm, plan, key, DeviceId::ZERO)?;
+            let target = Target {
+                key: card.clone(),
+                slot: key.slot,
             };
-            let slot = key.slot;
-            check_proofs(&[Target { key: card, slot }], plan.minimum_proof)?;
-            cards.push(kept);
+            check_proofs(&[target], plan.minimum_proof)?;
+            if let Some(backend) = backend.filter(|_| key.export) {
+                hsm.export(&card, &context(plan, key, DeviceId::ZERO), backend)?;
+            }
+            let is_token = matches!(key.source, KeySource::Token { .. });
+            cards.push(is_token.then_some(card));
         }
         Ok(Self { cards })
+    }
+}
+
+/// Which key of which device.
+const fn context(plan: &Plan, key: &KeyPlan, device: DeviceId) -> DeviceContext {
+    DeviceContext {
+        device,
+        slot: key.slot,
+        version: plan.version,
+    }
+}
+
+/// A key of the plan for a device.
+fn card(
+    hsm: &SharedHsm,
+    plan: &Plan,
+    key: &KeyPlan,
+    device: DeviceId,
+) -> Result<KeyCard, JobError> {
+    match &key.source {
+        KeySource::Token { label } => hsm.key(&KeySpec::label(label), key.device_use),
+        KeySource::Fresh { label, key_type } => {
+            let under = plan.hsm.keep_under.as_deref().unwrap_or_default();
+            hsm.fresh(label, *key_type, key.device_use, under)
+        }
+        KeySource::Master {
+            master,
+            label,
+            key_type,
+        } => {
+            let context = context(plan, key, device);
+            hsm.diversified(label, *key_type, key.device_use, master, &context)
+        }
     }
 }
 

@@ -10,17 +10,18 @@ use keyferry_protocol::receipt::{Refusal, State};
 use super::error::UnitError;
 use super::event::{Done, Event, Nest, Verdict, What};
 use super::settle::Settled;
-use super::{Shared, lock};
+use super::{Shared, card, context, lock};
 use crate::device::port::{self, SYSFS};
 use crate::device::session::Session;
 use crate::device::{DeviceError, flow};
 use crate::hsm::random;
 use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId};
-use crate::station::plan::KeySource;
+use crate::station::plan::{KeyPlan, KeySource};
 use crate::station::policy::Visiting;
 use crate::station::registry::{DeviceRecord, RegistryError, SlotState};
 use crate::station::{
-    JobError, Proved, Shipping, Target, Visit, Visitor, certify, choose_suite, inject, prove,
+    Exported, Hsm as _, JobError, KeyCard, Proved, Shipping, Target, Visit, Visitor, certify,
+    choose_suite, inject, prove,
 };
 
 /// What the registry says of a device, seen from the plan.
@@ -321,8 +322,9 @@ impl Way<'_> {
         let certificate = certify(visit, line.hsm, self.unit.serial.as_deref(), false)?;
         done.certified = certificate.is_some();
         let targets = self.targets()?;
+        let exports = self.exports(&targets)?;
         self.shared
-            .journal(|journal| journal.prepared(self.id(), &targets))?;
+            .journal(|journal| journal.prepared(self.id(), &targets, &exports))?;
         self.at(Step::Prepared);
         self.shared.check_stop()?;
         let shipping = Shipping {
@@ -347,33 +349,19 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// The device's keys: those of the token, and random ones. Of the latter, those that were made before a stop are taken.
+    /// The device's keys. Of random ones, those that were made before a stop are taken.
     fn targets(&self) -> Result<Vec<Target>, UnitError> {
         let (line, stock) = (self.shared.line, self.shared.stock);
         let kept = self.shared.journal(|journal| journal.targets(self.id()))?;
-        let under = line.plan.hsm.keep_under.as_deref().unwrap_or_default();
         let mut targets = Vec::new();
-        for (key, card) in line.plan.keys.iter().zip(&stock.cards) {
-            let card = match (&key.source, card) {
-                (KeySource::Fresh { label, key_type }, _) => {
-                    let before = kept.iter().find(|kept| {
-                        let card = &kept.key;
-                        let keeper = card.kept.as_ref().map(|kept| kept.under.as_str());
-                        kept.slot == key.slot
-                            && card.label == *label
-                            && card.key_type == key_type.to_string()
-                            && keeper == Some(under)
-                    });
-                    match before {
-                        Some(kept) => kept.key.clone(),
-                        None => line.hsm.fresh(label, *key_type, key.device_use, under)?,
-                    }
-                }
-                (KeySource::Token { .. }, Some(card)) => card.clone(),
-                // The stock was made from this plan.
-                (KeySource::Token { label }, None) => line
-                    .hsm
-                    .key(&crate::hsm::KeySpec::label(label), key.device_use)?,
+        for (key, of_token) in line.plan.keys.iter().zip(&stock.cards) {
+            let found = match of_token {
+                Some(card) => Some(card.clone()),
+                None => self.kept(&kept, key),
+            };
+            let card = match found {
+                Some(card) => card,
+                None => card(line.hsm, line.plan, key, self.unit.device)?,
             };
             targets.push(Target {
                 key: card,
@@ -381,6 +369,39 @@ impl Way<'_> {
             });
         }
         Ok(targets)
+    }
+
+    /// The random key that was made for the device before, if it is of the kind that the plan wants.
+    fn kept(&self, kept: &[Target], key: &KeyPlan) -> Option<KeyCard> {
+        let KeySource::Fresh { label, key_type } = &key.source else {
+            return None;
+        };
+        let under = self.shared.line.plan.hsm.keep_under.as_deref();
+        let mut kept = kept.iter();
+        let found = kept.find(|kept| {
+            let card = &kept.key;
+            kept.slot == key.slot
+                && card.label == *label
+                && card.key_type == key_type.to_string()
+                && card.kept.as_ref().map(|kept| kept.under.as_str()) == under
+        });
+        found.map(|kept| kept.key.clone())
+    }
+
+    /// What the backend gets of the keys.
+    fn exports(&self, targets: &[Target]) -> Result<Vec<Exported>, UnitError> {
+        let line = self.shared.line;
+        let Some(backend) = line.backend else {
+            return Ok(Vec::new());
+        };
+        let mut exports = Vec::new();
+        for (key, target) in line.plan.keys.iter().zip(targets) {
+            if key.export {
+                let context = context(line.plan, key, self.unit.device);
+                exports.push(line.hsm.export(&target.key, &context, backend)?);
+            }
+        }
+        Ok(exports)
     }
 
     /// Has the keys proved that a stopped station has sent.
@@ -441,6 +462,7 @@ fn is_final(error: &JobError) -> bool {
         JobError::SlotRefused { .. } | JobError::ProofWrong { .. } => true,
         JobError::Device(error) => !error.leaves_order_open(),
         JobError::Hsm(_)
+        | JobError::Export(_)
         | JobError::Policy(_)
         | JobError::Audit(_)
         | JobError::Registry(_)
