@@ -44,11 +44,12 @@ pub use orders::allowed;
 pub use keyferry_protocol::link::Millis;
 
 /// Stack bytes that [`Device`] overwrites after each step that may have touched a key; a board's stack must be larger by
-/// what lies above. RSA's bignum temporaries go deepest.
-pub const SCRUBBED_STACK: usize = if cfg!(feature = "rsa-keys") {
-    20 * 1024
-} else {
-    10 * 1024
+/// what lies above. RSA's bignum temporaries go deepest, and less deep in code that is made for its size (`opt-level = "z"`).
+/// `cargo xtask bench firmware` looks whether it is enough.
+pub const SCRUBBED_STACK: usize = match (cfg!(feature = "rsa-keys"), cfg!(small_code)) {
+    (true, true) => 12 * 1024,
+    (true, false) => 20 * 1024,
+    (false, _) => 10 * 1024,
 };
 
 /// How long an order may wait for the next bytes of its blobs, in milliseconds, whatever else is said meanwhile. Then it is dropped,

@@ -9,8 +9,8 @@
 //! That is for the stretches that `bench leakage` compares. Others may hold them, and are timed in whole ticks, with interrupts on.
 //!
 //! What it finds goes into the file `measured.txt` in the emulated device's folder, one line a stretch: its name and
-//! the number of instructions, with the few of the meter itself, always the same. After each order two lines more, `stack` and `heap`:
-//! the most bytes of each that were in use since the start.
+//! the number of instructions, with the few of the meter itself, always the same. After each step lines more: `stack` and `heap`,
+//! the most bytes of each that were in use since the start, and `missed`, the bytes of stack that were in use and were not scrubbed.
 
 use core::arch::asm;
 use core::fmt::Write as _;
@@ -98,6 +98,9 @@ impl Meter {
                 self.write(name(stretch), u64::from(ticks) * u64::from(TICK));
                 if matches!(stretch, Stretch::Step | Stretch::Boot) {
                     self.write("stack", stack::peak() as u64);
+                    if stretch == Stretch::Step {
+                        self.write("missed", stack::missed() as u64);
+                    }
                     #[cfg(feature = "rsa-suites")]
                     self.write("heap", keyferry_emulated::heap::peak() as u64);
                 }

@@ -33,11 +33,36 @@ pub fn paint() {
 
 /// The most bytes of stack that were in use at a time.
 pub fn peak() -> usize {
+    words()
+        .skip_while(|word| *word == PAINT)
+        .map(|_| size_of::<u32>())
+        .sum()
+}
+
+/// Zeros in a row, in words, that nothing but the scrubbing leaves at the lowest end of what was in use.
+const SCRUBBED: usize = 32;
+
+/// Bytes of stack at most that the scrubbing itself leaves: what it saves while it overwrites.
+const ITS_OWN: usize = 64;
+
+/// Called right after the stack was scrubbed: how many bytes were in use below what the scrubbing reached.
+pub fn missed() -> usize {
+    let (mut missed, mut zeros) = (0, 0);
+    for word in words().skip_while(|word| *word == PAINT) {
+        zeros = if word == 0 { zeros + 1 } else { 0 };
+        if zeros == SCRUBBED {
+            break;
+        }
+        missed += size_of::<u32>();
+    }
+    missed.saturating_sub((SCRUBBED - 1) * size_of::<u32>() + ITS_OWN)
+}
+
+/// The words of the stack from its end up.
+fn words() -> impl Iterator<Item = u32> {
     let bottom = &raw const _stack_end;
     let top = (&raw const _stack_start) as usize;
-    let words = (top - bottom as usize) / size_of::<u32>();
+    let count = (top - bottom as usize) / size_of::<u32>();
     // SAFETY: as above, and RAM can be read up to the stack's beginning.
-    let painted =
-        (0..words).take_while(|index| unsafe { bottom.add(*index).read_volatile() } == PAINT);
-    top - bottom as usize - painted.count() * size_of::<u32>()
+    (0..count).map(move |index| unsafe { bottom.add(index).read_volatile() })
 }

@@ -54,6 +54,8 @@ struct Subject<'a> {
     /// The most bytes that any run used.
     stack: f64,
     heap: f64,
+    /// The most bytes that a step left in the stack below what it scrubs.
+    missed: f64,
     /// The most instructions between two feedings of the watchdog in any run.
     unfed: f64,
 }
@@ -67,6 +69,7 @@ impl<'a> Subject<'a> {
             name: format!("{build}-{profile}"),
             stack: 0.0,
             heap: 0.0,
+            missed: 0.0,
             unfed: 0.0,
         }
     }
@@ -126,13 +129,14 @@ impl<'a> Subject<'a> {
             .with_context(|| self.name.clone())?;
         self.watch(&device.enrolment);
         self.watch(&measured);
-        self.stack = self.stack.max(measured.most("stack"));
-        self.heap = self.heap.max(measured.most("heap"));
         Ok(measured)
     }
 
-    /// Notes the longest time that the watchdog was not fed: at the start, and in each piece of work.
+    /// Notes the memory that was in use, and the longest time that the watchdog was not fed: at the start, and in each piece of work.
     fn watch(&mut self, measured: &Measured) {
+        self.stack = self.stack.max(measured.most("stack"));
+        self.heap = self.heap.max(measured.most("heap"));
+        self.missed = self.missed.max(measured.most("missed"));
         let longest = measured.most("fed").max(measured.most("boot"));
         self.unfed = self.unfed.max(longest);
     }
@@ -206,8 +210,6 @@ impl<'a> Subject<'a> {
         let mut costs = Vec::new();
         for seed in 1..=seeds {
             let device = Device::enrolled(&image, UnwrapAlgorithm::Rsa2048, seed)?;
-            self.stack = self.stack.max(device.enrolment.most("stack"));
-            self.heap = self.heap.max(device.enrolment.most("heap"));
             self.watch(&device.enrolment);
             costs.push(device.enrolment.sum("generate"));
         }
@@ -252,7 +254,10 @@ impl<'a> Subject<'a> {
         }
         self.row("ram/static", "bytes", statics).print()?;
         self.row("ram/heap-peak", "bytes", self.heap).print()?;
-        self.row("ram/stack-peak", "bytes", self.stack).print()
+        self.row("ram/stack-peak", "bytes", self.stack).print()?;
+        self.row("ram/stack-in-use-and-not-scrubbed", "bytes", self.missed)
+            .at_most(0.0)
+            .print()
     }
 }
 
