@@ -9,6 +9,7 @@ mod bad_line;
 mod bench;
 mod checks;
 mod demo;
+mod dependencies;
 mod firmware;
 mod fuzz;
 mod hardware;

@@ -10,6 +10,7 @@ use keyferry::emulate::Board;
 
 use crate::bench::{self, Bench};
 use crate::demo;
+use crate::dependencies;
 use crate::firmware::{self, Variant};
 use crate::fuzz::{self, Wanted};
 use crate::hardware;
@@ -457,6 +458,13 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
             "-D",
             "warnings",
         ])),
+    },
+    Step {
+        name: "dependencies: licences, sources, advisories",
+        action: Action::Call {
+            run: |screen, _| dependencies::check(screen),
+            by_hand: "cargo deny check",
+        },
     },
     Step {
         name: "campaign: bench leakage",

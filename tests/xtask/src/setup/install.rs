@@ -307,7 +307,7 @@ mod tests {
                 "any system     rustup target add thumbv6m-none-eabi thumbv7em-none-eabi riscv32imac-unknown-none-elf x86_64-pc-windows-gnu",
                 "any system     rustup toolchain install nightly --profile minimal --no-self-update --component rust-src \
                  --component miri",
-                "any system     cargo install --locked cargo-fuzz",
+                "any system     cargo install --locked cargo-fuzz cargo-deny",
                 "any system     python3 -m venv target/interop",
                 "any system     target/interop/bin/python -m pip install --quiet --requirement tests/interop/requirements.txt",
                 "Debian, Ubuntu sudo apt-get install gcc-mingw-w64-x86-64-win32 qemu-system-arm qemu-system-misc softhsm2 openssl opensc libnss3 libnss3-tools \

@@ -25,7 +25,7 @@ pub(crate) enum Need {
     Demo,
     /// The tests.
     Tests,
-    /// The fuzzer, and so the slow campaigns; and who asks for everything.
+    /// The fuzzer and the slow campaigns; and who asks for everything.
     Fuzz,
 }
 
@@ -391,6 +391,17 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
             text: "cargo-fuzz",
         }],
         remedy: Remedy::CargoProgram("cargo-fuzz"),
+    },
+    Prerequisite {
+        name: "cargo-deny",
+        why: "judges licences, sources and advisories of what we build on",
+        need: Need::Fuzz,
+        probes: &[Probe::Says {
+            program: "cargo",
+            arguments: &["deny", "--version"],
+            text: "cargo-deny",
+        }],
+        remedy: Remedy::CargoProgram("cargo-deny"),
     },
 ];
 
