@@ -9,6 +9,7 @@
 
 mod error;
 mod exports;
+mod orders;
 mod schema;
 mod units;
 
@@ -20,7 +21,8 @@ use keyferry_protocol::identity::Digest;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 pub use error::JournalError;
-pub use units::{NewUnit, Sent, Step, Unit, UnitId};
+pub use orders::Sent;
+pub use units::{NewUnit, Step, Unit, UnitId};
 
 use crate::hsm::random;
 use crate::station::database::{self, Found};

@@ -7,9 +7,9 @@ use keyferry_protocol::identity::{Digest, Fingerprint};
 use keyferry_protocol::proof::Level;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
+use super::entry::{Entries, Entry, Placed};
+use super::kind::{FRESH, MASTER, TOKEN};
 use super::mistake::{Mistake, Place, What, shortened};
-use super::read::{Entries, Entry, Placed};
-use super::table::{FRESH, MASTER, TOKEN};
 use super::{
     AT_ONCE, BackendPlan, CertificatePlan, EnrolmentPlan, File, KeyPlan, KeySource, Limits, Plan,
     PortPlan, TokenPlan, VisitPlan,

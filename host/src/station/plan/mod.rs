@@ -7,6 +7,8 @@
 //! Reading a plan touches nothing but its text. What it names is looked at by whoever runs it. The guide is `host/STATION.md`.
 
 mod check;
+mod entry;
+mod kind;
 mod mistake;
 mod read;
 mod schema;
@@ -18,9 +20,9 @@ use keyferry_protocol::identity::{Digest, Fingerprint};
 use keyferry_protocol::proof::Level;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
+pub use kind::MAXIMUM_PORTS;
 pub use mistake::{Mistake, Place, PlanError, What};
 pub use schema::schema;
-pub use table::MAXIMUM_PORTS;
 
 use crate::device::verify::digest;
 use crate::hsm::{DeviceUse, KeyType};

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::table::{Field, Kind, LONGEST, MAXIMUM_FILES, SECTIONS, Section, Times};
+use super::kind::{Field, Kind, LONGEST, MAXIMUM_FILES, Section, Times};
+use super::table::SECTIONS;
 
 /// The schema.
 #[must_use]

@@ -10,6 +10,7 @@
 mod backend;
 mod error;
 mod event;
+mod known;
 mod settle;
 mod unit;
 

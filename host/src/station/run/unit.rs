@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint};
 use keyferry_protocol::message::Progress;
 use keyferry_protocol::receipt::{Refusal, State};
 
 use super::error::UnitError;
 use super::event::{Done, Event, Nest, Verdict, What};
+use super::known::Known;
 use super::settle::Settled;
 use super::{Shared, card, context, lock};
 use crate::device::port::{self, SYSFS};
@@ -18,28 +19,10 @@ use crate::hsm::random;
 use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId};
 use crate::station::plan::{KeyPlan, KeySource};
 use crate::station::policy::Visiting;
-use crate::station::registry::{DeviceRecord, RegistryError, SlotState};
 use crate::station::{
     Exported, Hsm as _, JobError, KeyCard, Proved, Shipping, Target, Visit, Visitor, certify,
     choose_suite, inject, prove,
 };
-
-/// What the registry says of a device, seen from the plan.
-enum Known {
-    /// Nothing that counts.
-    Not,
-    /// It was enrolled; some of its keys are missing.
-    Enrolled,
-    /// All its keys are proved; it is still to be locked.
-    Keyed,
-    /// All is done.
-    Done {
-        /// Its pinned identity key.
-        identity_key: Vec<u8>,
-        /// The order that brought its keys.
-        order: Digest,
-    },
-}
 
 impl Shared<'_> {
     pub(super) fn journal<T>(
@@ -117,87 +100,6 @@ impl Shared<'_> {
             }
         })?;
         Ok(Verdict::Done(done))
-    }
-
-    fn serial<'n>(&self, nest: &'n Nest) -> Result<Option<&'n str>, UnitError> {
-        match &nest.serial {
-            None if self.line.plan.serials => Err(UnitError::NoSerial {
-                nest: nest.name.clone(),
-            }),
-            serial => Ok(serial.as_deref()),
-        }
-    }
-
-    /// A label belongs to one device, and stays with it.
-    fn check_serial(
-        &self,
-        device: DeviceId,
-        unit: Option<&Unit>,
-        given: Option<&str>,
-    ) -> Result<(), UnitError> {
-        let Some(given) = given else {
-            return Ok(());
-        };
-        let holder = match &lock(self.line.records).registry {
-            Some(registry) => registry.holder_of_serial(given)?,
-            None => None,
-        };
-        if let Some(holder) = holder.filter(|holder| *holder != device) {
-            let serial = given.to_owned();
-            return Err(RegistryError::SerialTaken { serial, holder }.into());
-        }
-        let record = self.record(device)?;
-        let of_record = record.and_then(|record| record.serial);
-        let known = unit.and_then(|unit| unit.serial.clone()).or(of_record);
-        match known {
-            Some(known) if known != given => Err(UnitError::OtherSerial {
-                device,
-                known,
-                given: given.to_owned(),
-            }),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// What the registry has of a device that was not released.
-    pub(super) fn record(&self, device: DeviceId) -> Result<Option<DeviceRecord>, JobError> {
-        let records = lock(self.line.records);
-        let record = records
-            .registry
-            .as_ref()
-            .map(|registry| registry.find(device));
-        let record = record.transpose()?.flatten();
-        Ok(record.filter(|record| record.released.is_none()))
-    }
-
-    fn known(&self, device: DeviceId) -> Result<Known, JobError> {
-        let Some(record) = self.record(device)? else {
-            return Ok(Known::Not);
-        };
-        let records = lock(self.line.records);
-        let slots = records
-            .registry
-            .as_ref()
-            .map(|registry| registry.slots(device));
-        let slots = slots.transpose()?.unwrap_or_default();
-        let plan = self.line.plan;
-        let proved = |slot: u16| {
-            let mut slots = slots.iter();
-            slots.find(|it| {
-                it.slot == slot && it.state == SlotState::Proved && it.version >= plan.version
-            })
-        };
-        let all: Option<Vec<_>> = plan.keys.iter().map(|key| proved(key.slot)).collect();
-        let Some(all) = all else {
-            return Ok(Known::Enrolled);
-        };
-        if plan.lock && record.state != State::Locked {
-            return Ok(Known::Keyed);
-        }
-        Ok(Known::Done {
-            identity_key: record.statement()?.identity_key,
-            order: all.first().map_or(Digest::ZERO, |slot| slot.order),
-        })
     }
 
     /// A device whose keys were not sent is let go of when the line is stopped.
