@@ -90,7 +90,7 @@ pub enum Image {
     Vectors,
     /// The real one, whose flash stops where its command line says.
     FlashFaults,
-    /// The first time its stack overflows; then it is as the real one, with ECDH only.
+    /// The first time its stack overflows, or it hangs where its folder has a file `hang.txt`; then it is as the real one, with ECDH only.
     Overflow,
 }
 
@@ -262,6 +262,18 @@ impl<B: Copy + Into<Board>> Rig<B> {
         if !set {
             self.config.words.push("strap=off".to_owned());
         }
+        self.restart()
+    }
+
+    /// Cuts the power, and switches it on again with virtual time that follows from its instructions, not from how busy the host is; its log
+    /// then tells when the LED is switched.
+    ///
+    /// # Panics
+    /// If the device does not start.
+    #[must_use]
+    pub fn restart_with_led_log(mut self) -> Self {
+        self.config.instruction_shift = Some(0);
+        self.config.words.push("led=log".to_owned());
         self.restart()
     }
 
@@ -450,22 +462,6 @@ impl Rig {
     pub fn log(&self) -> Vec<Entry> {
         let mut log = self.emulator.log().expect("the image logs");
         log.entries().expect("the log is a file")
-    }
-
-    /// Bytes of the device's memory or registers now. It is frozen meanwhile.
-    ///
-    /// # Panics
-    /// If QEMU cannot write them down.
-    #[must_use]
-    pub fn memory<const N: usize>(&mut self, address: u32) -> [u8; N] {
-        let path = self.folder.path().join("memory.bin");
-        self.emulator
-            .machine()
-            .expect("QEMU runs it")
-            .dump_memory(address, N as u32, &path)
-            .expect("QEMU dumps memory");
-        let bytes = fs::read(&path).expect("QEMU wrote it");
-        bytes.try_into().expect("of this length")
     }
 
     /// The device's RAM now.

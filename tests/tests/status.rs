@@ -1,6 +1,7 @@
-//! What a board shows and does beside the line: its log, its LED, its strap, and what becomes of a stack that overflows.
+//! What a board shows and does beside the line: its log, its LED, its strap, its watchdog, and what becomes of a stack that overflows.
 
-use std::io::{BufRead as _, BufReader};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
@@ -204,31 +205,60 @@ fn the_command_shows_the_log(board: QemuBoard) {
     }
 }
 
-/// The LED of MPS2's FPGAIO block (Arm DAI 0386).
-const LED: u32 = 0x4002_8000;
+/// What the log says of the LED: milliseconds of the device's own time, and whether it was lit then.
+fn switched(log: &[Entry]) -> Vec<(i64, bool)> {
+    log.iter()
+        .filter_map(|entry| {
+            let lit = entry.message.strip_prefix("LED ")?.parse().unwrap();
+            let seconds: f64 = entry.time.as_deref().unwrap().parse().unwrap();
+            Some(((seconds * 1_000.0).round() as i64, lit))
+        })
+        .collect()
+}
 
-/// For five seconds, how the LED is: the share of looks at which it is lit, in percent, and how often it changed.
-fn watch(rig: &mut Rig) -> (usize, usize) {
-    let end = Instant::now() + Duration::from_secs(5);
-    let mut looks = Vec::new();
-    while Instant::now() < end {
-        let [register, ..] = rig.memory::<4>(LED);
-        looks.push(register & 1 == 1);
-        thread::sleep(Duration::from_millis(5));
+/// What the log says from its last entry with these words on.
+fn log_from(rig: &Rig, words: &str) -> Vec<Entry> {
+    let mut log = rig.log();
+    let begin = log.iter().rposition(|entry| entry.message.contains(words));
+    log.drain(..begin.unwrap_or(log.len()));
+    log
+}
+
+/// Waits until the LED was lit and then switched after each of these spans in milliseconds, since the log had these words. The device's
+/// clock does not run while the host lets it wait in its work, but may be late by that at the end of a sleep: then another turn of the pattern counts.
+fn await_pattern(rig: &Rig, words: &str, spans: &[i64]) {
+    let fits = |changes: &[(i64, bool)]| {
+        let (begin, lit) = changes[0];
+        let mut expected = begin;
+        lit && spans.iter().zip(&changes[1..]).all(|(span, (at, _))| {
+            expected += span;
+            (expected - 5..=expected + 5).contains(at)
+        })
+    };
+    let end = Instant::now() + Duration::from_secs(120);
+    loop {
+        let log = log_from(rig, words);
+        let changes = switched(&log);
+        // It is told of changes only.
+        assert!(changes.windows(2).all(|pair| pair[0].1 != pair[1].1));
+        if changes.windows(spans.len() + 1).any(fits) {
+            return;
+        }
+        assert!(Instant::now() < end, "{spans:?}: {log:?}");
+        thread::sleep(Duration::from_millis(100));
     }
-    let lit = looks.iter().filter(|lit| **lit).count();
-    let changes = looks.windows(2).filter(|pair| pair[0] != pair[1]).count();
-    (lit * 100 / looks.len(), changes)
 }
 
 #[test]
 fn the_led_shows_what_the_device_does() {
-    let mut rig = Rig::start(Image::Default, 74);
-    let (lit, changes) = watch(&mut rig);
-    assert!(lit < 20 && changes >= 2, "idle: {lit} %, {changes}");
+    let rig = Rig::start(Image::Default, 74).restart_with_led_log();
+    await_pattern(&rig, "keyferry", &[100, 1_900, 100]);
+
     let mut session = rig.session();
     provision(&mut session);
-    assert_eq!(watch(&mut rig), (100, 0), "done");
+    // Any other pattern would show in this time.
+    thread::sleep(Duration::from_millis(1_500));
+    let done = switched(&rig.log());
     let nobodys = Request::Order {
         signature: Signature::from_bytes(&[1; 64]),
         second: None,
@@ -236,16 +266,81 @@ fn the_led_shows_what_the_device_does() {
     };
     let message = session.exchange(&nobodys, &mut quiet).unwrap();
     assert!(matches!(Reply::decode(&message), Ok(Reply::Refused(_))));
-    let (lit, changes) = watch(&mut rig);
-    assert!((30..70).contains(&lit), "failed: {lit} %");
-    assert!((4..=12).contains(&changes), "failed: {changes}");
+    let log = rig.log();
+    let refused = log
+        .iter()
+        .position(|entry| entry.message.contains("refused"));
+    let before = switched(&log[..refused.unwrap()]);
+    assert_eq!(before.last().map(|(_, lit)| *lit), Some(true), "{log:?}");
+    assert_eq!(done, before, "it stays lit");
+    await_pattern(&rig, "refused", &[500, 500]);
     drop(session);
+
     // Another fuse: the store is sealed under none that the device has.
     rig.burn_fuses([1; 32]);
-    let mut rig = rig.restart();
-    let (lit, changes) = watch(&mut rig);
-    assert!((15..45).contains(&lit), "quarantined: {lit} %");
-    assert!(changes >= 6, "quarantined: {changes}");
-    let mut rig = rig.restart_with_strap(false);
-    assert_eq!(watch(&mut rig), (0, 0), "silent");
+    let rig = rig.restart();
+    await_pattern(&rig, "keyferry", &[150, 150, 150, 150, 150, 1_000, 150]);
+    let log = rig.log();
+    assert_eq!(told(&log, "key store quarantined"), 1, "{log:?}");
+
+    let rig = rig.restart_with_strap(false);
+    thread::sleep(Duration::from_millis(2_500));
+    let log = rig.log();
+    assert_eq!(told(&log, "keyferry"), 1, "{log:?}");
+    let changes: Vec<bool> = switched(&log).iter().map(|(_, lit)| *lit).collect();
+    assert_eq!(changes, [false], "{log:?}");
+}
+
+#[test]
+fn the_watchdog_ends_a_device_that_hangs_and_it_is_whole_after_that() {
+    let rig = Rig::start(Image::Default, 75);
+    provision(&mut rig.session());
+    fs::write(rig.file("hang.txt"), "").unwrap();
+    let rig = rig.restart_as(Image::Overflow);
+    // What answers has come up after the watchdog's reset: the image serves the line only then.
+    let mut session = rig.session();
+    assert_eq!(session.greeting().state, State::Provisioned);
+    prove(&mut session);
+    drop(session);
+    let log = rig.log();
+    let messages: Vec<&str> = log.iter().map(|entry| entry.message.as_str()).collect();
+    assert_eq!(messages[..2], ["hanging", "the watchdog was not fed"]);
+    assert!(messages[2].starts_with("keyferry "), "{log:?}");
+    assert_eq!(told(&log, "the watchdog was not fed"), 1, "{log:?}");
+    prove(&mut rig.restart_as(Image::Default).session());
+}
+
+#[test]
+fn the_board_native_has_a_strap_and_no_log() {
+    let rig = Rig::start_on(Board::Native, Image::Default, 76);
+    provision(&mut rig.session());
+    let rig = rig.restart_with_strap(false);
+    let before = rig.sent().len();
+    let opened = Session::open(open_again(rig.port())).map(|_| ());
+    let error = opened.expect_err("it must not answer");
+    assert_eq!(rig.sent().len(), before, "{error}");
+    let rig = rig.restart_with_strap(true);
+    prove(&mut rig.session());
+    drop(rig);
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = keyferry();
+    command.args(["emulate", "--logs", "--board", "native", "--firmware"]);
+    command.arg(Image::Default.elf(Board::Native));
+    command.arg("--dir").arg(folder.path());
+    let mut running = Killed(command.stderr(Stdio::piped()).spawn().unwrap());
+    let end = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = running.0.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < end, "it must not run");
+        thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(status.code(), Some(4));
+    let mut words = String::new();
+    let mut errors = running.0.stderr.take().unwrap();
+    errors.read_to_string(&mut words).unwrap();
+    assert!(words.contains("no words for its log"), "{words}");
+    assert!(words.contains("hint: "), "{words}");
 }

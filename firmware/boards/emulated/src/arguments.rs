@@ -1,8 +1,8 @@
 //! What makes this device the one it is: the words of the emulator's command line.
 //!
 //! `id=<hex> fuse=<path> [vendor-certificate=<path> vendor-key=<path>] [seed=<64 hex digits>] [entropy=fail|stuck] [strap=off]
-//! [early=<unwrap key>]`, separated by spaces, unknown words ignored. A value that cannot be read counts as missing, and what is missing
-//! leads to a refusal later, never to a default key. With the feature `flash-faults` there are more words: see `faults`.
+//! [early=<unwrap key>] [led=log]`, separated by spaces, unknown words ignored. A value that cannot be read counts as missing, and
+//! what is missing leads to a refusal later, never to a default key. With the feature `flash-faults` there are more words: see `faults`.
 
 use core::ffi::CStr;
 
@@ -80,6 +80,8 @@ pub struct Arguments {
     stop: crate::faults::Stop,
     /// Whether the provisioning strap is set.
     pub strap: bool,
+    /// Whether the log tells when the LED is switched.
+    pub log_led: bool,
 }
 
 impl Arguments {
@@ -98,6 +100,7 @@ impl Arguments {
             #[cfg(feature = "flash-faults")]
             stop: NOWHERE,
             strap: true,
+            log_led: false,
         };
         for word in words {
             arguments.take(word);
@@ -175,6 +178,8 @@ impl Arguments {
             self.entropy = hex(seed).map_or(EntropySource::Failing, EntropySource::Seed);
         } else if word == b"strap=off" {
             self.strap = false;
+        } else if word == b"led=log" {
+            self.log_led = true;
         } else if word == b"entropy=stuck" {
             self.entropy = EntropySource::Stuck;
         } else if let Some(name) = word.strip_prefix(b"early=") {

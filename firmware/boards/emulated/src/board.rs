@@ -129,6 +129,10 @@ impl<C: Chip, H: Host> Platform for Board<C, H> {
     }
 
     fn light(&mut self, lit: bool) {
+        #[cfg(target_os = "none")]
+        if self.arguments.log_led {
+            defmt::info!("LED {=bool}", lit);
+        }
         self.chip.light(lit);
     }
 

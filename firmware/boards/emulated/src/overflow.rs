@@ -1,15 +1,18 @@
-//! A deliberate defect, for the test that a stack overflow is caught: the first time that a device runs this image it overflows its
-//! stack; after that the image is the firmware. The file `overflowed.txt` in the emulated device's folder tells which.
+//! Deliberate defects, for the tests that they are caught: the first time that a device runs this image it overflows its stack, or hangs
+//! where the file `hang.txt` is in its folder; after that the image is the firmware. The file `overflowed.txt` tells which.
 
-use core::hint::black_box;
+use core::ffi::CStr;
+use core::hint::{black_box, spin_loop};
 
 use semihosting::fs::File;
 
 use crate::uart::{Registers, Uart};
 use crate::{Chip, Clock, serve};
 
-/// The file.
-const MARK: &core::ffi::CStr = c"overflowed.txt";
+/// It has happened.
+const MARK: &CStr = c"overflowed.txt";
+/// It is to hang.
+const HANG: &CStr = c"hang.txt";
 
 /// Overflows the stack, or serves the line.
 pub fn overflow_once<C: Chip + Clock, R: Registers>(chip: C, serial: Uart<R>) -> ! {
@@ -21,6 +24,18 @@ pub fn overflow_once<C: Chip + Clock, R: Registers>(chip: C, serial: Uart<R>) ->
         defmt::error!("the stack has not overflowed");
     }
     serve(chip, serial)
+}
+
+/// Does nothing for ever where the device's folder says so, when `hurry` has told the watchdog to wait no longer than a test does. Called
+/// before [`overflow_once`].
+pub fn hang_once(hurry: fn()) {
+    if File::open(HANG).is_ok() && File::open(MARK).is_err() && File::create(MARK).is_ok() {
+        defmt::info!("hanging");
+        hurry();
+        loop {
+            spin_loop();
+        }
+    }
 }
 
 /// Takes 256 bytes of stack and more, until there is none.

@@ -23,6 +23,7 @@ use keyferry_firmware::device::Millis;
 use crate::flash::{Flash, Psram};
 use crate::led::Led;
 pub use crate::uart::Cmsdk;
+pub use crate::watchdog::hurry as hurry_watchdog;
 
 /// The chip.
 pub struct Mps2An386 {

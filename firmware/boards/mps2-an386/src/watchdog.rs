@@ -37,6 +37,13 @@ pub(crate) fn start() {
     LOCK.write(0);
 }
 
+/// Has it wait for a second only, until the next reset, for the test that it ends a device that hangs.
+pub fn hurry() {
+    LOCK.write(UNLOCK);
+    RELOAD.write(FREQUENCY_HZ);
+    LOCK.write(0);
+}
+
 /// Feeds it, and tells when to feed it again at the latest.
 pub(crate) fn feed() -> Millis {
     LOCK.write(UNLOCK);

@@ -57,7 +57,7 @@ impl SettingsError {
         match self {
             Self::Unknown { .. } => {
                 "there are flash=FILE, line=KIND, capture=FILE, id=HEX, fuse=FILE, vendor-certificate=FILE, vendor-key=FILE, seed=HEX, \
-                 entropy=fail, entropy=stuck, early=UNWRAP-KEY and control=stdin; or let `keyferry emulate --board native` start it"
+                 entropy=fail, entropy=stuck, early=UNWRAP-KEY, strap=off and control=stdin; or let `keyferry emulate --board native` start it"
             }
             Self::Line(_) => {
                 "there are pty, unix:PATH and tcp:127.0.0.1:NUMBER; Windows has the last one only"
@@ -70,7 +70,7 @@ impl SettingsError {
 }
 
 /// The words that the board itself reads.
-const BOARD_WORDS: [&str; 7] = [
+const BOARD_WORDS: [&str; 8] = [
     "id=",
     "fuse=",
     "vendor-certificate=",
@@ -78,6 +78,7 @@ const BOARD_WORDS: [&str; 7] = [
     "seed=",
     "entropy=",
     "early=",
+    "strap=",
 ];
 
 impl Settings {
