@@ -137,6 +137,9 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
                 .finish(random, unwrap_secret.expose_mut(), &mut unwrap_spki);
         self.platform.measure(Mark::Ends(Stretch::Generate));
         let (secret_length, spki_length) = made.map_err(|_| Refusal::Entropy)?;
+        // That was a private-key operation of RSA.
+        self.feed_again();
+        let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
         let unwrap_spki = &unwrap_spki[..spki_length];
 
         let mut identity = Secret::<32>::zeroed();

@@ -287,6 +287,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.platform.measure(Mark::Begins(Stretch::Fed));
     }
 
+    /// Feeds the watchdog in the middle of a piece of work.
+    fn feed_again(&mut self) {
+        self.platform.measure(Mark::Ends(Stretch::Fed));
+        self.feed();
+    }
+
     /// Switches the LED where it is time to, and says when it will be next.
     fn blink(&mut self, now: Millis) -> Option<Millis> {
         if !self.platform.has_led() {
