@@ -329,6 +329,7 @@ impl Failure {
             Self::Job(
                 JobError::LabelTooLong(_)
                 | JobError::ProofTooWeak { .. }
+                | JobError::Quarantined { .. }
                 | JobError::CounterUnknown { .. },
             )
             | Self::BadSlot(_) => Exit::Usage,

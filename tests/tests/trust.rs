@@ -130,6 +130,9 @@ impl Station {
     }
 }
 
+/// A device that is not there.
+const OTHER: &str = "0123456789abcdef0123456789abcdef";
+
 const REGISTRY: [&str; 2] = ["--policy", "registry"];
 
 fn a_device_is_enrolled_certified_provisioned_rotated_locked_and_wiped(board: Board) {
@@ -327,7 +330,14 @@ fn a_quarantined_device_comes_back_through_a_wipe_and_a_new_enrolment(board: Boa
     assert_ne!(refused.code, 0, "{refused:?}");
     assert!(station.board.flash() == flash, "it has written");
 
+    // Its word alone is nobody's reason to let go of a device.
     let wipe = [&REGISTRY[..], &["--yes"]].concat();
+    station.refused("wipe", &wipe, 2, "nothing vouches");
+    let id = enrolled["device"].as_str().unwrap().to_owned();
+    let other = [&wipe[..], &["--quarantined", OTHER]].concat();
+    station.refused("wipe", &other, 2, "nothing vouches");
+    assert_eq!(station.greeting("state"), "quarantined");
+    let wipe = [&wipe[..], &["--quarantined", &id]].concat();
     let wiped = station.done("wipe", &wipe);
     assert_eq!(
         (&wiped["recovered"], &wiped["proved"]),
@@ -357,11 +367,11 @@ fn a_quarantined_device_comes_back_through_a_wipe_and_a_new_enrolment(board: Boa
         let words = wipe.iter().chain(&rules).chain(more).copied();
         station.scratch.run(words.collect::<Vec<_>>())
     };
-    let asked = bare(&[]);
+    let asked = bare(&["--quarantined", &id]);
     assert_eq!(asked.code, 2, "{asked:?}");
     assert!(asked.last()["hint"].to_string().contains("--counter"));
     assert_eq!(station.greeting("state"), "quarantined");
-    let given = bare(&["--counter", "5000"]);
+    let given = bare(&["--quarantined", &id, "--counter", "5000"]);
     assert_eq!(given.code, 0, "{given:?}");
     let greeting = station.board.session().greeting().clone();
     assert_eq!((greeting.state, greeting.counter), (State::Blank, 5000));

@@ -52,6 +52,14 @@ pub enum JobError {
         /// The port.
         port: String,
     },
+    /// A device says that it is quarantined, and nobody has said that this one is to begin anew.
+    #[error(
+        "the device on this port says that it is {device}, and quarantined: nothing vouches for either"
+    )]
+    Quarantined {
+        /// The device, as it says.
+        device: DeviceId,
+    },
     /// A quarantined device is to begin anew, and nothing says which counters it has had.
     #[error("device {device} is quarantined, and no registry knows which counters its orders had")]
     CounterUnknown {
@@ -162,6 +170,9 @@ impl JobError {
             Self::Journal(error) => Some(error.hint().to_owned()),
             Self::Export(error) => error.hint(),
             Self::NotEnrolled { .. } => Some("run `keyferry device enroll` first".to_owned()),
+            Self::Quarantined { device } => Some(format!(
+                "compare it with the label; if it is this one, and it may lose all its keys: keyferry device wipe --quarantined {device}"
+            )),
             Self::CounterUnknown { .. } => Some(
                 "give the registry that it was enrolled with, or --counter with a number above those of all orders that were ever made for it"
                     .to_owned(),

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 
 use super::JobError;
@@ -136,18 +136,23 @@ impl Visitor<'_> {
         })
     }
 
-    /// Wipes a device that greets as quarantined, with a counter above all that it ever had: the registry's, and at least `counter`.
-    /// There is nothing to verify: the device is let go of, and whoever enrols it again finds out what it is. Gives its counter.
+    /// Wipes the device `named` where it greets as quarantined, with a counter above all that it ever had: the registry's, and at least `counter`.
+    /// There is nothing to verify: the device is let go of, and whoever enrols it again finds out what it is. So anybody
+    /// could greet as one, and which device it is, a person must say. Gives its counter.
     ///
     /// # Errors
-    /// [`JobError::CounterUnknown`] if neither the registry nor `counter` says; and the others of [`JobError`].
+    /// [`JobError::Quarantined`] if another is named or none; [`JobError::CounterUnknown`] if neither the registry nor `counter` says; and the others of [`JobError`].
     pub fn recover(
         &self,
         mut session: Session,
+        named: Option<DeviceId>,
         counter: Option<u32>,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<u32, JobError> {
         let device = session.greeting().device;
+        if named != Some(device) {
+            return Err(JobError::Quarantined { device });
+        }
         let scribe = Scribe::new(Arc::clone(self.records));
         session.set_witness(Box::new(scribe.clone()));
         let record = match &scribe.records().registry {

@@ -6,6 +6,7 @@ use keyferry_protocol::receipt::State;
 use serde_json::{Map, Value};
 
 use super::{Bar, Known};
+use crate::cli::order::parse_device;
 use crate::cli::{Context, Outcome, fields};
 use crate::device::DeviceError;
 use crate::device::flow::{self, Authority};
@@ -48,11 +49,17 @@ pub(in crate::cli) struct Wipe {
     /// Say that the device may lose all its keys.
     #[arg(long, required = true)]
     yes: bool,
+    /// The device is quarantined: its id, 32 hexadecimal digits, from its label or your records. Nothing that it says can be believed.
+    #[arg(long, value_name = "DEVICE-ID", value_parser = parse_device)]
+    quarantined: Option<DeviceId>,
     /// For a quarantined device that no registry knows: a number above those of all orders that were ever made for it, which it counts on
     /// from. A recorded order for a blank device cannot pass again then.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", requires = "quarantined", value_parser = clap::value_parser!(u32).range(1..=HIGHEST_COUNTER))]
     counter: Option<u32>,
 }
+
+/// The highest `--counter`: a device that began near the end of its counter would soon take no order any more.
+const HIGHEST_COUNTER: i64 = 1 << 31;
 
 type Order<'a> = dyn Fn(
         &mut Session,
@@ -160,7 +167,8 @@ pub(super) fn wipe(context: &Context, arguments: &Wipe) -> Outcome {
         .meet(context, &*hsm, |visitor, session, progress| {
             if session.greeting().state == State::Quarantined {
                 let device = session.greeting().device;
-                let counter = visitor.recover(session, arguments.counter, progress)?;
+                let counter =
+                    visitor.recover(session, arguments.quarantined, arguments.counter, progress)?;
                 Ok(Met::Recovered(device, counter))
             } else {
                 Ok(Met::Known(Box::new(visitor.visit(session, progress)?)))

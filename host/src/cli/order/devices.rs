@@ -85,7 +85,8 @@ fn all(registry: &Registry) -> Result<Vec<KnownDevice>, Failure> {
     }
 }
 
-fn parse_device(text: &str) -> Result<DeviceId, String> {
+/// A device's id, as a person writes it.
+pub(in crate::cli) fn parse_device(text: &str) -> Result<DeviceId, String> {
     let mut id = DeviceId::ZERO;
     hex::decode_to_slice(text, &mut id.0)
         .map_err(|_| "a device id has 32 hexadecimal digits".to_owned())?;

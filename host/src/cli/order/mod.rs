@@ -13,6 +13,7 @@ use super::key::public_key_file;
 use super::{Context, Outcome};
 use crate::error::Failure;
 use crate::export::Signer;
+pub(super) use devices::parse_device;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

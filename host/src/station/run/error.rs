@@ -114,6 +114,7 @@ fn for_a_line(error: &JobError) -> Option<String> {
         | JobError::Export(_)
         | JobError::NotEnrolled { .. }
         | JobError::OtherCertificate { .. }
+        | JobError::Quarantined { .. }
         | JobError::CounterUnknown { .. }
         | JobError::Certificate(_)
         | JobError::Broker(_)

@@ -372,6 +372,7 @@ fn is_final(error: &JobError) -> bool {
         | JobError::NotEnrolled { .. }
         | JobError::NoCertificate { .. }
         | JobError::OtherCertificate { .. }
+        | JobError::Quarantined { .. }
         | JobError::CounterUnknown { .. }
         | JobError::Certificate(_)
         | JobError::Broker(_)
