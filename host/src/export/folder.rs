@@ -33,7 +33,8 @@ impl Folder {
             return Err(ExportError::FolderExists(target.into()));
         }
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".keyferry-");
+        let prefix = unfinished(target);
+        builder.prefix(&prefix);
         // What is in it is wrapped or public.
         #[cfg(unix)]
         {
@@ -51,6 +52,29 @@ impl Folder {
             target: target.into(),
             temporary,
         })
+    }
+
+    /// Removes what a process that was killed has left of a folder of this name. Nobody else may be writing one.
+    ///
+    /// # Errors
+    /// [`ExportError::Write`].
+    pub fn sweep(target: &Path) -> Result<(), ExportError> {
+        let failed = |source| ExportError::Write {
+            path: target.into(),
+            source,
+        };
+        let prefix = unfinished(target);
+        for entry in std::fs::read_dir(parent(target)).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            if name
+                .as_encoded_bytes()
+                .starts_with(prefix.as_encoded_bytes())
+            {
+                std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes a file.
@@ -103,6 +127,14 @@ impl Folder {
             source,
         })
     }
+}
+
+/// How the name of a folder begins that does not have its own yet.
+fn unfinished(target: &Path) -> std::ffi::OsString {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(target.file_name().unwrap_or_default());
+    prefix.push(".keyferry-");
+    prefix
 }
 
 fn parent(path: &Path) -> &Path {
@@ -187,6 +219,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_process_has_left_is_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let (target, other) = (parent.path().join("out"), parent.path().join("out-2"));
+        let folder = Folder::begin(&target).unwrap();
+        folder.add("key", b"blob").unwrap();
+        let others = Folder::begin(&other).unwrap();
+        std::mem::forget(folder);
+        Folder::sweep(&target).unwrap();
+        others.finish(b"manifest", b"signature").unwrap();
+        assert_eq!(names(parent.path()), ["out-2"]);
+    }
+
+    #[test]
     fn a_folder_appears_when_it_is_complete() {
         let parent = tempfile::tempdir().unwrap();
         let target = parent.path().join("out");
@@ -195,7 +240,7 @@ mod tests {
         assert!(!target.exists());
         // What a process that is killed here leaves behind is hidden, and has no manifest.
         let [hidden] = names(parent.path()).try_into().unwrap();
-        assert!(hidden.starts_with(".keyferry-"));
+        assert!(hidden.contains(".keyferry-"));
         assert_eq!(names(&parent.path().join(hidden)), ["key"]);
         folder.finish(b"manifest", b"signature").unwrap();
         assert_eq!(names(parent.path()), ["out"]);

@@ -273,7 +273,7 @@ impl Fleet {
 
     /// Starts the device with this number, on the flash that it had before.
     pub(crate) fn start(&self, number: u16) -> Device {
-        let flash = self.folder.path().join(format!("flash-{number}"));
+        let flash = self.flash(number);
         if !flash.exists() {
             fs::write(&flash, vec![0xff; 128 * 1024]).expect("a flash file");
         }
@@ -284,6 +284,11 @@ impl Fleet {
         let words = [format!("id={number:x}"), format!("fuse={}", fuse.display())];
         let settings = Settings::new(flash, LineKind::Tcp(0)).with(&[&words[0], &words[1]]);
         Device::start(settings).expect("the device starts")
+    }
+
+    /// The flash file of the device with this number.
+    pub(crate) fn flash(&self, number: u16) -> PathBuf {
+        self.folder.path().join(format!("flash-{number}"))
     }
 
     /// Starts those with the numbers from 1 to `count`.

@@ -56,6 +56,39 @@ fn eight_native_devices_get_five_keys_each() {
     plant.assert_all_done(8);
 }
 
+#[test]
+fn a_flash_that_was_put_back_does_not_pass_for_done() {
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let device = fleet.start(1);
+    done(&plant, &[device.port()], "");
+    let before = std::fs::read(fleet.flash(1)).unwrap();
+    let plan = plant.plan(&format!("{TEST_DEVICES}[after]\nlock = true\n"));
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let again = Fleet::new();
+    std::fs::write(again.flash(1), before).unwrap();
+    let device = again.start(1);
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stdout.contains("counter"), "{answer:?}");
+}
+
+#[test]
+fn a_key_of_another_name_is_another_key() {
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let device = fleet.start(1);
+    done(&plant, &[device.port()], "");
+    let plan = plant.scratch.path("plan.toml");
+    let text = std::fs::read_to_string(&plan).unwrap();
+    assert!(text.contains("\"own aes\""));
+    std::fs::write(&plan, text.replace("\"own aes\"", "\"other aes\"")).unwrap();
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stdout.contains("raise the version"), "{answer:?}");
+}
+
 /// SPEC of the station: a tray of eight boards of two architectures.
 #[test]
 fn eight_boards_of_two_architectures_get_five_keys_each() {

@@ -193,6 +193,16 @@ pub enum KeySource {
     },
 }
 
+impl KeySource {
+    /// The label that the key has in its slot.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Token { label } | Self::Fresh { label, .. } | Self::Master { label, .. } => label,
+        }
+    }
+}
+
 /// When the station stops by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -72,6 +72,7 @@ pub fn write_exports(
                 path: manifests.folder.to_owned(),
                 source,
             })?;
+            Folder::sweep(&path)?;
             let folder = Folder::begin(&path)?;
             for export in &exports {
                 folder.add(&export.entry.file, &export.blob)?;

@@ -8,6 +8,7 @@ use super::event::Nest;
 use super::{Shared, lock};
 use crate::station::JobError;
 use crate::station::journal::Unit;
+use crate::station::plan::KeyPlan;
 use crate::station::registry::{DeviceRecord, RegistryError, SlotState};
 
 /// What the registry says of a device, seen from the plan.
@@ -24,6 +25,10 @@ pub(super) enum Known {
         identity_key: Vec<u8>,
         /// The order that brought its keys.
         order: Digest,
+        /// Its counter when it was heard last.
+        counter: u32,
+        /// Its state then.
+        state: State,
     },
 }
 
@@ -90,13 +95,17 @@ impl Shared<'_> {
             .map(|registry| registry.slots(device));
         let slots = slots.transpose()?.unwrap_or_default();
         let plan = self.line.plan;
-        let proved = |slot: u16| {
+        // A key with another label is another key: a plan that names it asks for a new version, or another slot.
+        let proved = |key: &KeyPlan| {
             let mut slots = slots.iter();
             slots.find(|it| {
-                it.slot == slot && it.state == SlotState::Proved && it.version >= plan.version
+                it.slot == key.slot
+                    && it.state == SlotState::Proved
+                    && it.version >= plan.version
+                    && it.label == key.source.label()
             })
         };
-        let all: Option<Vec<_>> = plan.keys.iter().map(|key| proved(key.slot)).collect();
+        let all: Option<Vec<_>> = plan.keys.iter().map(proved).collect();
         let Some(all) = all else {
             return Ok(Known::Enrolled);
         };
@@ -106,6 +115,8 @@ impl Shared<'_> {
         Ok(Known::Done {
             identity_key: record.statement()?.identity_key,
             order: all.first().map_or(Digest::ZERO, |slot| slot.order),
+            counter: record.counter,
+            state: record.state,
         })
     }
 }

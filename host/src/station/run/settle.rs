@@ -19,8 +19,13 @@ const STOPPED: &str =
 /// What is known of a unit's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settled {
-    /// No order with them was applied.
+    /// No order with them was applied, and none can be any more.
     NotApplied,
+    /// None was when the device had this counter. One that somebody has kept back may still come.
+    NotYet {
+        /// The counter.
+        counter: u32,
+    },
     /// One was.
     Applied,
     /// The device has applied another order since: its slots will tell.
@@ -57,8 +62,7 @@ impl Way<'_> {
             }
         }
         if sent.iter().all(|order| counter < order.counter) {
-            self.not_applied()?;
-            return Ok(Settled::NotApplied);
+            return Ok(Settled::NotYet { counter });
         }
         Ok(Settled::Unclear)
     }

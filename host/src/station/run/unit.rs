@@ -62,17 +62,7 @@ impl Shared<'_> {
         let before = self.journal(|journal| journal.under_way(found))?;
         self.check_serial(found, before.as_ref(), serial)?;
         let known = self.known(found)?;
-        if let (
-            None,
-            Known::Done {
-                identity_key,
-                order,
-            },
-        ) = (&before, &known)
-        {
-            // Unsigned, it says that it is the one that was done. Signed, it is.
-            let nonce = Challenge(random()?);
-            flow::status(&mut session, identity_key, *order, nonce)?;
+        if before.is_none() && self.was_done(&mut session, &known)? {
             return Ok(Verdict::Before);
         }
         let new = NewUnit {
@@ -100,6 +90,23 @@ impl Shared<'_> {
             }
         })?;
         Ok(Verdict::Done(done))
+    }
+
+    /// Whether a device that the books have as done is that device, and stands where it stood then. Unsigned, it says so; signed, it is.
+    /// One whose flash was put back is met like any other, and refused by what the registry has pinned.
+    fn was_done(&self, session: &mut Session, known: &Known) -> Result<bool, UnitError> {
+        let Known::Done {
+            identity_key,
+            order,
+            counter,
+            state,
+        } = known
+        else {
+            return Ok(false);
+        };
+        let nonce = Challenge(random()?);
+        let (_, standing, _) = flow::signed_status(session, identity_key, *order, nonce)?;
+        Ok(standing.counter >= *counter && standing.state == *state)
     }
 
     /// A device whose keys were not sent is let go of when the line is stopped.
@@ -137,10 +144,24 @@ impl Way<'_> {
             Step::Begun | Step::Trusted | Step::Prepared => Settled::NotApplied,
             Step::Proved | Step::Locking | Step::Done | Step::Failed => Settled::Proved,
         };
-        if settled == Settled::NotApplied {
+        if matches!(settled, Settled::NotApplied | Settled::NotYet { .. }) {
             self.shared.check_stop()?;
         }
         let mut visit = self.meet(session)?;
+        let settled = match settled {
+            // Since then the device has done one order, the one it was met with: none that was kept back came between, and none can come.
+            Settled::NotYet { counter }
+                if visit.statement.standing.counter == counter.saturating_add(1) =>
+            {
+                self.not_applied()?;
+                Settled::NotApplied
+            }
+            // It may have been wiped since.
+            Settled::Proved if matches!(self.known, Known::Not | Known::Enrolled) => {
+                Settled::Unclear
+            }
+            settled => settled,
+        };
         if self.resumed {
             self.tidy(&visit)?;
         }
@@ -160,7 +181,7 @@ impl Way<'_> {
                 self.deliver(&mut visit, &mut done)?;
             }
             (Settled::Applied, _) => done.keys = self.prove(&mut visit)?,
-            (Settled::Unclear, _) => match self.prove(&mut visit) {
+            (Settled::Unclear | Settled::NotYet { .. }, _) => match self.prove(&mut visit) {
                 Err(UnitError::Job(JobError::Device(DeviceError::Refused {
                     refusal: Refusal::SlotEmpty,
                     signed: true,
