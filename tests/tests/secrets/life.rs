@@ -9,6 +9,7 @@ use keyferry_firmware::platform::RootKey;
 use keyferry_firmware::store::nor_fake::NorFake;
 use keyferry_firmware::store::{Condition, ItemId, MAX_SECRET, Store};
 use keyferry_protocol::identity::Challenge;
+use keyferry_protocol::message::Request;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::board::{Image, QemuBoard};
 use keyferry_tests::search::{Finding, Search};
@@ -17,10 +18,14 @@ use keyferry_tests::software::{SoftKey, aes_key, hmac_key, p256_key, wrap_under}
 use super::{Visit, add_keys, look_everywhere, quiet};
 
 keyferry_tests::on_every_qemu_board!(
-    no_key_that_ever_was_in_a_device_is_left_after_any_kind_of_order
+    no_key_that_ever_was_in_a_device_is_left_after_any_kind_of_order,
+    an_early_unwrap_key_is_in_ram_until_the_enroll_and_nowhere_after_it,
 );
 
 const SEED: u8 = 7;
+
+/// The public exponent of every RSA key, as the store has it.
+const EXPONENT: [u8; 4] = 65_537_u32.to_le_bytes();
 
 /// Adds the secrets that stand sealed in the device's store: what its fuses open.
 fn add_stored<F: NorFlash>(search: &mut Search, flash: F, when: &str) -> usize {
@@ -33,6 +38,8 @@ fn add_stored<F: NorFlash>(search: &mut Search, flash: F, when: &str) -> usize {
     for id in ids {
         let mut secret = [0; MAX_SECRET];
         if let Some(secret) = store.secret(id, &mut secret).expect("it opens") {
+            // An RSA key is e ‖ p ‖ q, and its exponent is no secret.
+            let secret = secret.strip_prefix(&EXPONENT).unwrap_or(secret);
             search.add(&format!("item {} {when}", id.number()), secret);
             count += 1;
         }
@@ -157,4 +164,36 @@ fn no_key_that_ever_was_in_a_device_is_left_after_any_kind_of_order(board: QemuB
         life.found.len(),
         life.found[..life.found.len().min(40)].join("\n")
     );
+}
+
+/// Before the Enroll the primes can only be in RAM; that they are found there shows that the search can find them.
+fn an_early_unwrap_key_is_in_ram_until_the_enroll_and_nowhere_after_it(board: QemuBoard) {
+    let mut visit = Visit::new(board, Image::Default, UnwrapAlgorithm::Rsa2048, SEED);
+    visit.rig = visit.rig.restart_with_words(&["early=rsa-2048"]);
+    let mut session = visit.rig.session();
+    // Each is answered between two steps of the search: with this seed more than it takes.
+    for number in 0..150_u16 {
+        let bytes = number.to_be_bytes();
+        session
+            .exchange(&Request::Echo { bytes: &bytes }, &mut quiet)
+            .unwrap();
+    }
+    drop(session);
+    let (ram, files) = (visit.rig.ram(), visit.rig.files());
+    drop(visit.enroll());
+
+    let mut search = Search::default();
+    let flash = visit.rig.flash();
+    let stored = add_stored_on(board, &mut search, &flash, "of the enrolled device");
+    assert_eq!(stored, 2, "an unwrap key and an identity key");
+    assert!(!search.look("waiting: RAM", &ram).is_empty());
+    let mut found = Vec::new();
+    for (name, bytes) in files {
+        found.extend(search.look(&format!("waiting: {name}"), &bytes));
+    }
+    found.extend(look_everywhere(&mut search, &mut visit.rig, "enrolled"));
+    visit.rig = visit.rig.restart();
+    drop(visit.rig.session());
+    found.extend(look_everywhere(&mut search, &mut visit.rig, "restarted"));
+    assert!(found.is_empty(), "{}:\n{}", found.len(), found.join("\n"));
 }

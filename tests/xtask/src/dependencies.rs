@@ -8,7 +8,6 @@ use anyhow::ensure;
 use crate::firmware::cargo;
 use crate::process::{self, Finished};
 use crate::screen::{NOTE, Screen};
-use crate::setup::{self, Need};
 
 /// What cargo-deny says where it cannot have the database of advisories.
 const NO_DATABASE: &str = "failed to fetch advisory database";
@@ -19,7 +18,6 @@ const NO_DATABASE: &str = "failed to fetch advisory database";
 /// If something is against the rules, or a check cannot run. A database of advisories that cannot be had is said, and is no error: nothing
 /// is known then against what was good yesterday.
 pub(crate) fn check(screen: &Screen) -> anyhow::Result<()> {
-    setup::ensure(screen, Need::Fuzz)?;
     let rules = deny(screen, &["check", "licenses", "bans", "sources"])?;
     ensure!(rules.status.success(), "a dependency is against deny.toml");
     let advisories = deny(screen, &["check", "advisories"])?;

@@ -124,7 +124,10 @@ impl Generation {
         if candidate.passed < ROUNDS {
             return Ok(Step::Searching);
         }
-        let prime = self.candidate.take().map(|candidate| candidate.number);
+        let prime = self
+            .candidate
+            .take()
+            .map(|mut candidate| core::mem::take(&mut candidate.number));
         self.sieve = None;
         match (&self.p, prime) {
             (None, prime) => self.p = prime,
@@ -203,6 +206,12 @@ struct Candidate {
     test: MillerRabin<BoxedUint>,
     /// Rounds passed.
     passed: usize,
+}
+
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        self.number.zeroize();
+    }
 }
 
 impl Drop for Generation {

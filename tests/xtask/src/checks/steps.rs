@@ -416,25 +416,17 @@ pub(crate) const STEPS: &[Step] = &[
             by_hand: "cargo xtask demo --bad-line --seed 1",
         },
     },
-    Step {
-        name: "miri: protocol",
-        action: Action::Tests(Cargo {
-            arguments: &[
-                "+nightly",
-                "miri",
-                "test",
-                "--no-fail-fast",
-                "--package",
-                "keyferry-protocol",
-            ],
-            // The vectors are read from files.
-            environment: &[("MIRIFLAGS", "-Zmiri-disable-isolation")],
-        }),
-    },
 ];
 
 /// `--long` adds these.
 pub(crate) const CAMPAIGNS: &[Step] = &[
+    Step {
+        name: "setup: what the campaigns need",
+        action: Action::Call {
+            run: |screen, _| setup::ensure(screen, setup::Need::Fuzz),
+            by_hand: "cargo xtask setup",
+        },
+    },
     Step {
         name: "campaign: tests, long",
         action: Action::Tests(long(&[
@@ -465,6 +457,21 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
             run: |screen, _| dependencies::check(screen),
             by_hand: "cargo deny check",
         },
+    },
+    Step {
+        name: "miri: protocol",
+        action: Action::Tests(Cargo {
+            arguments: &[
+                "+nightly",
+                "miri",
+                "test",
+                "--no-fail-fast",
+                "--package",
+                "keyferry-protocol",
+            ],
+            // The vectors are read from files.
+            environment: &[("MIRIFLAGS", "-Zmiri-disable-isolation")],
+        }),
     },
     Step {
         name: "campaign: bench leakage",

@@ -125,8 +125,8 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     },
     Prerequisite {
         name: "nightly rust-src",
-        why: "is what Miri builds its own standard library from",
-        need: Need::Tests,
+        why: "is what Miri and the fuzzer build the standard library from",
+        need: Need::Fuzz,
         // `rustup run` never installs anything, as `cargo +nightly` may.
         probes: &[
             Probe::Says {
@@ -145,7 +145,7 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite {
         name: "miri",
         why: "runs the protocol's tests and watches what they do in memory",
-        need: Need::Tests,
+        need: Need::Fuzz,
         probes: &[Probe::Says {
             program: "rustup",
             arguments: &["run", "nightly", "cargo", "miri", "--version"],
