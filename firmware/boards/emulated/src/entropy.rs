@@ -13,7 +13,7 @@ use crate::arguments::EntropySource;
     clippy::large_enum_variant,
     reason = "there is one value, and it never moves after the start"
 )]
-pub enum Entropy {
+pub(crate) enum Entropy {
     /// The host's random device, asked for every request.
     Host,
     /// The stream of a seed, from its start at every boot. The firmware's boot counter keeps boots apart.
@@ -26,7 +26,7 @@ pub enum Entropy {
 
 impl Entropy {
     /// The source that the command line asks for.
-    pub fn new(source: EntropySource) -> Self {
+    pub(crate) fn new(source: EntropySource) -> Self {
         match source {
             EntropySource::Host => Self::Host,
             EntropySource::Seed(seed) => Self::Seeded(ChaCha20Rng::from_seed(seed)),
@@ -39,7 +39,11 @@ impl Entropy {
     ///
     /// # Errors
     /// [`SourceFailed`] if the host has no random device or gives too few bytes, or if the command line asks for a failure.
-    pub fn fill<H: Host>(&mut self, host: &mut H, out: &mut [u8]) -> Result<(), SourceFailed> {
+    pub(crate) fn fill<H: Host>(
+        &mut self,
+        host: &mut H,
+        out: &mut [u8],
+    ) -> Result<(), SourceFailed> {
         match self {
             Self::Host => host.random(out),
             Self::Seeded(stream) => {

@@ -1,13 +1,12 @@
-//! What keyferry's emulated boards have in common: the emulator's command line, which stands for silicon, the main loop, and an
-//! application. A board brings a [`Chip`] and the `uart::Registers` of its serial port.
+//! What keyferry's emulated boards have in common besides what all boards have: the emulator's command line, which stands for silicon,
+//! and an application. A board brings a [`Chip`] and the `Registers` of its serial port.
 //!
 //! Device id, fuses and entropy of an emulated board come from the machine that it runs on: its images are for tests only, and their
 //! statement says so.
 //!
 //! | part | runs |
 //! | --- | --- |
-//! | [`turn`], [`nor`], [`Board`] with [`Host`] and [`arguments`] | anywhere |
-//! | `uart`, `wake`, `panic`, `heap`, `guard`, `wire` | on a bare board, emulated or not |
+//! | [`nor`], [`Board`] with [`Host`] and [`arguments`] | anywhere |
 //! | `faults` (feature `flash-faults`, or its tests) | anywhere; its journal in an emulator |
 //! | `serve`, `telemetry::send`, `vectors` | in an emulator with semihosting (feature `semihosting`) |
 #![no_std]
@@ -17,16 +16,10 @@ mod board;
 mod entropy;
 #[cfg(any(test, feature = "flash-faults"))]
 pub mod faults;
-#[cfg(all(target_os = "none", target_arch = "arm"))]
-pub mod guard;
-#[cfg(all(target_os = "none", feature = "rsa-suites"))]
-pub mod heap;
 mod host;
 pub mod nor;
 #[cfg(feature = "semihosting")]
 pub mod overflow;
-#[cfg(target_os = "none")]
-pub mod panic;
 #[cfg(feature = "semihosting")]
 mod semihosting;
 #[cfg(feature = "semihosting")]
@@ -34,15 +27,8 @@ mod serve;
 #[cfg(feature = "semihosting")]
 mod tally;
 pub mod telemetry;
-pub mod turn;
-#[cfg(target_os = "none")]
-pub mod uart;
 #[cfg(feature = "semihosting")]
 pub mod vectors;
-#[cfg(target_os = "none")]
-pub mod wake;
-#[cfg(target_os = "none")]
-pub mod wire;
 
 use embedded_storage::nor_flash::NorFlash;
 use keyferry_firmware::device::Millis;
@@ -82,16 +68,4 @@ pub trait Chip {
     fn measure(&mut self, mark: keyferry_firmware::platform::Mark) {
         let _ = mark;
     }
-}
-
-/// A chip's clock and its alarm. There is one, so these are functions and not methods.
-pub trait Clock {
-    /// Milliseconds since the start.
-    fn now() -> Millis;
-
-    /// Has an interrupt come at `deadline`, or before.
-    fn set_alarm(deadline: Millis);
-
-    /// No deadline any more.
-    fn clear_alarm();
 }

@@ -2,9 +2,9 @@
 //! bits, and an attempt to set one is an error, as a real part's verify would report it.
 
 use embedded_storage::nor_flash::{
-    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read,
-    check_write,
+    ErrorType, NorFlash, ReadNorFlash, check_erase, check_read, check_write,
 };
+use keyferry_board::flash::FlashError;
 
 /// Length of an erase page in bytes.
 pub const PAGE_SIZE: usize = 4096;
@@ -30,43 +30,9 @@ pub trait Memory {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryFailed;
 
-/// Why a flash operation did not happen, or stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FlashError {
-    /// Offset or length is not a multiple of what the operation works in.
-    NotAligned,
-    /// The range reaches beyond the area.
-    OutOfBounds,
-    /// A word was to get a bit set that is clear already: it has not been erased. Words before it are programmed.
-    NotErased,
-    /// The memory failed. Words before that are programmed or erased.
-    Memory,
-}
-
-impl NorFlashError for FlashError {
-    fn kind(&self) -> NorFlashErrorKind {
-        match self {
-            Self::NotAligned => NorFlashErrorKind::NotAligned,
-            Self::OutOfBounds => NorFlashErrorKind::OutOfBounds,
-            Self::NotErased | Self::Memory => NorFlashErrorKind::Other,
-        }
-    }
-}
-
-impl From<NorFlashErrorKind> for FlashError {
-    fn from(kind: NorFlashErrorKind) -> Self {
-        // The checks give these two only; the enum is not ours and may grow.
-        if kind == NorFlashErrorKind::NotAligned {
-            Self::NotAligned
-        } else {
-            Self::OutOfBounds
-        }
-    }
-}
-
 impl From<MemoryFailed> for FlashError {
     fn from(_: MemoryFailed) -> Self {
-        Self::Memory
+        Self::Failed
     }
 }
 
@@ -190,7 +156,7 @@ mod tests {
     #[test]
     fn a_memory_that_fails_is_an_error() {
         let mut flash = flash(true);
-        assert_eq!(flash.erase(0, 8192), Err(FlashError::Memory));
+        assert_eq!(flash.erase(0, 8192), Err(FlashError::Failed));
         assert_eq!(read(&mut flash, 4092), [255, 255, 255, 255, 0, 0, 0, 0]);
     }
 }

@@ -6,8 +6,9 @@ use core::hint::{black_box, spin_loop};
 
 use semihosting::fs::File;
 
-use crate::uart::{Registers, Uart};
-use crate::{Chip, Clock, serve};
+use crate::{Chip, serve};
+use keyferry_board::Clock;
+use keyferry_board::uart::{Registers, Uart};
 
 /// It has happened.
 const MARK: &CStr = c"overflowed.txt";

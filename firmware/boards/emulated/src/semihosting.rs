@@ -14,7 +14,7 @@ use crate::arguments::{Arguments, Path};
 const LONGEST: usize = 512;
 
 /// The emulator's host.
-pub struct Semihosting;
+pub(crate) struct Semihosting;
 
 impl Host for Semihosting {
     fn read_file(&mut self, path: &Path, out: &mut [u8]) -> Result<usize, SourceFailed> {

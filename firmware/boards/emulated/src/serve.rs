@@ -5,10 +5,11 @@ use keyferry_firmware::Platform as _;
 use keyferry_firmware::device::Device;
 
 use crate::semihosting::{Semihosting, arguments};
-use crate::turn::{FRAME, RECEIVED, turn};
-use crate::uart::{Registers, Uart};
-use crate::wire::Wire;
-use crate::{Board, Chip, Clock, tally};
+use crate::{Board, Chip, tally};
+use keyferry_board::Clock;
+use keyferry_board::turn::{FRAME, RECEIVED, turn};
+use keyferry_board::uart::{Registers, Uart};
+use keyferry_board::wire::Wire;
 
 /// Greets the log, and serves the line for ever.
 pub fn serve<C: Chip + Clock, R: Registers>(chip: C, serial: Uart<R>) -> ! {

@@ -25,7 +25,7 @@ static TALLY: Tally = Tally {
 };
 
 /// Writes the counts down.
-pub fn note(operations: Operations) {
+pub(crate) fn note(operations: Operations) {
     for (place, count) in TALLY.counts.iter().zip(operations.counts()) {
         place.store(count, Ordering::Relaxed);
     }

@@ -28,16 +28,16 @@ const HUNDREDTHS_OF_A_DEGREE: i16 = 2_150;
 
 /// Sends the frame, and then sleeps for ever.
 #[cfg(feature = "semihosting")]
-pub fn send<C: crate::Chip, R: crate::uart::Registers>(
+pub fn send<C: crate::Chip, R: keyferry_board::uart::Registers>(
     chip: C,
-    mut serial: crate::uart::Uart<R>,
+    mut serial: keyferry_board::uart::Uart<R>,
 ) -> ! {
     use embedded_io::Write as _;
 
     let Ok(()) = serial.write_all(line(crate::serve::board(chip)).as_bytes());
     loop {
-        crate::wake::clear();
-        crate::wake::sleep();
+        keyferry_board::wake::clear();
+        keyferry_board::wake::sleep();
     }
 }
 

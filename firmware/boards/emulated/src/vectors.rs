@@ -21,8 +21,9 @@ use keyferry_firmware::unwrap::{UnwrapKey, open_kek, open_key};
 use semihosting::fs::File;
 use semihosting::io::{Read, Result, Write};
 
-use crate::uart::{Registers, Uart};
-use crate::{Chip, wake};
+use crate::Chip;
+use keyferry_board::uart::{Registers, Uart};
+use keyferry_board::wake;
 
 /// Verifies a signature.
 const VERIFY: u8 = 0;

@@ -4,11 +4,11 @@ use cortex_m::Peripherals;
 use cortex_m::interrupt::InterruptNumber;
 use cortex_m::peripheral::NVIC;
 use cortex_m_rt::exception;
-use keyferry_emulated::uart::{on_receive, on_room};
-use keyferry_emulated::wake;
+use keyferry_board::uart::{on_receive, on_room};
+use keyferry_board::{panic, wake};
 
 use crate::uart::Cmsdk;
-use crate::{clock, panic, uart};
+use crate::{clock, uart};
 
 /// The interrupts in use (Arm DAI 0386, interrupt assignments).
 #[derive(Clone, Copy)]
@@ -85,6 +85,6 @@ unsafe fn DefaultHandler(number: i16) {
         }
         8 => clock::on_wrap(),
         9 => clock::on_alarm(),
-        _ => panic::unexpected_interrupt(number),
+        _ => panic::arm::unexpected_interrupt(number),
     }
 }

@@ -8,16 +8,16 @@ mod led;
 #[cfg(feature = "measure")]
 mod meter;
 mod mmio;
-mod panic;
 #[cfg(feature = "measure")]
 mod stack;
 mod uart;
 mod watchdog;
 
 use embedded_hal::digital::OutputPin as _;
+use keyferry_board::Clock;
+use keyferry_board::uart::Uart;
+use keyferry_emulated::Chip;
 use keyferry_emulated::nor::NorModel;
-use keyferry_emulated::uart::Uart;
-use keyferry_emulated::{Chip, Clock};
 use keyferry_firmware::device::Millis;
 
 use crate::flash::{Flash, Psram};
@@ -39,9 +39,9 @@ pub fn start() -> (Mps2An386, Uart<Cmsdk>) {
     stack::paint();
     // SAFETY: nobody else has the processor's own peripherals: this is called once, first of all.
     let mut core = unsafe { cortex_m::Peripherals::steal() };
-    keyferry_emulated::guard::start(&mut core);
+    keyferry_board::guard::start(&mut core);
     #[cfg(feature = "rsa-suites")]
-    keyferry_emulated::heap::start();
+    keyferry_board::heap::start();
     clock::start();
     let uart = Uart::start();
     interrupt::enable(&mut core);

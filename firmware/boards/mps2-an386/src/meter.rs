@@ -102,7 +102,7 @@ impl Meter {
                         self.write("missed", stack::missed() as u64);
                     }
                     #[cfg(feature = "rsa-suites")]
-                    self.write("heap", keyferry_emulated::heap::peak() as u64);
+                    self.write("heap", keyferry_board::heap::peak() as u64);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! UART0, a CMSDK APB UART (Arm DDI 0479 §4.3): one byte of buffer each way, no FIFO.
 
-use keyferry_emulated::uart::Registers;
+use keyferry_board::uart::Registers;
 
 use crate::mmio::Register;
 

@@ -1,6 +1,9 @@
 //! The CMSDK APB watchdog (Arm DDI 0479 §4.5): the first time it reaches zero it raises the non-maskable interrupt, the second time it
 //! resets the board.
 
+use cortex_m::peripheral::SCB;
+use cortex_m_rt::exception;
+use keyferry_board::panic::report;
 use keyferry_firmware::device::Millis;
 
 use crate::clock::FREQUENCY_HZ;
@@ -50,4 +53,13 @@ pub(crate) fn feed() -> Millis {
     CLEAR.write(1);
     LOCK.write(0);
     SLEEP
+}
+
+/// It has waited long enough.
+#[exception]
+// SAFETY: reports and resets, relying on nothing that the code it interrupts may be in the middle of but the logger.
+unsafe fn NonMaskableInt() {
+    cortex_m::interrupt::disable();
+    report(|| defmt::error!("the watchdog was not fed"));
+    SCB::sys_reset()
 }

@@ -5,8 +5,8 @@ use std::fs::OpenOptions;
 use std::io;
 use std::thread::{self, JoinHandle};
 
+use keyferry_board::turn::{Line as _, turn};
 use keyferry_emulated::nor::NorModel;
-use keyferry_emulated::turn::{Line as _, turn};
 use keyferry_emulated::{Board, Chip, telemetry};
 use keyferry_firmware::device;
 use keyferry_firmware::protocol::link::rates;

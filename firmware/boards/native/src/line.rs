@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write as _};
 use std::time::{Duration, Instant};
 
-use keyferry_emulated::turn::Line;
+use keyferry_board::turn::Line;
 use keyferry_firmware::device::Millis;
 
 use crate::settings::LineKind;

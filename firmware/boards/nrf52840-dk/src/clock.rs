@@ -4,7 +4,7 @@
 use core::cell::Cell;
 
 use critical_section::Mutex;
-use keyferry_emulated::Clock;
+use keyferry_board::Clock;
 use keyferry_firmware::device::Millis;
 use nrf52840_pac::{CLOCK, RTC1};
 

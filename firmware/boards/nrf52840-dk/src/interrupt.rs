@@ -3,10 +3,10 @@
 use cortex_m::Peripherals;
 use cortex_m::peripheral::NVIC;
 use cortex_m_rt::exception;
-use keyferry_emulated::wake;
+use keyferry_board::{panic, wake};
 use nrf52840_pac::Interrupt;
 
-use crate::{clock, panic, uarte};
+use crate::{clock, uarte};
 
 /// How urgent the interrupts are: less than a fault, so that one in their handlers has its own handler, too.
 const PRIORITY: u8 = 0x80;
@@ -34,6 +34,6 @@ unsafe fn DefaultHandler(number: i16) {
     match number {
         UARTE => uarte::on_interrupt(),
         RTC => clock::on_interrupt(),
-        _ => panic::unexpected_interrupt(number),
+        _ => panic::arm::unexpected_interrupt(number),
     }
 }

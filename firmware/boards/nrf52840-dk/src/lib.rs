@@ -10,15 +10,14 @@ mod debug_port;
 mod entropy;
 mod interrupt;
 mod nvmc;
-mod panic;
 mod pins;
 mod uarte;
 mod watchdog;
 
 use defmt_rtt as _;
-use keyferry_emulated::turn::{FRAME, RECEIVED, turn};
-use keyferry_emulated::uart::Uart;
-use keyferry_emulated::wire::Wire;
+use keyferry_board::turn::{FRAME, RECEIVED, turn};
+use keyferry_board::uart::Uart;
+use keyferry_board::wire::Wire;
 use keyferry_firmware::Platform;
 use keyferry_firmware::device::{Device, Millis};
 use keyferry_firmware::platform::{Description, RootKey, SourceFailed};
@@ -49,11 +48,11 @@ struct Dk {
 pub fn run() -> ! {
     // SAFETY: nobody else has the peripherals: this is called once, first of all.
     let (mut core, chip) = unsafe { (cortex_m::Peripherals::steal(), Peripherals::steal()) };
-    keyferry_emulated::guard::start(&mut core);
+    keyferry_board::guard::start(&mut core);
     watchdog::start(&chip.WDT);
     let closed = debug_port::settle(&chip.NVMC, &chip.UICR, &chip.FICR);
     #[cfg(feature = "rsa-suites")]
-    keyferry_emulated::heap::start();
+    keyferry_board::heap::start();
     clock::start(&chip.CLOCK, &chip.RTC1);
     let strap = pins::start(&chip.P0);
     uarte::connect(&chip.P0, &chip.PPI, &chip.TIMER1, &chip.UARTE0);

@@ -9,9 +9,9 @@
 use core::ops::Range;
 
 use embedded_storage::nor_flash::{
-    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read,
-    check_write,
+    ErrorType, NorFlash, ReadNorFlash, check_erase, check_read, check_write,
 };
+use keyferry_board::flash::FlashError;
 use nrf52840_pac::{ACL, NVMC};
 
 /// Length of a page in bytes.
@@ -35,40 +35,6 @@ impl Area {
 
     fn address(&self, offset: u32) -> usize {
         (self.0.start + offset) as usize
-    }
-}
-
-/// Why a flash operation did not happen, or stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FlashError {
-    /// Offset or length is not a multiple of what the operation works in.
-    NotAligned,
-    /// The range reaches beyond the area.
-    OutOfBounds,
-    /// A word was to get a bit set that is clear already: it has not been erased. Words before it are programmed.
-    NotErased,
-    /// A word or a page does not read as it was programmed or erased.
-    NotTaken,
-}
-
-impl NorFlashError for FlashError {
-    fn kind(&self) -> NorFlashErrorKind {
-        match self {
-            Self::NotAligned => NorFlashErrorKind::NotAligned,
-            Self::OutOfBounds => NorFlashErrorKind::OutOfBounds,
-            Self::NotErased | Self::NotTaken => NorFlashErrorKind::Other,
-        }
-    }
-}
-
-impl From<NorFlashErrorKind> for FlashError {
-    fn from(kind: NorFlashErrorKind) -> Self {
-        // The checks give these two only; the enum is not ours and may grow.
-        if kind == NorFlashErrorKind::NotAligned {
-            Self::NotAligned
-        } else {
-            Self::OutOfBounds
-        }
     }
 }
 
@@ -109,7 +75,7 @@ impl NorFlash for Area {
             for word in (page..page + PAGE).step_by(WORD) {
                 // SAFETY: an aligned word within the area.
                 if unsafe { (word as *const u32).read_volatile() } != u32::MAX {
-                    return Err(FlashError::NotTaken);
+                    return Err(FlashError::Failed);
                 }
             }
         }
@@ -133,7 +99,7 @@ impl NorFlash for Area {
                 unsafe { address.write_volatile(wanted) };
             });
             if read() != wanted {
-                return Err(FlashError::NotTaken);
+                return Err(FlashError::Failed);
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use keyferry_emulated::uart::{Registers, on_receive, on_room};
+use keyferry_board::uart::{Registers, on_receive, on_room};
 use nrf52840_pac::{P0, PPI, TIMER1, UARTE0, timer0, uarte0};
 
 /// Pins of port 0 (nRF52840 DK hardware user guide, "Virtual COM port").

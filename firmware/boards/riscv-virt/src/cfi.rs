@@ -10,9 +10,9 @@
 //! clear, and a real chip reports it only after the attempt: so the driver looks first.
 
 use embedded_storage::nor_flash::{
-    ErrorType, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase, check_read,
-    check_write,
+    ErrorType, NorFlash, ReadNorFlash, check_erase, check_read, check_write,
 };
+use keyferry_board::flash::FlashError;
 
 use crate::clock::Patience;
 
@@ -84,46 +84,6 @@ pub struct CfiNor<const BASE: usize, const SECTORS: u32> {
     limits: Option<Limits>,
 }
 
-/// Why a flash operation did not happen, or stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CfiError {
-    /// Offset or length is not a multiple of what the operation works in.
-    NotAligned,
-    /// The range reaches beyond the area.
-    OutOfBounds,
-    /// There are no chips that this driver knows.
-    Unknown,
-    /// A word was to get a bit set that is clear already: it has not been erased. Words before it are programmed.
-    NotErased,
-    /// The chips report that it failed.
-    Failed,
-    /// The chips are still at work after the longest time that they say they take.
-    TimedOut,
-}
-
-impl NorFlashError for CfiError {
-    fn kind(&self) -> NorFlashErrorKind {
-        match self {
-            Self::NotAligned => NorFlashErrorKind::NotAligned,
-            Self::OutOfBounds => NorFlashErrorKind::OutOfBounds,
-            Self::Unknown | Self::NotErased | Self::Failed | Self::TimedOut => {
-                NorFlashErrorKind::Other
-            }
-        }
-    }
-}
-
-impl From<NorFlashErrorKind> for CfiError {
-    fn from(kind: NorFlashErrorKind) -> Self {
-        // The checks give these two only; the enum is not ours and may grow.
-        if kind == NorFlashErrorKind::NotAligned {
-            Self::NotAligned
-        } else {
-            Self::OutOfBounds
-        }
-    }
-}
-
 impl<const BASE: usize, const SECTORS: u32> CfiNor<BASE, SECTORS> {
     /// Fails to compile for an area outside the board's two flash banks.
     const IS_FLASH: () = assert!(
@@ -133,7 +93,7 @@ impl<const BASE: usize, const SECTORS: u32> CfiNor<BASE, SECTORS> {
         "the area lies in the flash region"
     );
 
-    /// Asks the chips what they are. Where they are others than expected, every operation gives [`CfiError::Unknown`].
+    /// Asks the chips what they are. Where they are others than expected, every operation gives [`FlashError::Failed`].
     ///
     /// Two values would be two hands on one store, so the platform asks for one only.
     pub fn find() -> Self {
@@ -166,7 +126,7 @@ impl<const BASE: usize, const SECTORS: u32> CfiNor<BASE, SECTORS> {
     }
 
     /// Waits until both chips have done their work, and puts them back into array mode.
-    fn finish(&self, offset: usize, micros: u64) -> Result<(), CfiError> {
+    fn finish(&self, offset: usize, micros: u64) -> Result<(), FlashError> {
         let patience = Patience::micros(micros);
         let done = loop {
             // Looked at before the clock is: a status that comes late is still one.
@@ -176,11 +136,11 @@ impl<const BASE: usize, const SECTORS: u32> CfiNor<BASE, SECTORS> {
                 break if status & FAILED == 0 {
                     Ok(())
                 } else {
-                    Err(CfiError::Failed)
+                    Err(FlashError::Failed)
                 };
             }
             if over {
-                break Err(CfiError::TimedOut);
+                break Err(FlashError::Failed);
             }
         };
         if done.is_err() {
@@ -211,15 +171,15 @@ fn entry<const BASE: usize>(index: usize) -> Option<u8> {
 }
 
 impl<const BASE: usize, const SECTORS: u32> ErrorType for CfiNor<BASE, SECTORS> {
-    type Error = CfiError;
+    type Error = FlashError;
 }
 
 impl<const BASE: usize, const SECTORS: u32> ReadNorFlash for CfiNor<BASE, SECTORS> {
     const READ_SIZE: usize = 1;
 
-    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), CfiError> {
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), FlashError> {
         check_read(self, offset, bytes.len())?;
-        self.limits.ok_or(CfiError::Unknown)?;
+        self.limits.ok_or(FlashError::Failed)?;
         let mut offset = offset as usize;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -245,9 +205,9 @@ impl<const BASE: usize, const SECTORS: u32> NorFlash for CfiNor<BASE, SECTORS> {
     const WRITE_SIZE: usize = WORD_SIZE;
     const ERASE_SIZE: usize = SECTOR_SIZE;
 
-    fn erase(&mut self, from: u32, to: u32) -> Result<(), CfiError> {
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), FlashError> {
         check_erase(self, from, to)?;
-        let limits = self.limits.ok_or(CfiError::Unknown)?;
+        let limits = self.limits.ok_or(FlashError::Failed)?;
         for sector in (from as usize..to as usize).step_by(SECTOR_SIZE) {
             command::<BASE>(sector, ERASE);
             command::<BASE>(sector, CONFIRM);
@@ -258,9 +218,9 @@ impl<const BASE: usize, const SECTORS: u32> NorFlash for CfiNor<BASE, SECTORS> {
         Ok(())
     }
 
-    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), CfiError> {
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), FlashError> {
         check_write(self, offset, bytes.len())?;
-        let limits = self.limits.ok_or(CfiError::Unknown)?;
+        let limits = self.limits.ok_or(FlashError::Failed)?;
         let start = offset as usize;
         let (words, _) = bytes.as_chunks::<WORD_SIZE>();
         // Looked at as a whole, for reading is in another mode than programming.
@@ -284,7 +244,7 @@ impl<const BASE: usize, const SECTORS: u32> NorFlash for CfiNor<BASE, SECTORS> {
         command::<BASE>(start, READ_ARRAY);
         done?;
         if fits < words.len() {
-            return Err(CfiError::NotErased);
+            return Err(FlashError::NotErased);
         }
         Ok(())
     }

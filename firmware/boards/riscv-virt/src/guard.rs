@@ -7,7 +7,7 @@
 
 use core::arch::global_asm;
 
-use keyferry_emulated::panic::report;
+use keyferry_board::panic::report;
 use riscv::register::{Permission, Range, pmpaddr0, pmpcfg0};
 
 use crate::panic::reset;

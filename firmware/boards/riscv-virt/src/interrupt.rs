@@ -1,7 +1,7 @@
 //! The interrupts: the machine timer's, which [`crate::clock`] handles, and the UART's, which comes through the
 //! platform-level interrupt controller (RISC-V PLIC specification 1.0).
 
-use keyferry_emulated::wake;
+use keyferry_board::wake;
 use riscv::interrupt::Interrupt;
 use riscv::register::mie;
 

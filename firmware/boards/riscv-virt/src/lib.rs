@@ -11,8 +11,9 @@ mod uart;
 
 use core::arch::global_asm;
 
-use keyferry_emulated::uart::Uart;
-use keyferry_emulated::{Chip, Clock};
+use keyferry_board::Clock;
+use keyferry_board::uart::Uart;
+use keyferry_emulated::Chip;
 use keyferry_firmware::device::Millis;
 
 use crate::cfi::CfiNor;
@@ -32,7 +33,7 @@ pub struct RiscvVirt;
 pub fn start() -> (RiscvVirt, Uart<Ns16550>) {
     guard::start();
     #[cfg(feature = "rsa-suites")]
-    keyferry_emulated::heap::start();
+    keyferry_board::heap::start();
     clock::start();
     let uart = Uart::start();
     interrupt::enable();

@@ -2,7 +2,7 @@
 
 use core::panic::PanicInfo;
 
-use keyferry_emulated::panic::report;
+use keyferry_board::panic::report;
 use riscv::register::{mcause, mepc};
 
 use crate::mmio::Register;
@@ -25,7 +25,7 @@ pub(crate) fn reset() -> ! {
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     riscv::interrupt::disable();
-    keyferry_emulated::panic::report_panic(info);
+    keyferry_board::panic::report_panic(info);
     reset()
 }
 

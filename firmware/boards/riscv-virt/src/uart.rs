@@ -1,6 +1,6 @@
 //! UART0, an NS16550A with its FIFOs: 16 bytes each way (National Semiconductor PC16550D datasheet, section 8, "Registers").
 
-use keyferry_emulated::uart::{Registers, on_receive, on_room};
+use keyferry_board::uart::{Registers, on_receive, on_room};
 
 use crate::mmio::Register;
 

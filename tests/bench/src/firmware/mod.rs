@@ -261,7 +261,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The heap's room in the boards' images, see `firmware/boards/emulated/src/heap.rs`.
+/// The heap's room in the boards' images, see `firmware/boards/common/src/heap.rs`.
 const HEAP: f64 = 48.0 * 1024.0;
 
 /// What may pass between two feedings of a watchdog, in instructions: a quarter of the 60 seconds that the nRF52840 DK's waits, at 64 MHz and

@@ -227,6 +227,8 @@ pub(crate) const STEPS: &[Step] = &[
             "--no-deps",
             "--lib",
             "--package",
+            "keyferry-board",
+            "--package",
             "keyferry-emulated",
             "--package",
             "keyferry-riscv-virt",

@@ -1,12 +1,22 @@
-//! The end of everything that must not happen: say so, and start again. The reset clears all of RAM on its way up.
+//! How everything that must not happen ends on a Cortex-M. The reset clears all of RAM on its way up.
 
 use core::panic::PanicInfo;
 
 use cortex_m::peripheral::SCB;
 use cortex_m_rt::{ExceptionFrame, exception};
-use keyferry_emulated::panic::report;
+
+use super::report;
+
+#[cfg(feature = "panic-place")]
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    cortex_m::interrupt::disable();
+    super::report_panic(info);
+    SCB::sys_reset()
+}
 
 // Looks at nothing of what it is given, so that the linker can leave out all places, messages and the formatting of them.
+#[cfg(not(feature = "panic-place"))]
 #[panic_handler]
 fn panic(_: &PanicInfo<'_>) -> ! {
     cortex_m::interrupt::disable();
@@ -15,7 +25,7 @@ fn panic(_: &PanicInfo<'_>) -> ! {
 }
 
 /// An interrupt came that nobody asked for.
-pub(crate) fn unexpected_interrupt(number: i16) -> ! {
+pub fn unexpected_interrupt(number: i16) -> ! {
     cortex_m::interrupt::disable();
     report(|| defmt::error!("unexpected interrupt {=i16}", number));
     SCB::sys_reset()

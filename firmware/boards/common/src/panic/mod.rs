@@ -3,6 +3,9 @@
 //! No message is formatted: it could carry what the code had at hand. The board's reset must clear all of RAM on its way
 //! up.
 
+#[cfg(target_arch = "arm")]
+pub mod arm;
+
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};
 
