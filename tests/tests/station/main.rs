@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 mod guide;
+#[cfg(unix)]
+mod hook;
 mod plans;
 #[cfg(unix)]
 mod stops;

@@ -24,6 +24,7 @@ fn the_examples_are_plans() {
     });
     // What the three are examples of.
     assert!(factory.lock && factory.serials && factory.certificates.is_some());
+    assert!(factory.hook.is_some_and(|hook| hook.before.is_none()));
     assert!(!factory.allow_test_devices && !factory.allow_development);
     assert!(matches!(
         factory.enrolment,
@@ -56,6 +57,7 @@ fn the_files_of_a_plan_are_looked_at() {
         "ca =",
         "serials = \"shift.txt\"",
         "key = \"backend.pem\"",
+        "program =",
     ]
     .map(line_of);
     assert_eq!(lines, expected, "{told:?}");
@@ -78,6 +80,13 @@ fn the_files_of_a_plan_are_looked_at() {
         "factory-ca.pem",
     ]);
     let (_, public) = make_rsa(scratch, "backend", 2048);
+    let told = check(2);
+    assert_eq!(told.len(), 4, "{told:?}");
+    fs::copy(
+        keyferry_tests::command::binary(),
+        scratch.path("print-label"),
+    )
+    .unwrap();
     let told = check(2);
     assert_eq!(told.len(), 3, "{told:?}");
     let said = told[1]["mistake"].as_str().unwrap();

@@ -98,6 +98,7 @@ fn station(folder: &Path) {
         rules: &rules,
         hsm: &hsm,
         backend: Some(&backend),
+        hook: None,
         records: &records,
         run,
         stop: &AtomicBool::new(false),

@@ -10,9 +10,11 @@ use crate::error::Failure;
 use crate::export::check_backend;
 use crate::hsm::{MAXIMUM_KEY_FILE, PublicKey};
 use crate::station::plan::{
-    BackendPlan, EnrolmentPlan, File, MAXIMUM_PLAN, Mistake, Plan, PlanError, VisitPlan, What,
+    BackendPlan, EnrolmentPlan, File, HookPlan, MAXIMUM_PLAN, Mistake, Plan, PlanError, VisitPlan,
+    What,
 };
 use crate::station::policy::{Allowlist, Enrolment, MAXIMUM_LIST, Rules, SerialList, Visiting};
+use crate::station::run::Hook;
 
 /// A plan, and what is in the files that it names.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Loaded {
     pub(super) ca: Option<CaCertificate>,
     /// The backend's key.
     pub(super) backend: Option<PublicKey>,
+    /// The program that is called before and after each device.
+    pub(super) hook: Option<Hook>,
 }
 
 impl Loaded {
@@ -51,6 +55,7 @@ pub(super) fn load(arguments: &PlanArgs) -> Result<Loaded, Failure> {
     let rules = reader.rules(&plan);
     let ca = plan.certificates.as_ref().and_then(|it| reader.ca(&it.ca));
     let backend = plan.backend.as_ref().and_then(|it| reader.backend(it));
+    let hook = plan.hook.as_ref().and_then(|it| reader.hook(it));
     if let Some(audit) = &plan.audit
         && !folder.join(&audit.path).is_file()
     {
@@ -67,6 +72,7 @@ pub(super) fn load(arguments: &PlanArgs) -> Result<Loaded, Failure> {
             rules,
             ca,
             backend,
+            hook,
         })
     } else {
         Err(PlanError::new(&name, reader.mistakes).into())
@@ -148,6 +154,12 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    fn hook(&mut self, plan: &HookPlan) -> Option<Hook> {
+        let found = Hook::find(plan, self.folder);
+        let refused = |reason| self.mistake(&plan.program, reason);
+        found.map_err(refused).ok()
     }
 
     fn backend(&mut self, plan: &BackendPlan) -> Option<PublicKey> {

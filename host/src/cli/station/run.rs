@@ -1,5 +1,6 @@
 //! `station run`: every device that is plugged in, once.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +18,12 @@ use crate::cli::output::counted;
 use crate::cli::signals::end_on_second_signal;
 use crate::cli::{Context, Outcome, TokenArgs, fields};
 use crate::error::Failure;
+use crate::hsm::PIN_VARIABLE;
 use crate::station::journal::Journal;
 use crate::station::plan::MAXIMUM_PORTS;
 use crate::station::policy::OPEN;
 use crate::station::registry::Registry;
-use crate::station::run::{Line, Nest, Stock, Verdict};
+use crate::station::run::{Hook, Line, Nest, Stock, Verdict};
 use crate::station::{Ca, Hsm, LocalHsm, Records, SharedHsm, Signers};
 
 #[derive(Debug, Args)]
@@ -148,6 +150,12 @@ fn open_hsm(
     Ok((SharedHsm::new(LocalHsm::new(token, signers)), exporter))
 }
 
+/// The variables that may hold the PIN.
+fn pin_variables(arguments: &Run) -> Vec<OsString> {
+    let named = arguments.pin_env.iter().map(OsString::from);
+    named.chain([PIN_VARIABLE.into()]).collect()
+}
+
 fn open_books(loaded: &Loaded) -> Result<Records, Failure> {
     let plan = &loaded.plan;
     // The journal first: where another station is at work, nothing of it is touched.
@@ -200,6 +208,10 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
     warn_of_open(context, &loaded);
     let (hsm, exporter) = open_hsm(context, &loaded, arguments)?;
     let backend = exporter.as_ref().map(Exporter::backend);
+    let hook = loaded.hook.clone().map(|hook| Hook {
+        withheld: pin_variables(arguments),
+        ..hook
+    });
     let stock = Stock::look_up(&hsm, &loaded.plan, backend)?;
     let stop = Arc::new(AtomicBool::new(false));
     end_on_second_signal(&stop).map_err(Failure::Signals)?;
@@ -218,6 +230,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
         rules: &loaded.rules,
         hsm: &hsm,
         backend,
+        hook: hook.as_ref(),
         records: &records,
         run,
         stop: &stop,

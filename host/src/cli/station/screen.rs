@@ -8,12 +8,9 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use keyferry_protocol::message::{Progress, Task};
-use serde_json::{Map, Value};
 
-use crate::cli::{Context, fields};
-use crate::station::Proved;
-use crate::station::run::{Event, Nest, Outcome, Verdict, What};
+use crate::cli::Context;
+use crate::station::run::{Event, Outcome, Verdict, What, as_json, task};
 
 const PASS: Style = AnsiColor::Green.on_default().bold();
 const FAIL: Style = AnsiColor::Red.on_default().bold();
@@ -46,6 +43,10 @@ impl Screen {
         }
         let nest = &event.nest.name;
         match (&self.bars, &event.what) {
+            (Some((all, _)), What::Warning(text)) => {
+                all.suspend(|| self.context.warn(&format!("{nest}: {text}")));
+            }
+            (None, What::Warning(text)) => self.context.warn(&format!("{nest}: {text}")),
             (Some((all, bars)), _) => {
                 let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
                 let bar = bars
@@ -141,14 +142,6 @@ const fn verdict(outcome: &Outcome) -> &'static str {
     }
 }
 
-const fn task(progress: &Progress) -> &'static str {
-    match progress.task {
-        Task::GenerateUnwrapKey => "making its unwrap key",
-        Task::Unwrap => "unwrapping",
-        Task::Prove => "proving",
-    }
-}
-
 /// What has happened, in words.
 fn words(what: &What<'_>) -> String {
     match what {
@@ -167,6 +160,8 @@ fn words(what: &What<'_>) -> String {
             )
         }
         What::Note(text) => (*text).to_owned(),
+        What::Warning(text) => format!("warning: {text}"),
+        What::Hook(moment) => format!("calling the hook ({} the device)", moment.name()),
         What::Ended(outcome) => match &outcome.verdict {
             Verdict::Done(_) => "PASS".to_owned(),
             Verdict::Before => "PASS, was done before".to_owned(),
@@ -208,71 +203,8 @@ fn draw(bar: &ProgressBar, what: &What<'_>) {
         | What::Step(_)
         | What::Progress(_)
         | What::Quiet(_)
-        | What::Note(_) => bar.set_message(said),
+        | What::Note(_)
+        | What::Warning(_)
+        | What::Hook(_) => bar.set_message(said),
     }
-}
-
-fn as_json(event: &Event<'_>) -> Map<String, Value> {
-    let Nest { name, port, .. } = event.nest;
-    let mut object = fields! { "nest" => name, "port" => port };
-    let rest = match &event.what {
-        What::Begun => fields! { "event" => "begun" },
-        What::Slow(slow) => fields! {
-            "event" => "note", "note" => slow.to_string(), "hint" => slow.hint(),
-        },
-        What::Found(device) => fields! { "event" => "found", "device" => device.to_string() },
-        What::Resumed(step) => fields! { "event" => "resumed", "step" => step.name() },
-        What::Step(step) => fields! { "event" => "step", "step" => step.name() },
-        What::Progress(progress) => fields! {
-            "event" => "progress",
-            "progress" => task(progress),
-            "done" => progress.done,
-            "total" => progress.total,
-        },
-        What::Quiet(quiet) => fields! { "event" => "quiet", "seconds" => quiet.as_secs() },
-        What::Note(text) => fields! { "event" => "note", "note" => text },
-        What::Ended(outcome) => ended(outcome),
-    };
-    object.extend(rest);
-    object
-}
-
-fn ended(outcome: &Outcome) -> Map<String, Value> {
-    let mut object = fields! {
-        "event" => "ended",
-        "result" => verdict(outcome),
-        "device" => outcome.device.map(|id| id.to_string()),
-        "serial" => outcome.nest.serial,
-        "seconds" => outcome.took.as_secs_f64(),
-    };
-    let rest = match &outcome.verdict {
-        Verdict::Done(done) => fields! {
-            "policy" => done.policy,
-            "suite" => done.suite.map(|suite| suite.name()),
-            "certified" => done.certified,
-            "locked" => done.locked,
-            "keys_proved" => done.keys.len(),
-            "keys" => keys(&done.keys),
-        },
-        Verdict::Before => fields! { "before" => true },
-        Verdict::Failed(error) => fields! {
-            "error" => error.to_string(),
-            "hint" => error.hint(),
-        },
-        Verdict::NotBegun(why) => fields! { "error" => why },
-    };
-    object.extend(rest);
-    object
-}
-
-fn keys(proved: &[Proved]) -> Vec<Value> {
-    let key = |slot: &Proved| {
-        Value::Object(fields! {
-            "slot" => slot.slot,
-            "label" => slot.label,
-            "type" => slot.key_type,
-            "proof" => slot.proof.name(),
-        })
-    };
-    proved.iter().map(key).collect()
 }

@@ -8,11 +8,11 @@ use keyferry_protocol::proof::Level;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
 use super::entry::{Entries, Entry, Placed};
-use super::kind::{FRESH, MASTER, TOKEN};
+use super::kind::{FAIL, FRESH, MASTER, TOKEN, WARN};
 use super::mistake::{Mistake, Place, What, shortened};
 use super::{
-    AT_ONCE, BackendPlan, CertificatePlan, EnrolmentPlan, File, KeyPlan, KeySource, Limits, Plan,
-    PortPlan, TokenPlan, VisitPlan,
+    AT_ONCE, BackendPlan, CertificatePlan, EnrolmentPlan, File, HOOK_SECONDS, HookPlan, KeyPlan,
+    KeySource, Limits, OnFailure, Plan, PortPlan, TokenPlan, VisitPlan,
 };
 use crate::hsm::{DeviceUse, KeyType};
 use crate::station::policy::OPEN;
@@ -39,6 +39,9 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
     let ports = checks.ports(all("port"));
     let station = maybe("station");
     checks.files(station);
+    if let Some(entry) = one("hook") {
+        checks.hook(entry);
+    }
 
     let devices = maybe("devices");
     let limits = maybe("limits");
@@ -74,6 +77,10 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
             None => None,
         },
         lock: maybe("after").flag("lock"),
+        hook: match one("hook") {
+            Some(entry) => Some(hook(entry)?),
+            None => None,
+        },
         limits: Limits {
             devices: number("devices"),
             failures_in_a_row: number("failures-in-a-row"),
@@ -142,6 +149,26 @@ fn backend(entry: &Entry) -> Option<BackendPlan> {
         folder: path(entry, "folder")?.path,
         sign_with: words(entry, "sign-with")?,
         allow_zero_tail: entry.flag("allow-zero-tail"),
+    })
+}
+
+fn hook(entry: &Entry) -> Option<HookPlan> {
+    let on_failure = |name| match entry.text(name)?.value {
+        FAIL => Some(OnFailure::Fail),
+        WARN => Some(OnFailure::Warn),
+        _ => None,
+    };
+    let arguments = entry
+        .texts("arguments")
+        .map_or(&[][..], |found| found.value);
+    Some(HookPlan {
+        program: path(entry, "program")?,
+        arguments: arguments.iter().map(|it| it.value.clone()).collect(),
+        seconds: entry
+            .number("seconds")
+            .map_or(HOOK_SECONDS, |found| found.value),
+        before: on_failure("before"),
+        after: on_failure("after"),
     })
 }
 
@@ -335,6 +362,17 @@ impl Checks<'_> {
             }
         }
         all
+    }
+
+    /// A hook that is never called is a mistake.
+    fn hook(&mut self, entry: &Entry) {
+        if !entry.fields.contains_key("before") && !entry.fields.contains_key("after") {
+            let what = What::Needs {
+                what: "[hook]",
+                other: "before = \"fail\" or after = \"fail\" (or \"warn\")",
+            };
+            self.mistake(entry.place, what);
+        }
     }
 
     /// Two books in one file would spoil each other.

@@ -21,6 +21,9 @@ pub const MAXIMUM_PORTS: usize = 256;
 /// Most files that a field may name.
 pub(super) const MAXIMUM_FILES: usize = 32;
 
+/// Most words of a field.
+pub(super) const MAXIMUM_WORDS: usize = 64;
+
 /// A table of the plan.
 pub(super) struct Section {
     pub(super) name: &'static str,
@@ -71,6 +74,8 @@ pub(super) enum Kind {
     Path,
     /// Several files.
     Paths,
+    /// Several words, in this order; the same ones may stand there again.
+    Words,
     /// One of these names.
     Choice(fn() -> Vec<&'static str>),
     /// Some of these names, each once.
@@ -86,7 +91,7 @@ impl Kind {
     pub(super) const fn words(&self) -> &'static str {
         match self {
             Self::Text { .. } | Self::Checked { .. } | Self::Path | Self::Choice(_) => "a string",
-            Self::Paths | Self::Choices(_) => "a list of strings",
+            Self::Paths | Self::Words | Self::Choices(_) => "a list of strings",
             Self::Number { .. } => "a whole number",
             Self::Flag => "true or false",
         }
@@ -195,6 +200,15 @@ pub(super) const TOKEN: &str = "token";
 pub(super) const FRESH: &str = "fresh";
 /// Or derived for each from a master key of the token.
 pub(super) const MASTER: &str = "master";
+
+/// What the failure of a hook means: that of its device.
+pub(super) const FAIL: &str = "fail";
+/// Or nothing but a warning.
+pub(super) const WARN: &str = "warn";
+
+pub(super) fn failures() -> Vec<&'static str> {
+    vec![FAIL, WARN]
+}
 
 pub(super) fn sources() -> Vec<&'static str> {
     vec![TOKEN, FRESH, MASTER]

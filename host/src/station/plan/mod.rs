@@ -33,6 +33,9 @@ pub const MAXIMUM_PLAN: usize = 256 * 1024;
 /// Most devices that are worked on at the same time, unless the plan says something else.
 const AT_ONCE: usize = 64;
 
+/// How many seconds a hook may take, unless the plan says something else.
+const HOOK_SECONDS: u32 = 10;
+
 /// A plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -74,6 +77,8 @@ pub struct Plan {
     pub backend: Option<BackendPlan>,
     /// Devices are locked when they have their keys.
     pub lock: bool,
+    /// A program that is called before and after each device.
+    pub hook: Option<HookPlan>,
     /// When the station stops by itself.
     pub limits: Limits,
     /// Where devices are plugged in.
@@ -201,6 +206,30 @@ impl KeySource {
             Self::Token { label } | Self::Fresh { label, .. } | Self::Master { label, .. } => label,
         }
     }
+}
+
+/// A program that is called before and after each device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookPlan {
+    /// The program.
+    pub program: File,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// How long it may take, in seconds.
+    pub seconds: u32,
+    /// What its failure before a device means; none if it is not called then.
+    pub before: Option<OnFailure>,
+    /// What its failure after a device means; none if it is not called then.
+    pub after: Option<OnFailure>,
+}
+
+/// What the failure of a hook means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The device has failed.
+    Fail,
+    /// It is told, and nothing else.
+    Warn,
 }
 
 /// When the station stops by itself.

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::entry::{Entries, Entry, Placed, Text, Value};
-use super::kind::{Field, Kind, LONGEST, MAXIMUM_FILES, Section, Times};
+use super::kind::{Field, Kind, LONGEST, MAXIMUM_FILES, MAXIMUM_WORDS, Section, Times};
 use super::mistake::{Mistake, Place, What, shortened};
 use super::table::SECTIONS;
 
@@ -256,7 +256,7 @@ impl Reader<'_, '_> {
                 Kind::Text { .. } | Kind::Checked { .. } | Kind::Path | Kind::Choice(_),
                 DeValue::String(text),
             ) => self.text(field, place, text).map(Value::Text),
-            (Kind::Paths | Kind::Choices(_), DeValue::Array(array)) => {
+            (Kind::Paths | Kind::Words | Kind::Choices(_), DeValue::Array(array)) => {
                 self.texts(field, place, array)
             }
             (
@@ -267,6 +267,7 @@ impl Reader<'_, '_> {
                 | Kind::Path
                 | Kind::Choice(_)
                 | Kind::Paths
+                | Kind::Words
                 | Kind::Choices(_),
                 other,
             ) => {
@@ -284,6 +285,7 @@ impl Reader<'_, '_> {
     ) -> Option<Value> {
         let most = match field.kind {
             Kind::Choices(names) => names().len(),
+            Kind::Words => MAXIMUM_WORDS,
             Kind::Paths
             | Kind::Flag
             | Kind::Number { .. }
@@ -305,7 +307,8 @@ impl Reader<'_, '_> {
                 right = false;
                 continue;
             };
-            if let Some(first) = texts.iter().find(|first| first.value == value) {
+            let again = texts.iter().find(|first| first.value == value);
+            if let Some(first) = again.filter(|_| !matches!(field.kind, Kind::Words)) {
                 let (what, first) = (format!("'{}'", shortened(&value)), first.place.line);
                 self.mistake(place, What::Twice { what, first });
                 right = false;
@@ -348,7 +351,9 @@ impl Reader<'_, '_> {
                 });
                 (LONGEST, what)
             }
-            Kind::Path | Kind::Paths | Kind::Number { .. } | Kind::Flag => (LONGEST, None),
+            Kind::Path | Kind::Paths | Kind::Words | Kind::Number { .. } | Kind::Flag => {
+                (LONGEST, None)
+            }
         };
         let letters = text.chars().count();
         let what = if letters == 0 || letters > most || text.contains(char::is_control) {

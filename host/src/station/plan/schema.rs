@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::kind::{Field, Kind, LONGEST, MAXIMUM_FILES, Section, Times};
+use super::kind::{Field, Kind, LONGEST, MAXIMUM_FILES, MAXIMUM_WORDS, Section, Times};
 use super::table::SECTIONS;
 
 /// The schema.
@@ -92,6 +92,12 @@ fn value(field: &Field) -> Value {
             "minItems": 1,
             "maxItems": MAXIMUM_FILES,
             "uniqueItems": true,
+            "items": { "type": "string", "minLength": 1, "maxLength": LONGEST },
+        }),
+        Kind::Words => json!({
+            "type": "array",
+            "minItems": 1,
+            "maxItems": MAXIMUM_WORDS,
             "items": { "type": "string", "minLength": 1, "maxLength": LONGEST },
         }),
         Kind::Choice(names) => json!({ "type": "string", "enum": names() }),

@@ -5,8 +5,8 @@ use keyferry_protocol::MAX_ENTRIES;
 
 use super::kind::{
     FRESH, HIGHEST_SLOT, Kind, LABEL, MASTER, MAXIMUM_PORTS, Section, TOKEN, Times, enrolments,
-    field, fingerprint, key_type, levels, needed, port, slot_label, sources, suites, unwraps, uri,
-    uses, visits, with,
+    failures, field, fingerprint, key_type, levels, needed, port, slot_label, sources, suites,
+    unwraps, uri, uses, visits, with,
 };
 
 /// All sections.
@@ -313,6 +313,41 @@ pub(super) const SECTIONS: &[Section] = &[
             Kind::Flag,
             "Lock the device: nobody changes its slots any more.",
         )],
+    },
+    Section {
+        name: "hook",
+        about: "A program that gets a JSON object on its standard input before and after each device.",
+        times: Times::Maybe,
+        fields: &[
+            needed(
+                "program",
+                Kind::Path,
+                "The program: a name that is looked for as a shell does, or a path. No shell is started.",
+            ),
+            field(
+                "arguments",
+                Kind::Words,
+                "Its arguments, each as it stands here.",
+            ),
+            field(
+                "seconds",
+                Kind::Number {
+                    least: 1,
+                    most: 3600,
+                },
+                "How long it may take before it is ended, in seconds; 10 unless it is said.",
+            ),
+            field(
+                "before",
+                Kind::Choice(failures),
+                "Call it before a device is touched. If it fails: fail, the device is not touched and has failed; warn, it is told.",
+            ),
+            field(
+                "after",
+                Kind::Choice(failures),
+                "Call it when a device is over, done or not. If it fails: fail, the device has failed, whatever it has got; warn, it is told.",
+            ),
+        ],
     },
     Section {
         name: "limits",

@@ -67,6 +67,13 @@ sign-with = "manifests"
 [after]
 lock = true
 
+[hook]
+program = "print-label"
+arguments = ["--size", "2", "--copies", "2"]
+seconds = 5
+before = "fail"
+after = "warn"
+
 [limits]
 devices = 100
 failures-in-a-row = 3
@@ -135,6 +142,12 @@ fn all_of_a_plan_is_read() {
             key_type: KeyType::Secret { bits: 256 }
         }
     );
+    let hook = plan.hook.unwrap();
+    assert_eq!(hook.arguments, ["--size", "2", "--copies", "2"]);
+    assert_eq!(
+        (hook.seconds, hook.before, hook.after),
+        (5, Some(OnFailure::Fail), Some(OnFailure::Warn))
+    );
     let limits = Limits {
         devices: Some(100),
         failures_in_a_row: Some(3),
@@ -151,6 +164,7 @@ fn what_is_not_said_is_closed() {
     assert!(!plan.allow_test_devices && !plan.allow_development && !plan.serials && !plan.lock);
     assert_eq!((plan.version, plan.minimum_proof), (1, Level::CheckValue));
     assert_eq!(plan.suites, Suite::ALL);
+    assert!(plan.hook.is_none());
     // With the mark that some editors put before the text.
     let marked = format!("\u{feff}{SMALL}");
     assert!(Plan::read("plan.toml", marked.as_bytes()).is_ok());
@@ -317,6 +331,32 @@ fn suites_that_no_key_fits_are_told() {
         found[0].2.contains("unwrap key of kind rsa-2048"),
         "{found:?}"
     );
+}
+
+#[test]
+fn a_hook_is_called_at_some_time() {
+    let hook = |more: &str| format!("{SMALL}[hook]\nprogram = \"x\"\n{more}");
+    let found = wrong(&hook(""));
+    assert!(
+        found[0].2.contains("[hook] needs before = \"fail\""),
+        "{found:?}"
+    );
+    assert_eq!(found[0].0, SMALL.lines().count() + 1);
+    let found = wrong(&hook(
+        "before = \"warm\"\nafter = \"warn\"\nseconds = 0\narguments = \"--all\"\n",
+    ));
+    let said: Vec<_> = found.iter().map(|(.., what)| what.as_str()).collect();
+    assert_eq!(
+        said,
+        [
+            "'before' cannot be 'warm'; did you mean 'warn'?",
+            "'seconds' is not from 1 to 3600",
+            "'arguments' is a string, and should be a list of strings",
+        ]
+    );
+    let plan = Plan::read("x", hook("after = \"warn\"\n").as_bytes()).unwrap();
+    let hook = plan.hook.unwrap();
+    assert_eq!((hook.seconds, hook.before), (10, None));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use keyferry_protocol::identity::DeviceId;
 
+use super::hook::HookError;
 use crate::device::DeviceError;
 use crate::hsm::HsmError;
 use crate::station::JobError;
@@ -43,6 +44,12 @@ pub enum UnitError {
         /// What was given.
         given: String,
     },
+    /// The hook before the device failed, and the plan says that this counts.
+    #[error("{0}; the device was not touched")]
+    HookBefore(#[source] HookError),
+    /// The hook after the device failed, and the plan says that this counts.
+    #[error("{0}; the device is done all the same, and has its keys")]
+    HookAfter(#[source] HookError),
     /// A worker of the line ended in the midst of a device.
     #[error("the work on this device broke off by a fault of this program")]
     BrokeOff,
@@ -67,11 +74,23 @@ impl UnitError {
             Self::Twice { .. } => "take both off the line: one of them is not what it claims to be",
             Self::NoSerial { .. } => "scan the label, and run the plan again",
             Self::OtherSerial { .. } => "check label and nest: they may have been mixed up",
+            Self::HookBefore(error) => error.hint(),
+            Self::HookAfter(_) => {
+                "mend the hook and run the plan again: the device passes as done before, and the hook is called again"
+            }
             Self::BrokeOff => {
                 "run the plan again: the journal knows how far the device has come; and report the fault"
             }
         };
         Some(hint.to_owned())
+    }
+}
+
+impl UnitError {
+    /// Whether the device has all that the plan asks for, all the same.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::HookAfter(_))
     }
 }
 

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use keyferry_protocol::identity::DeviceId;
-use keyferry_protocol::message::Progress;
+use keyferry_protocol::message::{Progress, Task};
 use keyferry_protocol::suite::Suite;
 
 use super::error::UnitError;
+use super::hook::Moment;
 use crate::device::port::SlowTimer;
 use crate::station::Proved;
 use crate::station::journal::Step;
@@ -50,8 +51,22 @@ pub enum What<'a> {
     Quiet(Duration),
     /// Words for people.
     Note(&'a str),
+    /// Words that must not be overlooked.
+    Warning(&'a str),
+    /// The plan's hook is being called.
+    Hook(Moment),
     /// It is over.
     Ended(&'a Outcome),
+}
+
+/// What a device works at, in words.
+#[must_use]
+pub const fn task(progress: &Progress) -> &'static str {
+    match progress.task {
+        Task::GenerateUnwrapKey => "making its unwrap key",
+        Task::Unwrap => "unwrapping",
+        Task::Prove => "proving",
+    }
 }
 
 /// What has become of a device.

@@ -10,6 +10,8 @@
 mod backend;
 mod error;
 mod event;
+mod hook;
+mod json;
 mod known;
 mod settle;
 mod unit;
@@ -21,13 +23,16 @@ use std::thread;
 use std::time::Instant;
 
 use keyferry_protocol::identity::DeviceId;
+use serde_json::Value;
 
 pub use backend::{Manifests, Sign, write_exports};
 pub use error::UnitError;
-pub use event::{Done, Event, Nest, Outcome, Verdict, What};
+pub use event::{Done, Event, Nest, Outcome, Verdict, What, task};
+pub use hook::{Hook, HookError, Moment};
+pub use json::as_json;
 
 use super::journal::RunId;
-use super::plan::{KeyPlan, KeySource, Plan};
+use super::plan::{KeyPlan, KeySource, OnFailure, Plan};
 use super::policy::Rules;
 use super::{Backend, Hsm as _, JobError, KeyCard, Records, SharedHsm, Target, check_proofs};
 use crate::hsm::{DeviceContext, KeySpec};
@@ -42,6 +47,8 @@ pub struct Line<'a> {
     pub hsm: &'a SharedHsm,
     /// Who gets devices' own keys as well, if the plan says so.
     pub backend: Option<&'a Backend>,
+    /// What is called before and after each device, if the plan says so.
+    pub hook: Option<&'a Hook>,
     /// Its books; all three of registry, journal and, if the plan has one, audit log.
     pub records: &'a Arc<Mutex<Records>>,
     /// Its name in the journal.
@@ -207,30 +214,75 @@ impl Shared<'_> {
         let start = Instant::now();
         let tell = |what: What<'_>| (self.line.on_event)(&Event { nest, what });
         let mut device = None;
-        let verdict = match self.closed() {
+        let why = self.closed();
+        let verdict = match why {
             Some(why) => Verdict::NotBegun(why),
             None => {
                 tell(What::Begun);
-                match self.work(nest, &mut device) {
-                    Ok(verdict) => {
-                        self.failed_in_a_row.store(0, Ordering::Relaxed);
-                        verdict
-                    }
-                    Err(error) => {
-                        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
-                        Verdict::Failed(error)
-                    }
-                }
+                self.work(nest, &mut device).unwrap_or_else(Verdict::Failed)
             }
         };
-        let outcome = Outcome {
+        let mut outcome = Outcome {
             nest: nest.clone(),
             device,
             verdict,
             took: start.elapsed(),
         };
+        if why.is_none() {
+            self.call_after(&mut outcome);
+            if outcome.verdict.is_pass() {
+                self.failed_in_a_row.store(0, Ordering::Relaxed);
+            } else {
+                self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+            }
+        }
         tell(What::Ended(&outcome));
         outcome
+    }
+
+    /// Calls the hook before a device is touched.
+    fn call_before(
+        &self,
+        nest: &Nest,
+        device: DeviceId,
+        serial: Option<&str>,
+    ) -> Result<(), UnitError> {
+        let line = self.line;
+        let Some((hook, on_failure)) = line.hook.and_then(|it| Some((it, it.plan.before?))) else {
+            return Ok(());
+        };
+        self.tell(nest, What::Hook(Moment::Before));
+        let event = json::before(line.run, &line.plan.name, nest, device, serial);
+        match (hook.call(&Value::Object(event).to_string()), on_failure) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), OnFailure::Fail) => Err(UnitError::HookBefore(error)),
+            (Err(error), OnFailure::Warn) => {
+                self.tell(nest, What::Warning(&error.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Calls the hook when a device is over. What is done stays done, whatever comes of it.
+    fn call_after(&self, outcome: &mut Outcome) {
+        let line = self.line;
+        let Some((hook, on_failure)) = line.hook.and_then(|it| Some((it, it.plan.after?))) else {
+            return;
+        };
+        self.tell(&outcome.nest, What::Hook(Moment::After));
+        let event = json::after(line.run, &line.plan.name, outcome);
+        let Err(error) = hook.call(&Value::Object(event).to_string()) else {
+            return;
+        };
+        match on_failure {
+            OnFailure::Fail if outcome.verdict.is_pass() => {
+                outcome.verdict = Verdict::Failed(UnitError::HookAfter(error));
+            }
+            // Of a device that has failed, the first reason is the one that counts.
+            OnFailure::Fail | OnFailure::Warn => {
+                self.tell(&outcome.nest, What::Warning(&error.to_string()));
+            }
+        }
     }
 
     /// Takes a device for one nest, as long as what comes back is held.

@@ -65,6 +65,7 @@ impl Shared<'_> {
         if before.is_none() && self.was_done(&mut session, &known)? {
             return Ok(Verdict::Before);
         }
+        self.call_before(nest, found, serial)?;
         let new = NewUnit {
             run: self.line.run,
             device: found,
