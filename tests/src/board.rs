@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use keyferry::device::DeviceError;
 use keyferry::device::port::{self, Port, PortError};
 use keyferry::device::session::Session;
 use keyferry::emulate::logs::Entry;
@@ -157,6 +158,9 @@ pub fn open_again(path: &str) -> Box<dyn Port> {
     }
     panic!("{path} stays in use");
 }
+
+/// How often a device may be silent, for the five seconds that a session waits, until it counts as dead.
+const LATE_ATTEMPTS: usize = 24;
 
 /// What went over the serial line so far.
 #[derive(Clone, Default)]
@@ -378,12 +382,21 @@ impl<B: Copy + Into<Board>> Rig<B> {
     /// If the device does not answer.
     #[must_use]
     pub fn session(&self) -> Session {
-        let port = open_again(self.emulator.port());
-        let tap = Tap {
-            port,
-            wire: self.wire.clone(),
-        };
-        Session::open(Box::new(tap)).expect("the device answers")
+        for attempt in 0..LATE_ATTEMPTS {
+            let port = open_again(self.emulator.port());
+            let tap = Tap {
+                port,
+                wire: self.wire.clone(),
+            };
+            match Session::open(Box::new(tap)) {
+                // A machine that is busy with something else lets an emulator wait.
+                Err(DeviceError::Silent { waited, .. }) => {
+                    println!("attempt {attempt}: silent for {waited:?}");
+                }
+                session => return session.expect("the device answers"),
+            }
+        }
+        panic!("the device stays silent");
     }
 
     /// The id of the emulator's process.

@@ -46,7 +46,7 @@ impl Row {
     }
 
     /// Why a target is missed, if it is.
-    pub(crate) fn cause(self, cause: &'static str) -> Self {
+    pub(crate) fn cause(self, cause: impl Into<Value>) -> Self {
         match self.target {
             Some((_, _, false)) => self.with("cause", cause),
             Some((_, _, true)) | None => self,
