@@ -3,11 +3,11 @@
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::{self, Outcome};
-use rusqlite::{OptionalExtension, Transaction, named_params};
 
 use super::signed::Signed;
 use super::{Registry, RegistryError, names, now};
 use crate::device::verify::{SignedReceipt, Statement, fingerprint};
+use crate::station::database::{Transaction, named, values};
 use crate::station::policy::Trust;
 
 /// A device that was enrolled, to be written down before anything is wrapped for it.
@@ -96,34 +96,31 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let device = enrolled.statement.device;
         let unwrap = fingerprint(&enrolled.statement.unwrap_key);
-        let holder = transaction
-            .query_row(
-                "SELECT device FROM devices
-                 WHERE (identity = :identity OR unwrap = :unwrap) AND device <> :device
-                 UNION ALL SELECT device FROM former_keys
-                 WHERE identity = :identity OR unwrap = :unwrap",
-                named_params! {
-                    ":identity": identity.to_string(),
-                    ":unwrap": unwrap.to_string(),
-                    ":device": device.to_string(),
-                },
-                |row| names::device(row, "device"),
-            )
-            .optional();
-        if let Some(holder) = self.done(holder)? {
+        let holder = transaction.rows_named(
+            "SELECT device FROM devices
+             WHERE (identity = :identity OR unwrap = :unwrap) AND device <> :device
+             UNION ALL SELECT device FROM former_keys
+             WHERE identity = :identity OR unwrap = :unwrap",
+            named! {
+                ":identity": identity.to_string(),
+                ":unwrap": unwrap.to_string(),
+                ":device": device.to_string(),
+            },
+        );
+        if let Some(row) = self.done(holder)?.first() {
+            let holder = self.done(names::device(row, "device"))?;
             return Err(RegistryError::KeyTaken { device, holder });
         }
         let Some(serial) = enrolled.serial else {
             return Ok(());
         };
-        let holder = transaction
-            .query_row(
-                "SELECT device FROM devices WHERE serial = ?1 AND device <> ?2",
-                (serial, device.to_string()),
-                |row| names::device(row, "device"),
-            )
-            .optional();
-        match self.done(holder)? {
+        let holder = self.first(
+            transaction,
+            "SELECT device FROM devices WHERE serial = ?1 AND device <> ?2",
+            values![serial, device.to_string()],
+            |row| names::device(row, "device"),
+        )?;
+        match holder {
             Some(holder) => Err(RegistryError::SerialTaken {
                 serial: serial.to_owned(),
                 holder,
@@ -158,10 +155,10 @@ impl Registry {
             let said = Signed::read(signed, device, &record.identity_key)?;
             let newest = said.counter >= record.counter;
             if newest {
-                let changed = transaction.execute(
+                let changed = transaction.execute_named(
                     "UPDATE devices SET state = :state, counter = :counter, latest = :latest,
                      latest_signature = :signature, updated_at = :now WHERE device = :device",
-                    named_params! {
+                    named! {
                         ":state": said.state.name(),
                         ":counter": said.counter,
                         ":latest": signed.bytes,
@@ -193,7 +190,7 @@ impl Registry {
         self.change(|transaction| {
             let changed = transaction.execute(
                 "UPDATE devices SET certificate = ?1, updated_at = ?2 WHERE device = ?3",
-                (certificate, now()?, device.to_string()),
+                values![certificate, now()?, device.to_string()],
             );
             match self.done(changed)? {
                 0 => Err(RegistryError::UnknownDevice { device }),
@@ -219,7 +216,7 @@ impl Registry {
             let changed = transaction.execute(
                 "UPDATE devices SET released_at = ?1, release_reason = ?2, updated_at = ?1
                  WHERE device = ?3",
-                (&now, reason, device.to_string()),
+                values![now, reason, device.to_string()],
             );
             self.done(changed)?;
             self.given_up(transaction, record.identity)
@@ -274,9 +271,9 @@ impl Registry {
             trust,
             serial,
         } = enrolled;
-        let changed = transaction.execute(
+        let changed = transaction.execute_named(
             sql,
-            named_params! {
+            named! {
                 ":device": statement.device.to_string(),
                 ":identity": fingerprint(&statement.identity_key).to_string(),
                 ":identity_key": statement.identity_key,
@@ -310,13 +307,13 @@ impl Registry {
         statement: &Statement,
         serial: Option<&str>,
     ) -> Result<(), RegistryError> {
-        let changed = transaction.execute(
+        let changed = transaction.execute_named(
             "UPDATE devices SET suites = :suites, board = :board, firmware = :firmware, flavour = :flavour, rng = :rng,
                 root_key = :root_key, authority = :authority, epoch = :epoch, state = :state, counter = :counter,
                 serial = coalesce(:serial, serial), statement = :statement, statement_signature = :signature,
                 latest = :statement, latest_signature = :signature, updated_at = :now
              WHERE device = :device",
-            named_params! {
+            named! {
                 ":device": statement.device.to_string(),
                 ":suites": suites(statement),
                 ":board": statement.board,
@@ -344,7 +341,7 @@ impl Registry {
                 enrolled_at, released_at, release_reason)
              SELECT identity, device, unwrap, identity_key, statement, statement_signature, policy, reason,
                 enrolled_at, released_at, release_reason FROM devices WHERE device = ?1",
-            [device.to_string()],
+            values![device.to_string()],
         );
         self.done(changed).map(|_| ())
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 
 use crate::error::Exit;
+use crate::station::database::Fault;
 
 /// Why the registry did not do what was asked. Whatever it was, nothing of it was written.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,7 @@ pub enum RegistryError {
         /// The file.
         path: PathBuf,
         /// What it said.
-        source: rusqlite::Error,
+        source: Fault,
     },
     /// A record does not hold together: what was signed says something else than what stands beside it.
     #[error("the registry's record of device {device} cannot be believed: {reason}")]

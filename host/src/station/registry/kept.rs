@@ -2,10 +2,10 @@
 //! else. A row goes when the proof is in.
 
 use keyferry_protocol::identity::Digest;
-use rusqlite::{OptionalExtension, named_params};
 
 use super::{Registry, RegistryError, now};
 use crate::station::KeyCard;
+use crate::station::database::{Row, named, values};
 
 impl Registry {
     /// Keeps a random key of an order, before the order leaves. `card` holds it wrapped under a key of the token.
@@ -23,10 +23,10 @@ impl Registry {
             if self.order(order)?.is_none() {
                 return Err(RegistryError::UnknownOrder { order: *order });
             }
-            let inserted = transaction.execute(
+            let inserted = transaction.execute_named(
                 "INSERT INTO kept_keys (order_digest, slot, card, kept_at) VALUES (:order, :slot, :card, :now)
                  ON CONFLICT (order_digest, slot) DO NOTHING",
-                named_params! {
+                named! {
                     ":order": order.to_string(),
                     ":slot": slot,
                     ":card": card,
@@ -45,15 +45,12 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::NotKept`] if what is there is no key; those of the database.
     pub fn kept_key(&self, order: &Digest, slot: u16) -> Result<Option<KeyCard>, RegistryError> {
-        let found = self
-            .connection
-            .query_row(
-                "SELECT card FROM kept_keys WHERE order_digest = ?1 AND slot = ?2",
-                (order.to_string(), slot),
-                |row| row.get::<_, String>(0),
-            )
-            .optional();
-        let card = self.done(found)?;
+        let card = self.first(
+            &self.database,
+            "SELECT card FROM kept_keys WHERE order_digest = ?1 AND slot = ?2",
+            values![order.to_string(), slot],
+            |row| row.get::<String>("card"),
+        )?;
         card.map(|card| {
             serde_json::from_str(&card).map_err(|_| RegistryError::NotKept {
                 order: *order,
@@ -69,12 +66,13 @@ impl Registry {
     /// # Errors
     /// Those of the database.
     pub fn kept_keys(&self) -> Result<u64, RegistryError> {
-        let count = self
-            .connection
-            .query_row("SELECT count(*) FROM kept_keys", [], |row| {
-                row.get::<_, i64>(0)
-            });
-        Ok(u64::try_from(self.done(count)?).unwrap_or_default())
+        let count = self.first(
+            &self.database,
+            "SELECT count(*) FROM kept_keys",
+            values![],
+            Row::only::<u64>,
+        )?;
+        Ok(count.unwrap_or_default())
     }
 
     /// Lets go of a random key, once its proof was verified.
@@ -85,7 +83,7 @@ impl Registry {
         self.change(|transaction| {
             let removed = transaction.execute(
                 "DELETE FROM kept_keys WHERE order_digest = ?1 AND slot = ?2",
-                (order.to_string(), slot),
+                values![order.to_string(), slot],
             );
             self.done(removed).map(|_| ())
         })
@@ -99,7 +97,7 @@ impl Registry {
         self.change(|transaction| {
             let removed = transaction.execute(
                 "DELETE FROM kept_keys WHERE order_digest = ?1",
-                [order.to_string()],
+                values![order.to_string()],
             );
             self.done(removed).map(|_| ())
         })

@@ -23,9 +23,7 @@ use std::time::{Duration, SystemTime};
 
 use der::DateTime;
 use keyferry_protocol::identity::{DeviceId, Fingerprint};
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior,
-};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub use device::{Enrolled, Moved, Recorded};
 pub use error::RegistryError;
@@ -33,8 +31,10 @@ pub use orders::{OrderRecord, OrderState};
 pub use record::{DeviceRecord, Filter, PAGE, Release};
 pub use slots::{SlotRecord, SlotState, key_type};
 
+pub use crate::station::database::Fault;
+
 use super::policy::{History, Known, Pin};
-use crate::station::database::{self, Found};
+use crate::station::database::{self, Database, Found, Row, Transaction, Value, values};
 
 /// How long another process may keep the file busy.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// An open registry. For one thread; others open the file for themselves.
 #[derive(Debug)]
 pub struct Registry {
-    connection: Connection,
+    database: Database,
     path: PathBuf,
 }
 
@@ -70,57 +70,13 @@ impl Registry {
 
     fn with(path: &Path, create: OpenFlags) -> Result<Self, RegistryError> {
         let flags = create | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection =
-            Connection::open_with_flags(path, flags).map_err(|source| failed(path, source))?;
-        let registry = Self {
-            connection,
+        let said = |source: rusqlite::Error| failed(path, source.into());
+        let connection = Connection::open_with_flags(path, flags).map_err(said)?;
+        set_up(&connection, path)?;
+        Ok(Self {
+            database: Database::file(connection),
             path: path.into(),
-        };
-        registry.set_up()?;
-        Ok(registry)
-    }
-
-    fn set_up(&self) -> Result<(), RegistryError> {
-        let connection = &self.connection;
-        self.done(connection.busy_timeout(PATIENCE))?;
-        for (name, value) in [
-            ("foreign_keys", "ON"),
-            // What was committed stays, also through a power cut.
-            ("synchronous", "FULL"),
-            // The file may come from anywhere: nothing in its schema may run functions.
-            ("trusted_schema", "OFF"),
-            ("cell_size_check", "ON"),
-        ] {
-            self.done(connection.pragma_update(None, name, value))?;
-        }
-        // Before anything is written to a file that may be somebody else's.
-        let found = self.done(schema::migrate(connection))?;
-        match found {
-            Found::Ready => {}
-            Found::Foreign => {
-                return Err(RegistryError::NotARegistry {
-                    path: self.path.clone(),
-                });
-            }
-            Found::Newer(found) => {
-                return Err(RegistryError::Newer {
-                    path: self.path.clone(),
-                    found,
-                    known: schema::newest(),
-                });
-            }
-        }
-        self.done(database::write_ahead(connection, PATIENCE))?;
-        let verdict: String =
-            self.done(connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)))?;
-        if verdict == "ok" {
-            Ok(())
-        } else {
-            Err(RegistryError::Damaged {
-                path: self.path.clone(),
-                reason: verdict,
-            })
-        }
+        })
     }
 
     /// The file.
@@ -129,27 +85,89 @@ impl Registry {
         &self.path
     }
 
-    fn done<T>(&self, result: rusqlite::Result<T>) -> Result<T, RegistryError> {
+    fn done<T>(&self, result: Result<T, Fault>) -> Result<T, RegistryError> {
         result.map_err(|source| failed(&self.path, source))
+    }
+
+    /// The first row of an answer, if it has one.
+    fn first<T>(
+        &self,
+        database: &Database,
+        sql: &str,
+        values: &[Value],
+        read: impl FnOnce(&Row) -> Result<T, Fault>,
+    ) -> Result<Option<T>, RegistryError> {
+        let row = self.done(database.row(sql, values))?;
+        self.done(row.as_ref().map(read).transpose())
+    }
+
+    /// All rows of an answer.
+    fn all<T>(
+        &self,
+        sql: &str,
+        values: &[Value],
+        read: impl FnMut(&Row) -> Result<T, Fault>,
+    ) -> Result<Vec<T>, RegistryError> {
+        let rows = self.done(self.database.rows(sql, values))?;
+        self.done(rows.iter().map(read).collect())
     }
 
     /// A change that happens whole or not at all, and during which nobody else writes.
     fn change<T>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, RegistryError>,
+        work: impl Fn(&Transaction<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        let begun = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate);
-        let transaction = self.done(begun)?;
-        let result = work(&transaction)?;
-        self.done(transaction.commit())?;
-        Ok(result)
+        let failed = |fault| failed(&self.path, fault);
+        self.database.change(work, failed)
     }
 }
 
+/// Makes a file ready for this program.
+fn set_up(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
+    let done = |fault: rusqlite::Error| failed(path, fault.into());
+    connection.busy_timeout(PATIENCE).map_err(done)?;
+    for (name, value) in [
+        ("foreign_keys", "ON"),
+        // What was committed stays, also through a power cut.
+        ("synchronous", "FULL"),
+        // The file may come from anywhere: nothing in its schema may run functions.
+        ("trusted_schema", "OFF"),
+        ("cell_size_check", "ON"),
+    ] {
+        connection.pragma_update(None, name, value).map_err(done)?;
+    }
+    // Before anything is written to a file that may be somebody else's.
+    match schema::migrate(connection).map_err(done)? {
+        Found::Ready => {}
+        Found::Foreign => return Err(RegistryError::NotARegistry { path: path.into() }),
+        Found::Newer(found) => {
+            return Err(RegistryError::Newer {
+                path: path.into(),
+                found,
+                known: schema::newest(),
+            });
+        }
+    }
+    database::write_ahead(connection, PATIENCE).map_err(done)?;
+    let verdict = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+    let verdict: String = verdict.map_err(done)?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    Err(RegistryError::Damaged {
+        path: path.into(),
+        reason: verdict,
+    })
+}
+
 /// What a failure of the database means.
-fn failed(path: &Path, source: rusqlite::Error) -> RegistryError {
+fn failed(path: &Path, source: Fault) -> RegistryError {
     let path = path.into();
-    match source.sqlite_error_code() {
+    let code = match &source {
+        Fault::File(source) => source.sqlite_error_code(),
+        Fault::Column(_) => None,
+    };
+    match code {
         Some(ErrorCode::NotADatabase) => RegistryError::NotARegistry { path },
         Some(ErrorCode::DatabaseCorrupt) => RegistryError::Damaged {
             path,
@@ -188,15 +206,12 @@ impl Known for Registry {
     }
 
     fn holder(&self, identity: Fingerprint) -> Result<Option<DeviceId>, RegistryError> {
-        let found = self
-            .connection
-            .query_row(
-                "SELECT device FROM devices WHERE identity = ?1
-                 UNION ALL SELECT device FROM former_keys WHERE identity = ?1",
-                [identity.to_string()],
-                |row| names::device(row, "device"),
-            )
-            .optional();
-        self.done(found)
+        self.first(
+            &self.database,
+            "SELECT device FROM devices WHERE identity = ?1
+             UNION ALL SELECT device FROM former_keys WHERE identity = ?1",
+            values![identity.to_string()],
+            |row| names::device(row, "device"),
+        )
     }
 }

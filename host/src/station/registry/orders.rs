@@ -3,10 +3,10 @@
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 use keyferry_protocol::order::{self, Body, Freshness, Header, Kind};
 use keyferry_protocol::receipt::Outcome;
-use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
 use super::{DeviceRecord, Registry, RegistryError, names, now};
 use crate::device::verify::digest;
+use crate::station::database::{Fault, Row, Transaction, named, values};
 
 /// What has become of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct OrderRecord {
 }
 
 impl OrderRecord {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row) -> Result<Self, Fault> {
         Ok(Self {
             digest: names::digest(row, "digest")?,
             device: names::device(row, "device")?,
@@ -103,10 +103,10 @@ impl Registry {
             if detached {
                 self.check_counter(transaction, &record, header.counter)?;
             }
-            let inserted = transaction.execute(
+            let inserted = transaction.execute_named(
                 "INSERT INTO orders (digest, device, identity, kind, counter, detached, slots, state, made_at, updated_at)
                  VALUES (:digest, :device, :identity, :kind, :counter, :detached, :slots, :state, :now, :now)",
-                named_params! {
+                named! {
                     ":digest": order.to_string(),
                     ":device": record.device.to_string(),
                     ":identity": record.identity.to_string(),
@@ -152,13 +152,14 @@ impl Registry {
         record: &DeviceRecord,
         counter: u32,
     ) -> Result<(), RegistryError> {
-        let taken = transaction.query_row(
-            "SELECT count(*) FROM orders
+        let taken = self.first(
+            transaction,
+            "SELECT digest FROM orders
              WHERE identity = ?1 AND counter = ?2 AND detached = 1 AND state <> 'failed'",
-            (record.identity.to_string(), counter),
-            |row| row.get::<_, i64>(0),
-        );
-        if self.done(taken)? == 0 {
+            values![record.identity.to_string(), counter],
+            |_| Ok(()),
+        )?;
+        if taken.is_none() {
             return Ok(());
         }
         Err(RegistryError::CounterTaken {
@@ -180,12 +181,13 @@ impl Registry {
         if record.released.is_some() {
             return Err(RegistryError::Released { device });
         }
-        let highest = self.connection.query_row(
+        let highest = self.first(
+            &self.database,
             "SELECT max(counter) FROM orders WHERE identity = ?1 AND detached = 1 AND state <> 'failed'",
-            [record.identity.to_string()],
-            |row| row.get::<_, Option<u32>>(0),
-        );
-        let highest = self.done(highest)?.unwrap_or(0).max(record.counter);
+            values![record.identity.to_string()],
+            Row::only::<Option<u32>>,
+        )?;
+        let highest = highest.flatten().unwrap_or(0).max(record.counter);
         Ok(highest.saturating_add(1))
     }
 
@@ -194,12 +196,13 @@ impl Registry {
     /// # Errors
     /// Those of the database.
     pub fn highest_counter(&self, record: &DeviceRecord) -> Result<u32, RegistryError> {
-        let highest = self.connection.query_row(
+        let highest = self.first(
+            &self.database,
             "SELECT max(counter) FROM orders WHERE device = ?1",
-            [record.device.to_string()],
-            |row| row.get::<_, Option<u32>>(0),
-        );
-        Ok(self.done(highest)?.unwrap_or(0).max(record.counter))
+            values![record.device.to_string()],
+            Row::only::<Option<u32>>,
+        )?;
+        Ok(highest.flatten().unwrap_or(0).max(record.counter))
     }
 
     /// Notes that an order was taken to its device.
@@ -212,7 +215,7 @@ impl Registry {
             let changed = transaction.execute(
                 "UPDATE orders SET state = 'delivered', updated_at = ?1
                  WHERE digest = ?2 AND state = 'prepared'",
-                (now()?, order.to_string()),
+                values![now()?, order.to_string()],
             );
             self.done(changed).map(|_| ())
         })
@@ -239,15 +242,12 @@ impl Registry {
     /// # Errors
     /// Those of the database.
     pub fn order(&self, order: &Digest) -> Result<Option<OrderRecord>, RegistryError> {
-        let found = self
-            .connection
-            .query_row(
-                "SELECT * FROM orders WHERE digest = ?1",
-                [order.to_string()],
-                OrderRecord::read,
-            )
-            .optional();
-        self.done(found)
+        self.first(
+            &self.database,
+            "SELECT * FROM orders WHERE digest = ?1",
+            values![order.to_string()],
+            OrderRecord::read,
+        )
     }
 
     /// The orders made for a device with its present keys, the oldest first.
@@ -255,15 +255,12 @@ impl Registry {
     /// # Errors
     /// Those of the database.
     pub fn orders(&self, device: DeviceId) -> Result<Vec<OrderRecord>, RegistryError> {
-        let read = || {
-            let mut query = self.connection.prepare(
-                "SELECT orders.* FROM orders JOIN devices USING (device, identity)
-                 WHERE device = ?1 ORDER BY orders.counter, orders.made_at",
-            )?;
-            let rows = query.query_map([device.to_string()], OrderRecord::read)?;
-            rows.collect()
-        };
-        self.done(read())
+        self.all(
+            "SELECT orders.* FROM orders JOIN devices USING (device, identity)
+             WHERE device = ?1 ORDER BY orders.counter, orders.made_at",
+            values![device.to_string()],
+            OrderRecord::read,
+        )
     }
 
     /// What a verified receipt or status says of an order. One that was applied stays applied, whatever comes later.
@@ -281,18 +278,18 @@ impl Registry {
                 let changed = transaction.execute(
                     "UPDATE orders SET state = 'applied', updated_at = ?1
                      WHERE digest = ?2 AND identity = ?3",
-                    (now()?, order.to_string(), record.identity.to_string()),
+                    values![now()?, order.to_string(), record.identity.to_string()],
                 );
                 self.done(changed)?;
-                let slots = transaction
-                    .query_row(
-                        "SELECT slots FROM orders WHERE digest = ?1 AND kind = 'remove'",
-                        [order.to_string()],
-                        |row| row.get::<_, String>(0),
-                    )
-                    .optional();
-                for slot in self.done(slots)?.unwrap_or_default().split_terminator(',') {
-                    self.slot_removed(transaction, record.identity, slot)?;
+                let slots = self.first(
+                    transaction,
+                    "SELECT slots FROM orders WHERE digest = ?1 AND kind = 'remove'",
+                    values![order.to_string()],
+                    |row| row.get::<String>("slots"),
+                )?;
+                for slot in slots.unwrap_or_default().split_terminator(',') {
+                    let slot = slot.parse().map_err(|_| Row::wrong("slots"));
+                    self.slot_removed(transaction, record.identity, self.done(slot)?)?;
                 }
                 Ok(())
             }
@@ -307,14 +304,14 @@ impl Registry {
         let now = now()?;
         let changed = transaction.execute(
             "UPDATE orders SET state = 'failed', updated_at = ?1 WHERE digest = ?2 AND state <> 'applied'",
-            (&now, order.to_string()),
+            values![now, order.to_string()],
         );
         if self.done(changed)? == 0 {
             return Ok(());
         }
         let changed = transaction.execute(
             "UPDATE slots SET state = 'failed', updated_at = ?1 WHERE order_digest = ?2 AND state = 'pending'",
-            (&now, order.to_string()),
+            values![now, order.to_string()],
         );
         self.done(changed).map(|_| ())
     }
@@ -331,7 +328,7 @@ impl Registry {
              WHERE identity = ?2 AND state IN ('prepared', 'delivered')",
             "UPDATE slots SET state = 'failed', updated_at = ?1 WHERE identity = ?2 AND state = 'pending'",
         ] {
-            let changed = transaction.execute(sql, (&now, identity.to_string()));
+            let changed = transaction.execute(sql, values![now, identity.to_string()]);
             self.done(changed)?;
         }
         Ok(())

@@ -2,11 +2,11 @@
 
 use keyferry_protocol::identity::{DeviceId, Fingerprint};
 use keyferry_protocol::receipt::State;
-use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::signed::Signed;
 use super::{Registry, RegistryError, names};
 use crate::device::verify::{SignedReceipt, Statement, fingerprint, stated};
+use crate::station::database::{Database, Fault, Row, named, values};
 
 /// Most devices that [`Registry::devices`] gives at once.
 pub const PAGE: usize = 200;
@@ -69,11 +69,11 @@ pub struct DeviceRecord {
 }
 
 impl DeviceRecord {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row) -> Result<Self, Fault> {
         let released_at: Option<String> = row.get("released_at")?;
         let release_reason: Option<String> = row.get("release_reason")?;
         let signed = |bytes, signature| {
-            Ok::<_, rusqlite::Error>(SignedReceipt {
+            Ok::<_, Fault>(SignedReceipt {
                 bytes: row.get(bytes)?,
                 signature: names::signature(row, signature)?,
             })
@@ -156,7 +156,7 @@ impl Registry {
     /// # Errors
     /// Those of the database.
     pub fn find(&self, device: DeviceId) -> Result<Option<DeviceRecord>, RegistryError> {
-        self.found(&self.connection, device)
+        self.found(&self.database, device)
     }
 
     /// The device that has this serial number on its label, released ones included.
@@ -164,30 +164,25 @@ impl Registry {
     /// # Errors
     /// Those of the database.
     pub fn holder_of_serial(&self, serial: &str) -> Result<Option<DeviceId>, RegistryError> {
-        let found = self
-            .connection
-            .query_row(
-                "SELECT device FROM devices WHERE serial = ?1",
-                [serial],
-                |row| names::device(row, "device"),
-            )
-            .optional();
-        self.done(found)
+        self.first(
+            &self.database,
+            "SELECT device FROM devices WHERE serial = ?1",
+            values![serial],
+            |row| names::device(row, "device"),
+        )
     }
 
     pub(super) fn found(
         &self,
-        connection: &rusqlite::Connection,
+        database: &Database,
         device: DeviceId,
     ) -> Result<Option<DeviceRecord>, RegistryError> {
-        let found = connection
-            .query_row(
-                "SELECT * FROM devices WHERE device = ?1",
-                [device.to_string()],
-                DeviceRecord::read,
-            )
-            .optional();
-        self.done(found)
+        self.first(
+            database,
+            "SELECT * FROM devices WHERE device = ?1",
+            values![device.to_string()],
+            DeviceRecord::read,
+        )
     }
 
     /// At most [`PAGE`] devices in the order of their ids, those behind `after`. The last page is not full.
@@ -199,28 +194,23 @@ impl Registry {
         filter: &Filter,
         after: Option<DeviceId>,
     ) -> Result<Vec<DeviceRecord>, RegistryError> {
-        let read = || {
-            let mut query = self.connection.prepare(
-                "SELECT * FROM devices
-                 WHERE device > :after
-                   AND (:state IS NULL OR state = :state)
-                   AND (:board IS NULL OR board = :board)
-                   AND (:released OR released_at IS NULL)
-                 ORDER BY device LIMIT :limit",
-            )?;
-            let rows = query.query_map(
-                named_params! {
-                    // Before every id.
-                    ":after": after.map_or_else(String::new, |after| after.to_string()),
-                    ":state": filter.state.map(State::name),
-                    ":board": filter.board,
-                    ":released": filter.released,
-                    ":limit": i64::try_from(PAGE).unwrap_or(i64::MAX),
-                },
-                DeviceRecord::read,
-            )?;
-            rows.collect()
-        };
-        self.done(read())
+        let rows = self.database.rows_named(
+            "SELECT * FROM devices
+             WHERE device > :after
+               AND (:state IS NULL OR state = :state)
+               AND (:board IS NULL OR board = :board)
+               AND (:released = 1 OR released_at IS NULL)
+             ORDER BY device LIMIT :limit",
+            named! {
+                // Before every id.
+                ":after": after.map_or_else(String::new, |after| after.to_string()),
+                ":state": filter.state.map(State::name),
+                ":board": filter.board,
+                ":released": filter.released,
+                ":limit": i64::try_from(PAGE).unwrap_or(i64::MAX),
+            },
+        );
+        let rows = self.done(rows)?;
+        self.done(rows.iter().map(DeviceRecord::read).collect())
     }
 }

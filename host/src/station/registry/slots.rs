@@ -4,9 +4,9 @@ use keyferry_protocol::attributes::{Attributes, KeyKind, key_type as psa};
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 use keyferry_protocol::order::Entry;
 use keyferry_protocol::proof::Proof;
-use rusqlite::{OptionalExtension, Row, Transaction, named_params};
 
 use super::{DeviceRecord, Registry, RegistryError, names, now};
+use crate::station::database::{Fault, Row, Transaction, named, values};
 
 /// What is known of a key in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct SlotRecord {
 }
 
 impl SlotRecord {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+    fn read(row: &Row) -> Result<Self, Fault> {
         Ok(Self {
             slot: row.get("slot")?,
             version: row.get("version")?,
@@ -106,15 +106,12 @@ impl Registry {
     /// # Errors
     /// Those of the database.
     pub fn slots(&self, device: DeviceId) -> Result<Vec<SlotRecord>, RegistryError> {
-        let read = || {
-            let mut query = self.connection.prepare(
-                "SELECT slots.* FROM slots JOIN devices USING (device, identity)
-                 WHERE device = ?1 ORDER BY slot, version",
-            )?;
-            let rows = query.query_map([device.to_string()], SlotRecord::read)?;
-            rows.collect()
-        };
-        self.done(read())
+        self.all(
+            "SELECT slots.* FROM slots JOIN devices USING (device, identity)
+             WHERE device = ?1 ORDER BY slot, version",
+            values![device.to_string()],
+            SlotRecord::read,
+        )
     }
 
     /// Notes that the proofs of these slots and versions were verified, all or none. Lower versions in those slots are gone.
@@ -130,7 +127,7 @@ impl Registry {
             let changed = transaction.execute(
                 "UPDATE slots SET state = 'removed', updated_at = ?1
                  WHERE identity = ?2 AND slot = ?3 AND version < ?4 AND state IN ('pending', 'proved')",
-                (now()?, identity.to_string(), slot, version),
+                values![now()?, identity.to_string(), slot, version],
             );
             self.done(changed).map(|_| ())
         })
@@ -164,13 +161,13 @@ impl Registry {
                 let changed = transaction.execute(
                     "UPDATE slots SET state = ?1, updated_at = ?2
                      WHERE identity = ?3 AND slot = ?4 AND version = ?5 AND state <> 'removed'",
-                    (
+                    values![
                         state.name(),
                         now()?,
                         record.identity.to_string(),
                         slot,
                         version,
-                    ),
+                    ],
                 );
                 if self.done(changed)? == 0 {
                     return Err(RegistryError::UnknownSlot {
@@ -193,16 +190,15 @@ impl Registry {
         entry: &Entry,
         order: &Digest,
     ) -> Result<(), RegistryError> {
-        let held = transaction
-            .query_row(
-                "SELECT max(version) FROM slots
-                 WHERE identity = ?1 AND slot = ?2 AND state IN ('proved', 'removed')",
-                (record.identity.to_string(), entry.slot),
-                |row| row.get::<_, Option<u32>>(0),
-            )
-            .optional();
+        let held = self.first(
+            transaction,
+            "SELECT max(version) FROM slots
+             WHERE identity = ?1 AND slot = ?2 AND state IN ('proved', 'removed')",
+            values![record.identity.to_string(), entry.slot],
+            Row::only::<Option<u32>>,
+        )?;
         // The device would refuse it too: versions only rise.
-        if let Some(version) = self.done(held)?.flatten()
+        if let Some(version) = held.flatten()
             && version >= entry.version
         {
             return Err(RegistryError::SlotHeld {
@@ -219,7 +215,7 @@ impl Registry {
             lifetime,
         } = entry.attributes;
         // One that failed, or whose order was lost, may be ordered again.
-        let changed = transaction.execute(
+        let changed = transaction.execute_named(
             "INSERT INTO slots (device, identity, slot, version, label, key_type, psa_type, bits, usage, algorithm, lifetime,
                 proof, state, order_digest, updated_at)
              VALUES (:device, :identity, :slot, :version, :label, :key_type, :psa_type, :bits, :usage, :algorithm, :lifetime,
@@ -228,7 +224,7 @@ impl Registry {
                 psa_type = excluded.psa_type, bits = excluded.bits, usage = excluded.usage, algorithm = excluded.algorithm,
                 lifetime = excluded.lifetime, proof = excluded.proof, state = excluded.state,
                 order_digest = excluded.order_digest, updated_at = excluded.updated_at",
-            named_params! {
+            named! {
                 ":device": record.device.to_string(),
                 ":identity": record.identity.to_string(),
                 ":slot": entry.slot,
@@ -253,12 +249,12 @@ impl Registry {
         &self,
         transaction: &Transaction<'_>,
         identity: Fingerprint,
-        slot: &str,
+        slot: u16,
     ) -> Result<(), RegistryError> {
         let changed = transaction.execute(
             "UPDATE slots SET state = 'removed', updated_at = ?1
-             WHERE identity = ?2 AND slot = CAST(?3 AS INTEGER) AND state IN ('pending', 'proved')",
-            (now()?, identity.to_string(), slot),
+             WHERE identity = ?2 AND slot = ?3 AND state IN ('pending', 'proved')",
+            values![now()?, identity.to_string(), slot],
         );
         self.done(changed).map(|_| ())
     }
@@ -271,7 +267,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let changed = transaction.execute(
             "UPDATE slots SET state = 'removed', updated_at = ?1 WHERE identity = ?2 AND state <> 'failed'",
-            (now()?, identity.to_string()),
+            values![now()?, identity.to_string()],
         );
         self.done(changed)?;
         self.given_up(transaction, identity)

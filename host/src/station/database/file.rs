@@ -1,13 +1,17 @@
 //! What the station's SQLite files have in common: whose a file is, how an older one is brought up to date, and how a new one is switched
-//! to a write-ahead log.
+//! to a write-ahead log. And how statements go to one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params_from_iter};
+
+use super::{Fault, Row, Value};
 
 /// What a file turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(in crate::station) enum Found {
     /// A file of the newest version; older ones have become one.
     Ready,
     /// Something else.
@@ -18,7 +22,7 @@ pub(super) enum Found {
 
 /// Brings a file up to date, in one transaction. `application` marks whose it is (`PRAGMA application_id`); `migrations` are those of
 /// all versions in their order.
-pub(super) fn migrate(
+pub(in crate::station) fn migrate(
     connection: &Connection,
     application: i64,
     migrations: &[&str],
@@ -64,7 +68,10 @@ fn look(connection: &Connection, application: i64, newest: i64) -> rusqlite::Res
 
 /// Readers and one writer at a time do not wait for each other. SQLite does not wait by itself when this is switched on. Gives the mode
 /// that the file has now.
-pub(super) fn write_ahead(connection: &Connection, patience: Duration) -> rusqlite::Result<String> {
+pub(in crate::station) fn write_ahead(
+    connection: &Connection,
+    patience: Duration,
+) -> rusqlite::Result<String> {
     let begun = Instant::now();
     loop {
         let switched = connection
@@ -79,9 +86,62 @@ pub(super) fn write_ahead(connection: &Connection, patience: Duration) -> rusqli
 }
 
 /// Whether another process has the file.
-pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
+pub(in crate::station) fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
     )
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let value = match self {
+            Self::Number(Some(number)) => ValueRef::Integer(*number),
+            Self::Text(Some(text)) => ValueRef::Text(text.as_bytes()),
+            Self::Bytes(Some(bytes)) => ValueRef::Blob(bytes),
+            Self::Number(None) | Self::Text(None) | Self::Bytes(None) => ValueRef::Null,
+        };
+        Ok(ToSqlOutput::Borrowed(value))
+    }
+}
+
+/// Runs a statement, and gives the number of rows that it has changed.
+pub(super) fn execute(connection: &Connection, sql: &str, values: &[Value]) -> Result<u64, Fault> {
+    let mut statement = connection.prepare(sql)?;
+    let changed = statement.execute(params_from_iter(values))?;
+    Ok(u64::try_from(changed).unwrap_or(u64::MAX))
+}
+
+/// All rows of an answer.
+pub(super) fn rows(
+    connection: &Connection,
+    sql: &str,
+    values: &[Value],
+) -> Result<Vec<Row>, Fault> {
+    let mut statement = connection.prepare(sql)?;
+    let columns: Arc<[String]> = statement.column_names().map(str::to_owned).collect();
+    let mut found = statement.query(params_from_iter(values))?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let values = (0..columns.len()).map(|index| value(row, index));
+        rows.push(Row {
+            columns: Arc::clone(&columns),
+            values: values.collect::<Result<_, _>>()?,
+        });
+    }
+    Ok(rows)
+}
+
+fn value(row: &rusqlite::Row<'_>, index: usize) -> Result<Value, Fault> {
+    Ok(match row.get_ref(index)? {
+        // Of whichever kind it is: nothing is nothing.
+        ValueRef::Null => Value::Bytes(None),
+        ValueRef::Integer(number) => Value::Number(Some(number)),
+        ValueRef::Text(text) => {
+            let text = str::from_utf8(text).map_err(rusqlite::Error::from)?;
+            Value::Text(Some(text.to_owned()))
+        }
+        ValueRef::Blob(bytes) => Value::Bytes(Some(bytes.to_vec())),
+        ValueRef::Real(_) => return Err(Row::wrong(&index.to_string())),
+    })
 }
