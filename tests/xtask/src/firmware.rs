@@ -300,7 +300,7 @@ pub(crate) fn cargo() -> std::ffi::OsString {
 }
 
 /// The workspace's folder.
-fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     // This package lies two folders below it.
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }

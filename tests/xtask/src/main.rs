@@ -1,5 +1,5 @@
 //! The developer's doors: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask test`, `cargo xtask bench`,
-//! `cargo xtask fuzz`, `cargo xtask line`.
+//! `cargo xtask dist`, `cargo xtask fuzz`, `cargo xtask line`.
 //!
 //! What CI runs is what a person runs. Everything here goes through `std::process` without a shell, so that it works the
 //! same wherever the prerequisites do. A door never skips a step without saying so.
@@ -10,6 +10,7 @@ mod bench;
 mod checks;
 mod demo;
 mod dependencies;
+mod dist;
 mod firmware;
 mod fuzz;
 mod hardware;
@@ -104,6 +105,8 @@ enum Door {
         #[command(subcommand)]
         bench: bench::Bench,
     },
+    /// Pack what users get: the command, built for this system, the firmware of the emulated boards, plans and guides.
+    Dist,
     /// Build the images of boards that are not emulated, and tell what flash and RAM they take. Nothing is flashed.
     Hardware,
     /// A bad cable in real time: carries bytes between a device's port and a new one, with faults. Linux and macOS.
@@ -156,6 +159,7 @@ fn main() -> ExitCode {
             ok: true,
             summary: Map::new(),
         }),
+        Door::Dist => dist::run(&screen),
         Door::Bench { bench } => bench::run(&screen, &bench),
         #[cfg(unix)]
         Door::Line(line) => line::run(&screen, &line),

@@ -11,6 +11,7 @@ use keyferry::emulate::Board;
 use crate::bench::{self, Bench};
 use crate::demo;
 use crate::dependencies;
+use crate::dist;
 use crate::firmware::{self, Variant};
 use crate::fuzz::{self, Wanted};
 use crate::hardware;
@@ -458,6 +459,13 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
         action: Action::Call {
             run: |screen, _| dependencies::check(screen),
             by_hand: "cargo deny check",
+        },
+    },
+    Step {
+        name: "dist: the archive for users",
+        action: Action::Call {
+            run: |screen, _| dist::run(screen).map(|_| ()),
+            by_hand: "cargo xtask dist",
         },
     },
     Step {
