@@ -217,6 +217,33 @@ fn an_unknown_layout_is_quarantined_and_left_alone() {
     assert_eq!(memory(&mut store(device.stop())), before);
 }
 
+/// Also where power failed in the middle of a change: it is for whoever knows the layout to finish or undo that.
+///
+/// SPEC: M-47
+#[test]
+fn a_start_in_quarantine_writes_nothing_whatever_is_left_on_flash() {
+    let (flash, _) = provisioned();
+    let flash = laid_out(flash, |memory| [&[2], &memory[1..]].concat());
+    let mut staged = store(flash.clone());
+    let change = Change::Put {
+        id: ItemId::RECEIPT,
+        public: 300,
+        secret: 0,
+    };
+    staged.begin([change]).unwrap();
+    staged.put(ItemId::RECEIPT, &[0x5a; 300], None).unwrap();
+    let left = staged.into_flash();
+    assert!(left.bytes() != flash.bytes());
+    for flash in [flash, left] {
+        let device = start(flash.clone());
+        assert_eq!(open(&device).greeting().state, State::Quarantined);
+        let now = device.stop();
+        assert!(now.bytes() == flash.bytes(), "it has written");
+        let work = |flash: &Flash| (flash.programs(), flash.erases().to_vec());
+        assert_eq!(work(&now), work(&flash));
+    }
+}
+
 /// SPEC: M-19, M-23, M-29
 #[test]
 fn version_floors_survive_removal_power_cuts_and_new_snapshots_and_end_with_a_wipe() {

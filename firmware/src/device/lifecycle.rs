@@ -11,7 +11,7 @@ use super::memory::Memory;
 use super::orders::Accepted;
 use super::{Device, early_key, keys};
 use crate::platform::Platform;
-use crate::store::{Change, ItemId};
+use crate::store::{Change, Condition, ItemId, Reason, StoreError};
 use crate::wipe::Secret;
 
 /// What a `Wipe` removes beside the slots, and besides the authority on a development image.
@@ -72,6 +72,24 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.answer_empty(order, next)
     }
 
+    /// Whether what quarantined the device is so still. A reading that fails once is no loss, nor is a change that the next start settles.
+    ///
+    /// Parts with error correction never read again what power or age has spoilt. Whether that is given up is for the image's authority
+    /// to say; where there is none, anybody could say so of a flash that fails for an hour.
+    fn is_lost(&mut self) -> bool {
+        match (self.store.condition(), self.store.look_again()) {
+            (Condition::Ready, _) => match Memory::try_load(&mut self.store) {
+                Ok(_) | Err(StoreError::Flash(_)) => false,
+                Err(_) => true,
+            },
+            (Condition::Quarantined(_), Condition::Ready) => false,
+            (Condition::Quarantined(_), Condition::Quarantined(Reason::Flash)) => {
+                self.platform.pinned_authority().is_some()
+            }
+            (Condition::Quarantined(_), Condition::Quarantined(_)) => true,
+        }
+    }
+
     /// Gives up a store that is quarantined, and begins with a blank one. The keys that anybody knows the device by are gone, so
     /// its receipt is signed by a key that is made for it and forgotten at once, and bears that key.
     ///
@@ -82,6 +100,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         if !self.platform.allows_wipe() {
             return Err(Refusal::Unsupported);
         }
+        if !self.is_lost() {
+            return Err(Refusal::Storage);
+        }
+        self.feed_again();
         let random = self.random.as_mut().ok_or(Refusal::Entropy)?;
         random.reseed(&order.digest.0);
         self.refresh_random()?;

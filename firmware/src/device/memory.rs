@@ -78,9 +78,11 @@ impl Memory {
     /// Reads it from the store. Anything that does not fit together is quarantined, never a default. What an older firmware has laid
     /// out is laid out anew, in one transaction.
     pub(super) fn load<F: NorFlash>(store: &mut Store<F>) -> Self {
-        let Some((memory, older)) = Self::try_load(store) else {
+        let Ok((memory, older)) = Self::try_load(store) else {
             return Self::quarantined();
         };
+        // Not before: what cannot be vouched for stays as it is, and so does what a power cut has left beside it.
+        store.tidy();
         if older {
             // Where that fails the item stays as it is, which can be read all the same; the next order replaces it.
             let _ = memory.lay_out(store);
@@ -98,23 +100,30 @@ impl Memory {
         store.commit()
     }
 
-    /// The memory, and whether it was laid out by an older firmware.
-    fn try_load<F: NorFlash>(store: &mut Store<F>) -> Option<(Self, bool)> {
+    /// The memory, and whether it was laid out by an older firmware. Changes nothing.
+    ///
+    /// # Errors
+    /// Those of reading; [`StoreError::Damaged`] also for what does not fit together.
+    pub(super) fn try_load<F: NorFlash>(store: &mut Store<F>) -> Result<(Self, bool), StoreError> {
         let mut bytes = [0; LENGTH];
-        let (mut memory, older) = match store.public(ItemId::META, &mut bytes).ok()? {
-            None => return Some((Self::BLANK, false)),
-            Some(bytes) => Self::decode(bytes)?,
+        let (mut memory, older) = match store.public(ItemId::META, &mut bytes)? {
+            None => return Ok((Self::BLANK, false)),
+            Some(bytes) => Self::decode(bytes).ok_or(StoreError::Damaged)?,
         };
-        memory.authority = key_fingerprint(store, ItemId::AUTHORITY).ok()?;
-        memory.identity = key_fingerprint(store, ItemId::IDENTITY).ok()?;
-        memory.unwrap = key_fingerprint(store, ItemId::UNWRAP).ok()?;
+        memory.authority = key_fingerprint(store, ItemId::AUTHORITY)?;
+        memory.identity = key_fingerprint(store, ItemId::IDENTITY)?;
+        memory.unwrap = key_fingerprint(store, ItemId::UNWRAP)?;
         let present = |key: Fingerprint| key != Fingerprint::ZERO;
         let expected = memory.state != State::Blank;
         // A production image that was wiped still knows its authority.
         let fits = present(memory.identity) == expected
             && present(memory.unwrap) == expected
             && (present(memory.authority) || !expected);
-        fits.then_some((memory, older))
+        if fits {
+            Ok((memory, older))
+        } else {
+            Err(StoreError::Damaged)
+        }
     }
 
     /// Reads the item's bytes: this layout's or an older one's, and says whether it is older.

@@ -147,7 +147,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         let entropy_read = platform.entropy(&mut entropy).is_ok();
         let seed = Secret::copied(&root);
         let mut store = if root_read {
-            Store::open(flash, root)
+            Store::look(flash, root)
         } else {
             Store::without_root_key(flash)
         };
@@ -155,19 +155,25 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             Condition::Ready => Memory::load(&mut store),
             Condition::Quarantined(_) => Memory::quarantined(),
         };
-        let boot = store.next_boot();
+        // A quarantined device writes nothing.
+        let boot = match memory.state {
+            State::Quarantined => None,
+            State::Blank | State::Enrolled | State::Provisioned | State::Locked => {
+                store.next_boot().ok()
+            }
+        };
         if store.condition() != Condition::Ready {
             memory = Memory::quarantined();
         }
         let mut unready = Refusal::Entropy;
         let mut random = match boot {
             _ if !entropy_read => None,
-            Ok(boot) => Some(Drbg::new(&seed, boot, &entropy)),
+            Some(boot) => Some(Drbg::new(&seed, boot, &entropy)),
             // No start is counted, so nothing keeps two of them apart but the source. That is enough for the one order that a
             // quarantined device takes.
-            Err(_) if memory.state == State::Quarantined => Some(Drbg::new(&seed, 0, &entropy)),
+            None if memory.state == State::Quarantined => Some(Drbg::new(&seed, 0, &entropy)),
             // A worn-out flash: what it holds can be read, and nothing more.
-            Err(_) => {
+            None => {
                 warning!("a start cannot be counted");
                 unready = Refusal::Storage;
                 None
@@ -490,6 +496,9 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     }
 
     /// Forgets what is under way. The store is as before the order.
+    ///
+    /// Never part of its caller's frame, which the scrubbing afterwards does not reach: what there is of a key of an `Enroll` moves through it.
+    #[inline(never)]
     fn drop_job(&mut self) {
         // What was found of a key is kept for the next `Enroll`.
         if let Job::Enroll(enrolling) = core::mem::replace(&mut self.job, Job::Idle) {

@@ -6,9 +6,27 @@ use super::layout::RecordHead;
 use super::recovery;
 use super::ring::Ring;
 use super::staging::Staging;
-use super::{Current, ItemId, MAX_PUBLIC, Reason, Store, StoreError};
+use super::{Condition, Current, ItemId, MAX_PUBLIC, Reason, Store, StoreError};
 
 impl<F: NorFlash> Store<F> {
+    /// Looks at a quarantined flash again, and says what a store opened now would be: a reading may have failed once. Changes nothing, this
+    /// store neither.
+    pub fn look_again(&mut self) -> Condition {
+        let found = match &self.current {
+            Ok(_) => return Condition::Ready,
+            Err(reason @ (Reason::NoRootKey | Reason::AreaTooSmall | Reason::Unsettled)) => {
+                Err(*reason)
+            }
+            Err(_) => recovery::find(&mut self.ring, &self.root),
+        };
+        match found {
+            Ok(Some(_)) => Condition::Ready,
+            // As after first formats that were all cut off: there is nothing to lose.
+            Ok(None) => Condition::Quarantined(Reason::Damaged),
+            Err(reason) => Condition::Quarantined(reason),
+        }
+    }
+
     /// Gives up all that is on flash, understood or not, for these items without secrets, and counts starts on from `boots` or from the
     /// highest count found, whichever is more. It is for a store in quarantine, by the order of whoever may give it up.
     ///
@@ -16,12 +34,14 @@ impl<F: NorFlash> Store<F> {
     /// a start after a power cut finds either a quarantine or the new state, and never a flash that could be taken for a blank one.
     ///
     /// # Errors
-    /// [`StoreError::Quarantined`] without a root key or with too small an area, [`StoreError::TooLong`], [`StoreError::Full`],
+    /// [`StoreError::Quarantined`] without a root key, with too small an area, or while that is for the next start to settle, [`StoreError::TooLong`], [`StoreError::Full`],
     /// [`StoreError::Flash`], and [`StoreError::Residue`] if something of the old could not be erased. In all of them the store stays as it
     /// was, or is in quarantine.
     pub fn begin_anew(&mut self, items: &[(ItemId, &[u8])], boots: u32) -> Result<(), StoreError> {
         self.abort();
-        if let Err(reason @ (Reason::NoRootKey | Reason::AreaTooSmall)) = self.current {
+        if let Err(reason @ (Reason::NoRootKey | Reason::AreaTooSmall | Reason::Unsettled)) =
+            self.current
+        {
             return Err(StoreError::Quarantined(reason));
         }
         let mut needed = 0;

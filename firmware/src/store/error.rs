@@ -32,6 +32,8 @@ pub enum Reason {
     NoRootKey,
     /// The flash area has fewer than four erase pages.
     AreaTooSmall,
+    /// A change could be neither finished nor undone. The next start alone can tell which state holds.
+    Unsettled,
 }
 
 impl fmt::Display for Reason {
@@ -44,6 +46,7 @@ impl fmt::Display for Reason {
             Self::Flash => f.write_str("flash errors"),
             Self::NoRootKey => f.write_str("no root key"),
             Self::AreaTooSmall => f.write_str("flash area too small"),
+            Self::Unsettled => f.write_str("unsettled until the next start"),
         }
     }
 }

@@ -135,6 +135,20 @@ impl<F: NorFlash> Store<F> {
         Self::open_ring(Ring::new(flash), root_key)
     }
 
+    /// [`Self::open`] without finishing or undoing anything: that is for [`Self::tidy`], or the next change. So the flash is as it was,
+    /// unless it was erased, for whoever may find that what is in it cannot be vouched for.
+    pub fn look(flash: F, root_key: RootKey) -> Self {
+        Self::look_ring(Ring::new(flash), root_key)
+    }
+
+    /// Finishes or undoes what a power cut interrupted.
+    pub fn tidy(&mut self) {
+        if let Ok(current) = &mut self.current {
+            // Where this fails, the residue stays noted, and the next transaction tries again before anything else.
+            let _ = current.clean(&mut self.ring, &self.root);
+        }
+    }
+
     /// A store whose root key could not be read: quarantined, and its flash never touched.
     pub fn without_root_key(flash: F) -> Self {
         Self {
@@ -145,18 +159,19 @@ impl<F: NorFlash> Store<F> {
         }
     }
 
-    fn open_ring(mut ring: Ring<F>, root: RootKey) -> Self {
+    fn open_ring(ring: Ring<F>, root: RootKey) -> Self {
+        let mut store = Self::look_ring(ring, root);
+        store.tidy();
+        store
+    }
+
+    fn look_ring(mut ring: Ring<F>, root: RootKey) -> Self {
         let found = match recovery::find(&mut ring, &root) {
             Ok(Some(snapshot)) => Ok(snapshot),
             Ok(None) => recovery::format(&mut ring, &root),
             Err(reason) => Err(reason),
         };
-        let current = found.map(|snapshot| {
-            let mut current = Current::at_start(&ring, snapshot);
-            // Where this fails, the residue stays noted, and the next transaction tries again before anything else.
-            let _ = current.clean(&mut ring, &root);
-            current
-        });
+        let current = found.map(|snapshot| Current::at_start(&ring, snapshot));
         Self {
             ring,
             root,

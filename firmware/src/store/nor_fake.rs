@@ -119,6 +119,7 @@ pub struct NorFake<const WORD: usize, const PAGE: usize> {
     wear: Option<(u64, Wear)>,
     operations: u64,
     reads: u64,
+    unreadable: core::ops::Range<u64>,
     read_bytes: u64,
     programs: u64,
     erases: Vec<u32>,
@@ -144,6 +145,7 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
             wear: None,
             operations: 0,
             reads: 0,
+            unreadable: 0..0,
             read_bytes: 0,
             programs: 0,
             erases: vec![0; pages],
@@ -201,6 +203,12 @@ impl<const WORD: usize, const PAGE: usize> NorFake<WORD, PAGE> {
     /// Lets the operation after `operations` more ones fail, with power staying on.
     pub const fn fail_after(&mut self, operations: u64) {
         self.failing = Some(self.operations + operations);
+    }
+
+    /// Lets `count` reading accesses fail, after `accesses` more ones.
+    pub const fn fail_reads(&mut self, accesses: u64, count: u64) {
+        let first = self.reads + accesses;
+        self.unreadable = first..first.saturating_add(count);
     }
 
     /// Wears the part out: from the operation after `operations` more ones on, over all power-ons, it goes wrong so.
@@ -413,7 +421,11 @@ impl<const WORD: usize, const PAGE: usize> ReadNorFlash for NorFake<WORD, PAGE> 
             return Err(NorFakeError::Off);
         }
         let from = self.check(offset, bytes.len(), WORD)?;
+        let unreadable = self.unreadable.contains(&self.reads);
         self.reads += 1;
+        if unreadable {
+            return Err(NorFakeError::Injected);
+        }
         self.read_bytes += bytes.len() as u64;
         let words = from / WORD..(from + bytes.len()) / WORD;
         if self.error_correction && self.torn[words].iter().any(|torn| *torn != Torn::No) {

@@ -340,7 +340,7 @@ impl<F: NorFlash> Store<F> {
             && transaction.staging.undo(&mut self.ring).is_err()
         {
             if transaction.staging.sealed {
-                self.current = Err(Reason::Flash);
+                self.current = Err(Reason::Unsettled);
             } else if let Ok(current) = &mut self.current {
                 current.note_residue(&self.ring);
             }

@@ -1,5 +1,6 @@
 //! Tests of the store: power cuts against a model, damage, wear, and the alternative that was not taken.
 
+mod anew;
 mod basic;
 mod bounds;
 mod damage;

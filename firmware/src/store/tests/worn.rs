@@ -43,13 +43,16 @@ fn a_worn_out_flash_refuses_changes_and_is_read_for_ever() {
             let result = put_one(&mut store, slot(0), NEW.0, NEW.1);
             let expected = match result {
                 Ok(()) | Err(StoreError::Residue(_)) => NEW,
-                Err(StoreError::Flash(_) | StoreError::Quarantined(Reason::Flash)) => OLD,
+                Err(StoreError::Flash(_) | StoreError::Quarantined(Reason::Unsettled)) => OLD,
                 Err(error) => panic!("{told:?}: {error}"),
             };
             refused += u32::from(result.is_err());
             // A commit that was undone by half: the next start alone can tell, and until then nothing is read rather than the wrong.
-            if store.condition() == Condition::Quarantined(Reason::Flash) {
+            if store.condition() == Condition::Quarantined(Reason::Unsettled) {
                 undecided += 1;
+                // Nobody gives it up before that.
+                let refused = Err(StoreError::Quarantined(Reason::Unsettled));
+                assert_eq!(store.begin_anew(&[], 0), refused, "{told:?}");
             } else {
                 assert_holds(&mut store, expected, &told);
             }
