@@ -423,7 +423,12 @@ impl LocalHsm {
             slot: from.slot,
             version: from.version,
         };
-        let master = self.master(&from.master)?;
+        // The very key of then: another one that has got its label since derives other keys.
+        let master = self.token.key(&KeySpec {
+            class: Some(KeyClass::Secret),
+            id: Some(from.master_id.clone()).filter(|id| !id.is_empty()),
+            ..KeySpec::label(&from.master)
+        })?;
         let derived = self
             .token
             .diversified_key(&master, &context, key_type, Some(by))?;

@@ -2,9 +2,10 @@
 //! but its purpose.
 
 use keyferry::hsm::{
-    DeviceContext, Diversification, Flag, Flags, HsmError, KeyClass, KeyInfo, KeyType, KeyUsage,
-    NewKey, Token,
+    DeviceContext, Diversification, Flag, Flags, HsmError, KeyClass, KeyInfo, KeySpec, KeyType,
+    KeyUsage, NewKey, Token,
 };
+use keyferry::station::{Hsm as _, JobError, LocalHsm, Signers, TokenSigner};
 use keyferry_protocol::identity::DeviceId;
 use keyferry_protocol::suite::Suite;
 use keyferry_tests::derivation::derive;
@@ -302,6 +303,44 @@ fn fresh_keys_are_for_one_purpose() {
                 Err(HsmError::WrongKeyType { .. })
             ));
             assert_eq!(token.session_objects().unwrap(), before);
+        });
+    }
+}
+
+/// A card is of one master key: another one that has got its label since, and its place on the token, gives other keys.
+#[test]
+fn a_derived_key_is_of_the_very_master_that_its_card_names() {
+    for kind in Kind::ALL {
+        let name = "derive::a_derived_key_is_of_the_very_master_that_its_card_names";
+        in_own_process_with(name, &[(kind, "line")], |scratch| {
+            let token = open(scratch);
+            let signer = NewKey {
+                key_type: KeyType::P256,
+                usage: vec![KeyUsage::Sign],
+                ..master_key("authority")
+            };
+            token.create_key(&signer).unwrap();
+            let master = token.create_key(&master_key("master")).unwrap();
+            let authority = TokenSigner::named(&token, &KeySpec::label("authority")).unwrap();
+            let signers = Signers {
+                authority,
+                auditor: None,
+                ca: None,
+            };
+            let hsm = LocalHsm::new(open(scratch), signers);
+            let card = hsm
+                .diversified("cloud", DERIVED[0], None, "master", &CONTEXT)
+                .unwrap();
+            assert_eq!(card.derived.as_ref().unwrap().master_id, master.id);
+            hsm.ask(&card).unwrap();
+            token.destroy(&master).unwrap();
+            let other = token.create_key(&master_key("master")).unwrap();
+            assert_ne!(other.id, master.id, "{kind}");
+            let error = hsm.ask(&card).unwrap_err();
+            assert!(
+                matches!(&error, JobError::Hsm(HsmError::NoSuchKey { .. })),
+                "{kind}: {error}"
+            );
         });
     }
 }

@@ -212,9 +212,9 @@ impl Journal {
         self.change(Step::Begun.name(), |transaction| {
             let (run, device, now) = (new.run.to_string(), new.device.to_string(), now()?);
             let found = transaction.execute(
-                "UPDATE units SET run = ?1, port = ?2, nest = ?3, updated_at = ?4
+                "UPDATE units SET run = ?1, port = ?2, nest = ?3, updated_at = ?4, serial = coalesce(serial, ?6)
                  WHERE device = ?5 AND step NOT IN ('done', 'failed')",
-                (&run, new.port, new.nest, &now, &device),
+                (&run, new.port, new.nest, &now, &device, new.serial),
             );
             if self.done(found)? == 0 {
                 let inserted = transaction.execute(
