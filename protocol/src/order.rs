@@ -109,6 +109,10 @@ pub struct Header {
 /// How far one detached order may move a device's counter.
 pub const MAX_COUNTER_STEP: u32 = 1024;
 
+/// The highest counter that a `Wipe` may give to a quarantined device. No other order moves a counter so far at once, and one at the end of
+/// its range would take no order ever again; from here there are as many left as there were.
+pub const MAX_RECOVERED_COUNTER: u32 = 1 << 31;
+
 impl Header {
     /// A header with tag and format filled in.
     #[must_use]

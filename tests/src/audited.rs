@@ -147,7 +147,7 @@ impl Station {
         shipment: &Shipment,
     ) -> Result<SignedOrder, AuditError> {
         let mut log = self.log.lock();
-        let terms = flow::terms(device, log.head().digest);
+        let terms = flow::terms(device, log.head().digest).unwrap();
         let order = flow::inject_order(&self.authority, terms, shipment, ONCE).unwrap();
         log.ordered(&order)?;
         Ok(order)

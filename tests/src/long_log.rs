@@ -139,7 +139,7 @@ impl Long {
                 proof: parcel.proof,
             }],
         }));
-        let terms = flow::terms(&statement, self.head);
+        let terms = flow::terms(&statement, self.head).unwrap();
         let order = flow::inject_order(&self.authority, terms, &shipment, ONCE).unwrap();
         self.order(Some(name), &order);
         self.receive(device, &order, device.stored(&order, &shipment));

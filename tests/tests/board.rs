@@ -113,7 +113,7 @@ fn bad_orders_change_nothing_and_good_ones_pass(board: Board) {
     let challenge = Challenge([3; 32]);
     let order = flow::inject_order(
         &authority,
-        flow::terms(&statement, Digest::ZERO),
+        flow::terms(&statement, Digest::ZERO).unwrap(),
         &shipment,
         challenge,
     )
@@ -178,7 +178,7 @@ fn bad_orders_change_nothing_and_good_ones_pass(board: Board) {
 
     let good = flow::inject_order(
         &authority,
-        flow::terms(&statement, Digest::ZERO),
+        flow::terms(&statement, Digest::ZERO).unwrap(),
         &shipment,
         challenge,
     )
@@ -223,7 +223,7 @@ fn a_device_that_disappears_in_mid_transfer_is_unchanged_after_its_return(board:
     let challenge = Challenge([3; 32]);
     let order: SignedOrder = flow::inject_order(
         &authority,
-        flow::terms(&statement, Digest::ZERO),
+        flow::terms(&statement, Digest::ZERO).unwrap(),
         &shipment,
         challenge,
     )

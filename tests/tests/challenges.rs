@@ -139,7 +139,7 @@ fn vouching_and_counting(board: QemuBoard) {
     let shipment = wrap(&statement, &[aes_key(16, 1)], 1);
     let challenge = Challenge([3; 32]);
     let mut session = rig.session();
-    let terms = flow::terms(&statement, Digest::ZERO);
+    let terms = flow::terms(&statement, Digest::ZERO).unwrap();
     let stranger = SoftAuthority::new(9);
     assert_ne!(stranger.public_key(), authority.public_key());
     let forged = flow::inject_order(&stranger, terms, &shipment, challenge).unwrap();

@@ -151,7 +151,7 @@ fn an_order_altered_in_any_byte_changes_nothing() {
     let challenge = Challenge([3; 32]);
     let order = flow::inject_order(
         &authority,
-        flow::terms(&statement, Digest::ZERO),
+        flow::terms(&statement, Digest::ZERO).unwrap(),
         &shipment,
         challenge,
     )
@@ -246,7 +246,7 @@ fn a_replayed_order_is_answered_but_not_done_again() {
     let challenge = Challenge([3; 32]);
     let order = flow::inject_order(
         &authority,
-        flow::terms(&statement, Digest::ZERO),
+        flow::terms(&statement, Digest::ZERO).unwrap(),
         &shipment,
         challenge,
     )
@@ -418,7 +418,7 @@ fn a_blob_altered_on_the_cable_is_refused() {
     let challenge = Challenge([3; 32]);
     let order = flow::inject_order(
         &authority,
-        flow::terms(&statement, Digest::ZERO),
+        flow::terms(&statement, Digest::ZERO).unwrap(),
         &shipment,
         challenge,
     )
@@ -541,7 +541,7 @@ fn a_status_question_amid_an_order_is_put_off() {
     let challenge = Challenge([3; 32]);
     let order = flow::inject_order(
         &authority,
-        flow::terms(&statement, Digest::ZERO),
+        flow::terms(&statement, Digest::ZERO).unwrap(),
         &shipment,
         challenge,
     )

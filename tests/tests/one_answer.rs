@@ -22,7 +22,7 @@ fn answer(flash: &Flash, authority: &SoftAuthority, statement: &Statement, fault
     let mut statement = statement.clone();
     statement.standing.challenge = session.greeting().challenge;
     let shipment = fault.shipment(&statement, 1);
-    let terms = Terms::now(flow::address(&statement), &statement.standing, Digest::ZERO);
+    let terms = Terms::now(flow::address(&statement), &statement.standing, Digest::ZERO).unwrap();
     let challenge = Challenge([3; 32]);
     let order = flow::inject_order(authority, terms, &shipment, challenge).unwrap();
     let blobs = [&shipment.kek, &shipment.parcels[0].blob].into_iter();

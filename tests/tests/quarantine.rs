@@ -1,10 +1,14 @@
 //! A device that cannot read its store, or not vouch for it: it says so, does nothing, and comes back through a signed `Wipe` alone.
 
+use embedded_storage::nor_flash::NorFlash as _;
+use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Authority as _};
-use keyferry::device::verify::{self, SignedReceipt};
+use keyferry::device::verify::{self, SignedReceipt, Standing};
 use keyferry_firmware::store::nor_fake::Cut;
-use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint, Hint};
-use keyferry_protocol::order::{Body, Freshness, Header, Kind, Recover, Remove};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Hint};
+use keyferry_protocol::order::{
+    Body, Freshness, Header, Kind, MAX_RECOVERED_COUNTER, Recover, Remove,
+};
 use keyferry_protocol::receipt::{self, Outcome, Refusal, State};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::desk::{Desk, Flash, OnDesk};
@@ -176,6 +180,124 @@ fn a_signed_wipe_brings_a_quarantined_device_back() {
     is_blank_and_goes_on(&device, COUNTER);
     let device = OnDesk::start(Desk::with_flash(1, device.stop()));
     assert_eq!(open(&device).greeting().state, State::Provisioned);
+}
+
+/// SPEC: M-52
+#[test]
+fn no_order_takes_a_device_to_the_end_of_its_counter() {
+    let authority = SoftAuthority::new(0);
+    let device = quarantined(foreign());
+    for beyond in [MAX_RECOVERED_COUNTER + 1, u32::MAX - 1, u32::MAX] {
+        let order = order(&device, &authority, beyond);
+        let refused = Some((Refusal::Counter, false));
+        assert_eq!(order.send_to(&device).refusal(), refused, "{beyond}");
+    }
+    let greeting = open(&device).greeting().clone();
+    let beyond = flow::recover_order(
+        &authority,
+        &greeting,
+        MAX_RECOVERED_COUNTER + 1,
+        Digest::ZERO,
+    );
+    assert!(matches!(beyond, Err(DeviceError::CounterSpent)));
+    let highest = order(&device, &authority, MAX_RECOVERED_COUNTER);
+    assert_eq!(highest.send_to(&device).refusal(), None);
+    is_blank_and_goes_on(&device, MAX_RECOVERED_COUNTER);
+
+    let standing = |counter| Standing {
+        state: State::Enrolled,
+        counter,
+        challenge: NONCE,
+    };
+    let address = greeting.enrolment_address();
+    let now = |counter| flow::Terms::now(address, &standing(counter), Digest::ZERO);
+    assert_eq!(now(u32::MAX - 1).unwrap().counter, u32::MAX);
+    assert!(matches!(now(u32::MAX), Err(DeviceError::CounterSpent)));
+    let later = flow::Terms::detached(address, &standing(u32::MAX - 3), 4, Digest::ZERO);
+    assert!(matches!(later, Err(DeviceError::CounterSpent)));
+}
+
+/// A device with a key in it, of this board.
+fn provisioned() -> Flash {
+    let device = OnDesk::start(Desk::new(1, PAGES));
+    is_blank_and_goes_on(&device, 0);
+    device.stop()
+}
+
+/// A board whose image knows its authority, or not.
+fn desk(flash: Flash, pinned: Option<&SoftAuthority>) -> OnDesk {
+    let mut desk = Desk::with_flash(1, flash);
+    desk.pinned = pinned.map(|authority| verify::fingerprint(authority.public_key()));
+    OnDesk::start(desk)
+}
+
+/// Whatever a start could not read once: nobody takes the keys from a device for that.
+///
+/// SPEC: M-53
+#[test]
+fn a_reading_that_failed_once_is_no_reason_to_begin_anew() {
+    let authority = SoftAuthority::new(0);
+    let flash = provisioned();
+    let (before, _) = flash.reads();
+    let (after, _) = OnDesk::start(Desk::with_flash(1, flash.clone()))
+        .stop()
+        .reads();
+    let readings = after - before;
+    // The first ones find the snapshot and read its items; the others see that pages are blank.
+    let few = std::env::var_os("KEYFERRY_LONG").is_none();
+    let tried = (0..readings).filter(|n| !few || *n < 150 || *n % 211 == 0);
+    let mut quarantines = 0;
+    let mut tried_all = 0;
+    for n in tried {
+        tried_all += 1;
+        let mut failing = flash.clone();
+        failing.fail_reads(n, 1);
+        let device = desk(failing, Some(&authority));
+        if open(&device).greeting().state == State::Quarantined {
+            quarantines += 1;
+            let sent = order(&device, &authority, COUNTER).send_to(&device);
+            let refused = Some((Refusal::Storage, false));
+            assert_eq!(sent.refusal(), refused, "reading {n}");
+            assert!(device.flash() == flash.bytes(), "reading {n}");
+        }
+        let device = desk(device.stop(), Some(&authority));
+        let greeting = open(&device).greeting().clone();
+        let stands = (greeting.state, greeting.counter);
+        assert_eq!(stands, (State::Provisioned, 2), "reading {n}");
+    }
+    println!("readings {readings}, tried {tried_all}, quarantines {quarantines}");
+    assert!(quarantines > 0);
+}
+
+/// What a part with error correction does not read again, its authority may give up; nobody else.
+///
+/// SPEC: M-53
+#[test]
+fn flash_that_stays_unreadable_is_given_up_by_the_images_authority_alone() {
+    let authority = SoftAuthority::new(0);
+    let mut flash = provisioned();
+    flash.power_on(0);
+    // Power fails while its first page is erased.
+    let page = flash
+        .bytes()
+        .chunks(2048)
+        .position(|page| page.starts_with(b"KFST"));
+    let at = u32::try_from(page.unwrap() * 2048).unwrap();
+    flash.cut_after(0, Cut::Half);
+    assert!(flash.erase(at, at + 2048).is_err());
+    flash.set_error_correction(true);
+    flash.power_on(1);
+    let device = desk(flash.clone(), None);
+    assert_eq!(open(&device).greeting().state, State::Quarantined);
+    let sent = order(&device, &authority, COUNTER).send_to(&device);
+    assert_eq!(sent.refusal(), Some((Refusal::Storage, false)));
+    assert!(device.flash() == flash.bytes());
+
+    let device = desk(flash, Some(&authority));
+    let sent = order(&device, &authority, COUNTER).send_to(&device);
+    assert_eq!(sent.refusal(), None);
+    let device = desk(device.stop(), Some(&authority));
+    is_blank_and_goes_on(&device, COUNTER);
 }
 
 #[test]

@@ -353,9 +353,24 @@ fn a_quarantined_device_comes_back_through_a_wipe_and_a_new_enrolment(board: Boa
     );
     // It is nobody that the registry knows, before it is enrolled as a new device is.
     station.refused("prove", &mac, 4, "not enrolled");
+    // A second time, before that: it is let go of already, and no counter comes twice.
+    let flash = damaged(station.board.flash());
+    station.board = station.board.restart_with_flash(&flash);
+    assert_eq!(station.greeting("state"), "quarantined");
+    let wiped = station.done("wipe", &wipe);
+    assert_eq!(wiped["counter"], counter + 2);
+    assert_eq!(station.greeting("counter"), counter + 2);
+
+    // Its id is on the list still, and may be enrolled again.
     let again = station.done("enroll", &enroll);
     assert_ne!(again["identity"], enrolled["identity"]);
-    station.done("inject", &mac);
+    assert_eq!(again["counter"], counter + 3);
+    // The label on it, which the registry learns of now, stays known.
+    station.done("inject", &[&mac[..], &["--serial", "SN-7"]].concat());
+    station.done("prove", &mac);
+    let registry = station.file("registry.db");
+    let show = ["--json", "registry", "show", &id, "--registry", &registry];
+    assert_eq!(station.scratch.run(show).last()["serial"], "SN-7");
     assert_eq!(station.audited()["open_orders"], 0);
 
     // Without a registry nobody knows the counters, and a person has to.

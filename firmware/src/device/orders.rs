@@ -5,7 +5,9 @@ use heapless::Vec;
 use keyferry_protocol::MAX_ENTRIES;
 use keyferry_protocol::identity::{Digest, Fingerprint, Signature, p256_spki};
 use keyferry_protocol::message::Request;
-use keyferry_protocol::order::{self, Freshness, Header, Kind, MAX_COUNTER_STEP, View};
+use keyferry_protocol::order::{
+    self, Freshness, Header, Kind, MAX_COUNTER_STEP, MAX_RECOVERED_COUNTER, View,
+};
 use keyferry_protocol::receipt::{Refusal, State};
 use sha2::{Digest as _, Sha256};
 
@@ -145,8 +147,12 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             Freshness::Challenge(_) => 1,
             Freshness::Detached { .. } => MAX_COUNTER_STEP,
         };
-        // The station knows better.
-        let furthest = if quarantined { u32::MAX } else { furthest };
+        // The station knows better what it was, but must leave some.
+        let furthest = if quarantined {
+            MAX_RECOVERED_COUNTER
+        } else {
+            furthest
+        };
         let step = header.counter.checked_sub(self.memory.counter);
         if !step.is_some_and(|step| (1..=furthest).contains(&step)) {
             return Err(Refusal::Counter);

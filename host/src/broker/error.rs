@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use keyferry_protocol::identity::{DeviceId, Fingerprint};
-use keyferry_protocol::order::Kind;
+use keyferry_protocol::order::{Kind, MAX_RECOVERED_COUNTER};
 
 use super::wire::{Failed, FrameError};
 use crate::error::{Exit, Failure};
@@ -115,6 +115,16 @@ pub enum GuardError {
         /// What differs.
         what: &'static str,
     },
+    /// A `Wipe` that would leave a quarantined device few orders, or none.
+    #[error(
+        "the order gives device {device} the counter {counter}, and {MAX_RECOVERED_COUNTER} is the highest"
+    )]
+    CounterTooHigh {
+        /// The device.
+        device: DeviceId,
+        /// The counter in the order.
+        counter: u32,
+    },
     /// The bytes that a proof is to be over are no proof input.
     #[error("what is to be verified is no proof of a device")]
     NotAProof,
@@ -168,6 +178,7 @@ impl GuardError {
             | Self::NotSignedHere { .. }
             | Self::NotMadeHere { .. }
             | Self::Widened { .. }
+            | Self::CounterTooHigh { .. }
             | Self::NotAProof
             | Self::AuthorityInOrder => {
                 "if this station runs nothing but keyferry, take it off the line: something asks in its name"

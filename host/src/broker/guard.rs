@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use keyferry_protocol::identity::{Challenge, Digest, Fingerprint};
-use keyferry_protocol::order::{self, Address, Body, Entry, Freshness, Header, Inject, Kind};
+use keyferry_protocol::order::{
+    self, Address, Body, Entry, Freshness, Header, Inject, Kind, MAX_RECOVERED_COUNTER,
+};
 use keyferry_protocol::suite::Suite;
 
 use super::error::GuardError;
@@ -320,6 +322,12 @@ impl Guard {
             Body::Recover(recover) => {
                 if recover.authority != self.authority {
                     return Err(GuardError::AuthorityInOrder);
+                }
+                if header.counter > MAX_RECOVERED_COUNTER {
+                    return Err(GuardError::CounterTooHigh {
+                        device: header.device,
+                        counter: header.counter,
+                    });
                 }
             }
             Body::Prove(_) | Body::Remove(_) | Body::Lock | Body::Wipe => {}

@@ -95,6 +95,9 @@ pub enum DeviceError {
     /// The order is too long for one message.
     #[error("the order is too long: fewer keys at a time")]
     TooLong,
+    /// The device's counter leaves no number for this order.
+    #[error("the device's counter leaves no number for another order")]
+    CounterSpent,
     /// What was to be done could not be written down, so it was not done.
     #[error("what was to be done cannot be written down")]
     Witness(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -127,6 +130,7 @@ impl DeviceError {
             | Self::NotDone { .. }
             | Self::Refused { signed: true, .. }
             | Self::TooLong
+            | Self::CounterSpent
             | Self::Witness(_)
             | Self::Authority(_) => false,
         }
@@ -148,6 +152,7 @@ impl DeviceError {
             | Self::Untrusted { .. }
             | Self::Unexpected
             | Self::TooLong
+            | Self::CounterSpent
             | Self::Witness(_)
             | Self::Unwitnessed(_)
             | Self::Authority(_) => false,
@@ -182,6 +187,7 @@ impl DeviceError {
                 "run the command again; if it stays, firmware and station do not match"
             }
             Self::TooLong => "split the keys over two orders",
+            Self::CounterSpent => "take the device out of service: it takes no order any more",
             Self::Witness(_) => {
                 "check audit log and registry; nothing was sent that is not in them"
             }
@@ -222,7 +228,7 @@ const fn refusal_hint(refusal: Refusal) -> &'static str {
         Refusal::SlotEmpty => "see `keyferry device list`",
         Refusal::Entropy => "the device's hardware is not fit for keys: take it off the line",
         Refusal::Storage => {
-            "the device's flash is worn, or belongs to another board: take it off the line"
+            "restart the device: its flash could not be read or changed; if that stays, it is worn, or belongs to another board: take the device off the line"
         }
         Refusal::TooLong => "prove fewer keys in one order",
         Refusal::Sequence => "run the command again",

@@ -96,13 +96,15 @@ impl Visitor<'_> {
         })
     }
 
-    /// Visits a device that was enrolled before, under the visit policy.
+    /// Visits a device that was enrolled before, under the visit policy. `serial` as in [`Visitor::enroll`]; where none is given, the registry
+    /// keeps the one that it has.
     ///
     /// # Errors
     /// [`JobError::NotEnrolled`] if it was not; [`JobError`].
     pub fn visit(
         &self,
         mut session: Session,
+        serial: Option<&str>,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Visit, JobError> {
         let greeting = session.greeting();
@@ -126,7 +128,7 @@ impl Visitor<'_> {
             SystemTime::now(),
         );
         let trust = trust.map_err(|error| Self::remembered(&scribe, error))?;
-        scribe.trusted(&statement, &trust, false, None)?;
+        scribe.trusted(&statement, &trust, false, serial)?;
         Ok(Visit {
             session,
             statement,
@@ -158,9 +160,8 @@ impl Visitor<'_> {
         let record = match &scribe.records().registry {
             None => None,
             Some(registry) => registry.find(device)?.map(|record| {
-                // Of a device that was let go of, orders that were on their way have failed, and may arrive all the same.
-                let highest = registry.highest_counter(&record)?;
-                Ok::<_, JobError>((record.released.is_some(), highest.saturating_add(1)))
+                let next = registry.recovery_counter(&record)?;
+                Ok::<_, JobError>((record.released.is_some(), next))
             }),
         };
         let known = record.transpose()?;

@@ -320,6 +320,7 @@ fn name(error: &DeviceError) -> String {
         DeviceError::Untrusted { reason } => format!("untrusted: {reason}"),
         DeviceError::Unexpected => "unexpected".to_owned(),
         DeviceError::TooLong => "too-long".to_owned(),
+        DeviceError::CounterSpent => "counter-spent".to_owned(),
         DeviceError::Witness(_) | DeviceError::Unwitnessed(_) => "witness".to_owned(),
         DeviceError::Authority(_) => "authority".to_owned(),
     }

@@ -66,7 +66,7 @@ fn orders(victim: &Victim, authority: &SoftAuthority, blank: bool) -> Vec<Order>
         return vec![Order::new(authority, header, &body)];
     }
     let statement = victim.enroll(authority).unwrap();
-    let terms = flow::terms(&statement, Digest::ZERO);
+    let terms = flow::terms(&statement, Digest::ZERO).unwrap();
     let demands = [(0, keyferry_protocol::proof::Proof::Cmac).into()];
     let mut all: Vec<_> = [
         flow::prove_order(authority, terms, &demands, crate::ASKED),
@@ -139,7 +139,8 @@ fn flip_blobs(number: u8, unwrap: UnwrapAlgorithm) -> usize {
             session.greet_again().unwrap();
             let mut standing = statement.standing;
             standing.challenge = session.greeting().challenge;
-            let terms = flow::Terms::now(flow::address(&statement), &standing, Digest::ZERO);
+            let terms =
+                flow::Terms::now(flow::address(&statement), &standing, Digest::ZERO).unwrap();
             let mut order = injecting(&authority, terms, &shipment);
             order.blobs[blob][bit / 8] ^= 1 << (bit % 8);
             let refusal = order.send(&mut session).refusal();
@@ -293,7 +294,7 @@ fn no_unsigned_or_misaddressed_order_reaches_a_private_key() {
     assert_eq!(victim.operations().counts(), [0, 1, 0, 0, 0]);
     let statement = victim.enroll(&authority).unwrap();
     let shipment = wrap(&statement, &two_keys(), 1);
-    let terms = flow::terms(&statement, Digest::ZERO);
+    let terms = flow::terms(&statement, Digest::ZERO).unwrap();
     victim.obeys(&injecting(&authority, terms, &shipment));
     assert_eq!(victim.operations().counts(), [1, 3, 0, 2, 0]);
 }

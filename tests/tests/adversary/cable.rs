@@ -201,7 +201,7 @@ fn a_status_not_applied_cannot_be_forged() {
         let statement = victim.enroll(&authority).unwrap();
         let identity = statement.identity_key.clone();
         let shipment = wrap(&statement, &two_keys(), 1);
-        let terms = flow::terms(&statement, Digest::ZERO);
+        let terms = flow::terms(&statement, Digest::ZERO).unwrap();
         let order = injecting(&authority, terms, &shipment);
         let ask = |session: &mut Session, nonce| {
             flow::status(session, &identity, order.digest(), Challenge([nonce; 32]))

@@ -22,7 +22,11 @@ fn a_suite_cannot_be_changed_on_the_way_nor_forced_on_the_device() {
     for mut victim in Victim::both(60).into_iter().chain([rsa]) {
         let statement = victim.enroll(&authority).unwrap();
         let shipment = wrap(&statement, &two_keys(), 1);
-        let order = injecting(&authority, flow::terms(&statement, Digest::ZERO), &shipment);
+        let order = injecting(
+            &authority,
+            flow::terms(&statement, Digest::ZERO).unwrap(),
+            &shipment,
+        );
         for suite in Suite::ALL
             .into_iter()
             .filter(|suite| *suite != shipment.suite)
@@ -74,7 +78,7 @@ fn nobody_but_the_authority_is_obeyed() {
         let stranger = SoftAuthority::new(9);
         let (mut victim, statement) = provisioned(victim, &authority);
         victim.restart();
-        let terms = flow::terms(&statement, Digest::ZERO);
+        let terms = flow::terms(&statement, Digest::ZERO).unwrap();
         let shipment = wrap(&statement, &two_keys(), 2);
         let demands = [(0, keyferry_protocol::proof::Proof::Cmac).into()];
         let simple = [

@@ -140,7 +140,7 @@ impl Victim {
 
     /// The terms of the next order, for the device as it is.
     fn terms(&self, authority: &SoftAuthority) -> Terms {
-        flow::terms(&self.enroll(authority).unwrap(), Digest::ZERO)
+        flow::terms(&self.enroll(authority).unwrap(), Digest::ZERO).unwrap()
     }
 }
 
@@ -215,7 +215,7 @@ fn two_keys() -> Vec<SoftKey> {
 fn provisioned(mut victim: Victim, authority: &SoftAuthority) -> (Victim, Statement) {
     let statement = victim.enroll(authority).unwrap();
     let shipment = wrap(&statement, &two_keys(), 1);
-    let terms = flow::terms(&statement, Digest::ZERO);
+    let terms = flow::terms(&statement, Digest::ZERO).unwrap();
     victim.obeys(&injecting(authority, terms, &shipment));
     assert_eq!(victim.operations().unwrap, 1);
     let statement = victim.enroll(authority).unwrap();

@@ -42,7 +42,7 @@ fn an_old_answer_or_another_devices_is_not_believed() {
         // The receipt of one Inject as that of the next.
         let statement = victim.enroll(&authority).unwrap();
         let first = wrap(&statement, &two_keys(), 2);
-        let terms = flow::terms(&statement, Digest::ZERO);
+        let terms = flow::terms(&statement, Digest::ZERO).unwrap();
         let receipt = victim
             .obeys(&injecting(&authority, terms, &first))
             .receipt();
@@ -90,7 +90,7 @@ fn a_refusal_or_a_receipt_of_his_own_hides_and_proves_nothing() {
         let attacker = SoftAuthority::new(66);
         let statement = victim.enroll(&authority).unwrap();
         let shipment = wrap(&statement, &two_keys(), 1);
-        let terms = flow::terms(&statement, Digest::ZERO);
+        let terms = flow::terms(&statement, Digest::ZERO).unwrap();
         let order = flow::inject_order(&authority, terms, &shipment, ASKED).unwrap();
         let blobs: Vec<_> = shipment.blobs().collect();
 
@@ -160,7 +160,7 @@ fn every_flipped_bit_of_a_receipt_is_disbelieved() {
     let authority = SoftAuthority::new(0);
     let statement = victim.enroll(&authority).unwrap();
     let shipment = wrap(&statement, &two_keys(), 1);
-    let terms = flow::terms(&statement, Digest::ZERO);
+    let terms = flow::terms(&statement, Digest::ZERO).unwrap();
     let order = injecting(&authority, terms, &shipment);
     let receipt = victim.obeys(&order).receipt();
     let injected = SignedReceipt {

@@ -54,7 +54,7 @@ fn recorded(victim: &Victim, authority: &SoftAuthority) -> Vec<Order> {
 
     let statement = victim.enroll(authority).unwrap();
     let shipment = wrap(&statement, &two_keys(), 1);
-    let terms = flow::terms(&statement, Digest::ZERO);
+    let terms = flow::terms(&statement, Digest::ZERO).unwrap();
     play(injecting(authority, terms, &shipment));
 
     let demands = [(0, Proof::Cmac).into()];
@@ -71,7 +71,8 @@ fn recorded(victim: &Victim, authority: &SoftAuthority) -> Vec<Order> {
     // Detached: prepared before, with the next counter and a bound that it uses up itself.
     let statement = victim.enroll(authority).unwrap();
     let address = flow::address(&statement);
-    let detached = |step| Terms::detached(address, &statement.standing, step, Digest::ZERO);
+    let detached =
+        |step| Terms::detached(address, &statement.standing, step, Digest::ZERO).unwrap();
     play(enrolling(authority, detached(1)));
     let keys = [two_keys().remove(1)];
     let mut shipment = wrap(&statement, &keys, 1);
@@ -154,7 +155,8 @@ fn detached_orders_cannot_be_delivered_in_another_order() {
         let authority = SoftAuthority::new(0);
         let (victim, statement) = provisioned(victim, &authority);
         let address = flow::address(&statement);
-        let terms = |step| Terms::detached(address, &statement.standing, step, Digest::ZERO);
+        let terms =
+            |step| Terms::detached(address, &statement.standing, step, Digest::ZERO).unwrap();
         let first = flow::remove_order(&authority, terms(1), &[0]).unwrap();
         let second = flow::remove_order(&authority, terms(2), &[1]).unwrap();
         let third = flow::remove_order(&authority, terms(3), &[0]).unwrap();
@@ -228,7 +230,7 @@ fn an_order_for_one_device_is_refused_by_another() {
             device.enroll(&authority).unwrap();
         }
         let statement = one.enroll(&authority).unwrap();
-        let terms = flow::terms(&statement, Digest::ZERO);
+        let terms = flow::terms(&statement, Digest::ZERO).unwrap();
         let shipment = wrap(&statement, &two_keys(), 1);
         let inject = injecting(&authority, terms, &shipment);
         let wipe = with_blobs(flow::wipe_order(&authority, terms).unwrap(), None);

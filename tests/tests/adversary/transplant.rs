@@ -21,7 +21,7 @@ fn two_keys() -> Vec<SoftKey> {
 fn shipped(victim: &Victim, authority: &SoftAuthority, kek: u8) -> (Order, Statement) {
     let statement = victim.enroll(authority).unwrap();
     let (shipment, _) = wrap_under(&statement, &two_keys(), 1, kek);
-    let terms = flow::terms(&statement, Digest::ZERO);
+    let terms = flow::terms(&statement, Digest::ZERO).unwrap();
     (injecting(authority, terms, &shipment), statement)
 }
 
@@ -92,7 +92,7 @@ fn a_blob_for_another_device_does_not_open_even_under_a_right_order() {
         let authority = SoftAuthority::new(0);
         let statement = victim.enroll(&authority).unwrap();
         let foreign = wrap(&other.enroll(&authority).unwrap(), &two_keys(), 1);
-        let terms = flow::terms(&statement, Digest::ZERO);
+        let terms = flow::terms(&statement, Digest::ZERO).unwrap();
         victim.refuses(
             &injecting(&authority, terms, &foreign),
             Refusal::Unwrap,
@@ -142,7 +142,7 @@ fn an_order_cannot_be_readdressed_or_its_attributes_changed_on_the_way() {
         }
         // The same blobs under an order of somebody else's.
         let shipment = wrap(&statement, &two_keys(), 1);
-        let terms = flow::terms(&statement, Digest::ZERO);
+        let terms = flow::terms(&statement, Digest::ZERO).unwrap();
         let stranger = injecting(&SoftAuthority::new(9), terms, &shipment);
         victim.refuses(&stranger, Refusal::BadSignature, false);
         assert_eq!(victim.operations(), Operations::default());
@@ -159,7 +159,7 @@ fn blobs_that_come_after_the_refusal_get_no_answer() {
         let authority = SoftAuthority::new(0);
         let statement = victim.enroll(&authority).unwrap();
         let shipment = wrap(&statement, &crate::two_keys(), 1);
-        let terms = flow::terms(&statement, Digest::ZERO);
+        let terms = flow::terms(&statement, Digest::ZERO).unwrap();
         let mut order = injecting(&authority, terms, &shipment);
         order.blobs.swap(FIRST, SECOND);
         order.blobs.extend(vec![vec![0; 100]; 4]);

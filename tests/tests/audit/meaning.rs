@@ -196,7 +196,7 @@ fn a_later_proof_settles_a_key_whose_receipt_was_lost() {
     let prove = |shipment: &Shipment| {
         let demands = [Demand::from((0, Proof::Cmac))];
         let mut log = station.log.lock();
-        let terms = flow::terms(&statement, log.head().digest);
+        let terms = flow::terms(&statement, log.head().digest).unwrap();
         let challenge = Challenge([log.head().digest.0[0]; 32]);
         let order = flow::prove_order(&station.authority, terms, &demands, challenge).unwrap();
         log.ordered(&order).unwrap();
@@ -285,7 +285,7 @@ fn an_order_stands_for_its_job_its_device_and_its_place_in_the_chain() {
     assert_eq!(rejected(&station, result), Fault::NoSuchJob);
 
     // Made before another line was written.
-    let terms = flow::terms(&statement, station.log.lock().head().digest);
+    let terms = flow::terms(&statement, station.log.lock().head().digest).unwrap();
     let order = flow::inject_order(&station.authority, terms, &shipment, Challenge([1; 32]));
     station.log.lock().note("in between").unwrap();
     let result = station.log.lock().ordered(&order.unwrap());
@@ -454,7 +454,7 @@ fn after_a_rotate_only_the_new_authority_gives_orders() {
     let (mut station, device, statement) = with_device(&folder);
     let given = keys_of(&station);
     let new = SoftAuthority::new(50);
-    let terms = flow::terms(&statement, station.log.lock().head().digest);
+    let terms = flow::terms(&statement, station.log.lock().head().digest).unwrap();
     let order = flow::rotate_order(&station.authority, &new, terms).unwrap();
     let mut wrong = order.clone();
     wrong.second = None;

@@ -13,7 +13,7 @@ use keyferry::hsm::WrappedKeys;
 use keyferry::station::{Hsm, KeyCard};
 use keyferry_protocol::attributes::usage;
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
-use keyferry_protocol::order::Freshness;
+use keyferry_protocol::order::{Body, Freshness, Header, Kind, MAX_RECOVERED_COUNTER, Recover};
 use keyferry_protocol::proof::{INPUT_LENGTH, Proof};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::broker::{Broker, FakeDevice};
@@ -183,6 +183,19 @@ fn an_order_that_names_another_authority_is_not_signed() {
     forbidden(order, "names an authority");
     let recovery = recover_order(&liar, &device, 9, Digest::ZERO);
     forbidden(recovery, "names an authority");
+    // Nor one that would leave the device no orders: the flow makes none.
+    let recover = |counter| {
+        let fresh = Freshness::Challenge(device.challenge);
+        let header = Header::new(Kind::Wipe, device.enrolment_address(), fresh, counter);
+        let authority = hsm.authority();
+        let body = Body::Recover(Recover {
+            authority: authority.public_key(),
+        });
+        SignedOrder::new(authority, header, &body)
+    };
+    recover(MAX_RECOVERED_COUNTER).unwrap();
+    forbidden(recover(MAX_RECOVERED_COUNTER + 1), "is the highest");
+    forbidden(recover(u32::MAX), "is the highest");
 }
 
 /// Keys that the broker has wrapped for a device, as they would be shipped.

@@ -319,4 +319,5 @@ pub(crate) fn terms(statement: &Statement) -> Terms {
         &standing,
         Digest::ZERO,
     )
+    .unwrap()
 }

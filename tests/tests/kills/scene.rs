@@ -189,6 +189,7 @@ fn terms(statement: &Statement) -> Terms {
         1,
         Digest::ZERO,
     )
+    .unwrap()
 }
 
 impl Scene {

@@ -73,7 +73,8 @@ impl Room {
             &statement.standing,
             step,
             Digest::ZERO,
-        );
+        )
+        .unwrap();
         let order = flow::inject_order(&self.authority, terms, &shipment, CHALLENGE).unwrap();
         let blobs = shipment.blobs().cloned().collect();
         DetachedOrder::new(order, blobs, statement.clone()).unwrap()

@@ -168,7 +168,7 @@ fn every_kind_of_order_goes_the_same_way() {
     let statement = &room.statements[0];
     let terms = |step| {
         let address = flow::address(statement);
-        Terms::detached(address, &statement.standing, step, Digest::ZERO)
+        Terms::detached(address, &statement.standing, step, Digest::ZERO).unwrap()
     };
     let authority = &room.authority;
     let prove = flow::prove_order(authority, terms(2), &[], CHALLENGE).unwrap();

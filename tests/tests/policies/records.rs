@@ -1,7 +1,7 @@
 //! The registry believes what was signed, keeps what must be unique unique, and can say later what a device is.
 
 use keyferry::device::flow::Authority as _;
-use keyferry::device::verify::{SignedReceipt, Statement};
+use keyferry::device::verify::{SignedReceipt, Statement, fingerprint};
 use keyferry::station::policy::{History, Known, Pin, Trust};
 use keyferry::station::registry::{
     Enrolled, Filter, OrderState, PAGE, Recorded, Registry, RegistryError, SlotState,
@@ -13,7 +13,7 @@ use keyferry_protocol::order::{
 };
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{
-    FORMAT, Outcome, Refusal, STATUS_TAG, State, Status as SignedStatus,
+    FORMAT, Outcome, Refusal, STATUS_TAG, State, Status as SignedStatus, Writer,
 };
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 use keyferry_tests::software::{SoftAuthority, aes_key, hmac_key};
@@ -662,4 +662,117 @@ fn devices_are_found_page_by_page() {
         ..Filter::default()
     };
     assert!(all(&filter).is_empty());
+}
+
+/// The `Wipe` of a quarantined device, whose keys nobody knows any more.
+fn recovery(device: DeviceId, counter: u32, challenge: u8) -> Vec<u8> {
+    let authority = SoftAuthority::new(0);
+    let fresh = Freshness::Challenge(Challenge([challenge; 32]));
+    let unknown = Address {
+        device,
+        identity: Fingerprint::ZERO,
+        unwrap: Fingerprint::ZERO,
+    };
+    let body = Body::Recover(order::Recover {
+        authority: authority.public_key(),
+    });
+    encoded(Header::new(Kind::Wipe, unknown, fresh, counter), &body)
+}
+
+#[test]
+fn each_wipe_of_a_quarantined_device_has_a_counter_of_its_own() {
+    let book = Book::new();
+    let registry = &book.registry;
+    let device = Device::new(1);
+    book.enrol(&device).unwrap();
+    registry.order_made(&inject(&device, 7, 1)).unwrap();
+    let record = || registry.find(device.id).unwrap().unwrap();
+    let next = || registry.recovery_counter(&record()).unwrap();
+    assert_eq!(next(), 8);
+    let first = registry.order_made(&recovery(device.id, 8, 1)).unwrap();
+    assert_eq!(registry.order(&first).unwrap().unwrap().counter, 8);
+    // Nobody knows what became of it.
+    assert_eq!(next(), 9);
+    registry.order_made(&recovery(device.id, 9, 2)).unwrap();
+    registry
+        .release(device.id, "quarantined, and wiped")
+        .unwrap();
+    let state = |order| registry.order(order).unwrap().unwrap().state;
+    assert_eq!(state(&first), OrderState::Failed);
+    // And of a device that was let go of.
+    assert_eq!(next(), 10);
+    let third = registry.order_made(&recovery(device.id, 10, 3)).unwrap();
+    assert_eq!(next(), 11);
+    let receipt = device.receipt(Kind::Wipe, third, Outcome::Applied);
+    assert!(matches!(
+        registry.moved(device.id, &receipt),
+        Err(RegistryError::Released { .. })
+    ));
+    // What says that it began anew is signed by a key that is nobody's, and moves nothing.
+    let key = SoftAuthority::new(77);
+    let header = keyferry_protocol::receipt::Header {
+        identity: fingerprint(key.public_key()),
+        state: State::Blank,
+        counter: 10,
+        ..device.header(Kind::Wipe, third, Outcome::Applied)
+    };
+    let mut buffer = [0; 512];
+    let mut writer = Writer::new(&header, &mut buffer).unwrap();
+    let recovered = keyferry_protocol::receipt::Recovered {
+        key: key.public_key(),
+    };
+    writer.recovered(&recovered, &mut buffer).unwrap();
+    let bytes = buffer[..writer.length()].to_vec();
+    let receipt = SignedReceipt {
+        signature: Signature::from_bytes(&key.sign(&bytes).unwrap()),
+        bytes,
+    };
+    let before = record();
+    let moved = registry.moved(device.id, &receipt).unwrap();
+    assert_eq!((moved.outcome, moved.newest), (None, false));
+    assert_eq!(record().counter, before.counter);
+    assert_eq!(state(&third), OrderState::Delivered);
+
+    // One that would leave the device no orders is not made.
+    let highest = recovery(device.id, order::MAX_RECOVERED_COUNTER, 4);
+    registry.order_made(&highest).unwrap();
+    assert!(matches!(
+        registry.recovery_counter(&record()),
+        Err(RegistryError::CounterSpent { .. })
+    ));
+    // Of a stranger there is nothing to keep it with.
+    let stranger = recovery(DeviceId([9; 16]), 5, 5);
+    let order = registry.order_made(&stranger).unwrap();
+    assert_eq!(registry.order(&order).unwrap(), None);
+}
+
+#[test]
+fn a_serial_number_that_is_known_is_kept() {
+    let book = Book::new();
+    let mut device = Device::new(1);
+    let enrol = |device: &Device, serial| {
+        let (statement, trust) = (
+            device.statement(),
+            Trust {
+                policy: "open",
+                reason: String::new(),
+            },
+        );
+        let enrolled = Enrolled {
+            statement: &statement,
+            trust: &trust,
+            serial,
+        };
+        book.registry.enrolled(&enrolled).unwrap();
+        let record = book.registry.find(device.id).unwrap().unwrap();
+        record.serial
+    };
+    assert_eq!(enrol(&device, None), None);
+    for serial in [Some("SN-1"), None] {
+        device.counter += 1;
+        assert_eq!(enrol(&device, serial).as_deref(), Some("SN-1"));
+    }
+    book.registry.release(device.id, "wiped").unwrap();
+    device.keys = (60, 61);
+    assert_eq!(enrol(&device, None).as_deref(), Some("SN-1"));
 }

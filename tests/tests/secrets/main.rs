@@ -118,7 +118,7 @@ impl Visit {
         let challenge = Challenge([3; 32]);
         let order = flow::inject_order(
             &self.authority,
-            flow::terms(&statement, Digest::ZERO),
+            flow::terms(&statement, Digest::ZERO).unwrap(),
             &shipment,
             challenge,
         )

@@ -2,7 +2,7 @@
 
 use keyferry_firmware::device::{JOB_LIMIT, JOB_PATIENCE, allowed};
 use keyferry_protocol::attributes::{Attributes, KeyKind, algorithm};
-use keyferry_protocol::order::{Kind, MAX_COUNTER_STEP, MAX_LABEL};
+use keyferry_protocol::order::{Kind, MAX_COUNTER_STEP, MAX_LABEL, MAX_RECOVERED_COUNTER};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{Refusal, State};
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
@@ -193,6 +193,11 @@ fn the_limits_in_the_text_are_those_of_the_code() {
         ),
         ("Certificate | bytes, at most", ":", MAX_CERTIFICATE),
         ("certificate of at most", "bytes", MAX_VENDOR_CERTIFICATE),
+        (
+            "That counter MUST be at most",
+            "(else",
+            MAX_RECOVERED_COUNTER as usize,
+        ),
         (
             "no byte of a blob has come for",
             "seconds",

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use keyferry_protocol::identity::DeviceId;
+use keyferry_protocol::order::MAX_RECOVERED_COUNTER;
 use keyferry_protocol::receipt::State;
 use serde_json::{Map, Value};
 
@@ -54,12 +55,9 @@ pub(in crate::cli) struct Wipe {
     quarantined: Option<DeviceId>,
     /// For a quarantined device that no registry knows: a number above those of all orders that were ever made for it, which it counts on
     /// from. A recorded order for a blank device cannot pass again then.
-    #[arg(long, value_name = "N", requires = "quarantined", value_parser = clap::value_parser!(u32).range(1..=HIGHEST_COUNTER))]
+    #[arg(long, value_name = "N", requires = "quarantined", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RECOVERED_COUNTER)))]
     counter: Option<u32>,
 }
-
-/// The highest `--counter`: a device that began near the end of its counter would soon take no order any more.
-const HIGHEST_COUNTER: i64 = 1 << 31;
 
 type Order<'a> = dyn Fn(
         &mut Session,
@@ -77,7 +75,7 @@ fn carry_out(
     what: &str,
     order: &Order<'_>,
 ) -> Result<(Visit, Map<String, Value>), Failure> {
-    let visit = known.visit(context, hsm)?;
+    let visit = known.visit(context, hsm, None)?;
     carry_out_at(context, visit, hsm, what, order)
 }
 
@@ -171,7 +169,9 @@ pub(super) fn wipe(context: &Context, arguments: &Wipe) -> Outcome {
                     visitor.recover(session, arguments.quarantined, arguments.counter, progress)?;
                 Ok(Met::Recovered(device, counter))
             } else {
-                Ok(Met::Known(Box::new(visitor.visit(session, progress)?)))
+                Ok(Met::Known(Box::new(
+                    visitor.visit(session, None, progress)?,
+                )))
             }
         })?;
     let visit = match met {

@@ -79,10 +79,15 @@ struct Known {
 }
 
 impl Known {
-    /// Visits the device.
-    fn visit(&self, context: &Context, hsm: &dyn Hsm) -> Result<Visit, Failure> {
+    /// Visits the device. `serial` is the number on its label, where it was given.
+    fn visit(
+        &self,
+        context: &Context,
+        hsm: &dyn Hsm,
+        serial: Option<&str>,
+    ) -> Result<Visit, Failure> {
         let visit = self.meet(context, hsm, |visitor, session, progress| {
-            Ok(visitor.visit(session, progress)?)
+            Ok(visitor.visit(session, serial, progress)?)
         })?;
         context.trust(&visit.trust);
         Ok(visit)

@@ -148,13 +148,13 @@ pub(super) fn inject(context: &Context, arguments: &Inject) -> Outcome {
     let targets = targets(&*hsm, &arguments.keys)?;
     station::check_proofs(&targets, rules.minimum_proof)?;
     announce(context, &targets);
-    let mut visit = known.visit(context, &*hsm)?;
+    let serial = arguments.serial.as_deref();
+    let mut visit = known.visit(context, &*hsm, serial)?;
     let suite = match arguments.suite {
         Some(suite) => suite,
         None => station::choose_suite(&*hsm, &rules, &visit.statement)?,
     };
     context.note(&format!("suite {suite}"));
-    let serial = arguments.serial.as_deref();
     let certificate = station::certify(&visit, &*hsm, serial, arguments.recertify)?;
     let certified = certificate.is_some();
     let progress = Bar::new(context);
@@ -190,7 +190,7 @@ pub(super) fn prove(context: &Context, arguments: &Prove) -> Outcome {
     let targets = targets(&*hsm, &arguments.keys)?;
     station::check_proofs(&targets, rules.minimum_proof)?;
     announce(context, &targets);
-    let mut visit = known.visit(context, &*hsm)?;
+    let mut visit = known.visit(context, &*hsm, None)?;
     let progress = Bar::new(context);
     let proved = station::prove(
         &mut visit,

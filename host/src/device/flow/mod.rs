@@ -44,8 +44,10 @@ pub fn address(device: &Statement) -> Address {
 }
 
 /// The terms of an order to a device that the station talks to.
-#[must_use]
-pub fn terms(device: &Statement, audit_head: Digest) -> Terms {
+///
+/// # Errors
+/// As [`Terms::now`].
+pub fn terms(device: &Statement, audit_head: Digest) -> Result<Terms, DeviceError> {
     Terms::now(address(device), &device.standing, audit_head)
 }
 
@@ -137,7 +139,7 @@ fn order<'a>(
     let mut standing = device.standing;
     for _ in 0..=ORDERS_AGAIN {
         let order =
-            session.witness_order(&mut |head| make(Terms::now(address, &standing, head)))?;
+            session.witness_order(&mut |head| make(Terms::now(address, &standing, head)?))?;
         let digest = order.digest();
         let (receipt, again) = carry_out(session, &order, blobs.clone(), on_progress)?;
         match verify::refused(&receipt, device, &digest, kind) {

@@ -43,27 +43,42 @@ pub struct Terms {
 
 impl Terms {
     /// For the device that the station talks to now: with its challenge and its next counter.
-    #[must_use]
-    pub fn now(address: Address, standing: &Standing, audit_head: Digest) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// [`DeviceError::CounterSpent`]; so in all functions here.
+    pub fn now(
+        address: Address,
+        standing: &Standing,
+        audit_head: Digest,
+    ) -> Result<Self, DeviceError> {
+        let counter = standing.counter.checked_add(1);
+        Ok(Self {
             address,
             freshness: Freshness::Challenge(standing.challenge),
-            counter: standing.counter.saturating_add(1),
+            counter: counter.ok_or(DeviceError::CounterSpent)?,
             audit_head,
-        }
+        })
     }
 
     /// For a device that will be met later, `step` orders after the one that its standing is known from: good for one use, as the
     /// device's counter then reaches the bound.
-    #[must_use]
-    pub fn detached(address: Address, standing: &Standing, step: u32, audit_head: Digest) -> Self {
-        let counter = standing.counter.saturating_add(step.max(1));
-        Self {
+    ///
+    /// # Errors
+    /// As [`Terms::now`].
+    pub fn detached(
+        address: Address,
+        standing: &Standing,
+        step: u32,
+        audit_head: Digest,
+    ) -> Result<Self, DeviceError> {
+        let counter = standing.counter.checked_add(step.max(1));
+        let counter = counter.ok_or(DeviceError::CounterSpent)?;
+        Ok(Self {
             address,
             freshness: Freshness::Detached { below: counter },
             counter,
             audit_head,
-        }
+        })
     }
 
     fn header(self, kind: Kind, suite: Option<Suite>) -> Header {
@@ -192,7 +207,7 @@ impl SignedOrder {
 /// Counter and challenge of the greeting are only claims: false ones get the order refused.
 ///
 /// # Errors
-/// [`DeviceError::TooLong`], [`DeviceError::Authority`]; so in all functions here.
+/// [`DeviceError::TooLong`], [`DeviceError::Authority`]; so in all functions here. [`DeviceError::CounterSpent`].
 pub fn enroll_order(
     authority: &dyn Authority,
     greeting: &Greeting,
@@ -205,7 +220,7 @@ pub fn enroll_order(
         counter: greeting.counter,
         challenge: greeting.challenge,
     };
-    let terms = Terms::now(greeting.enrolment_address(), &standing, audit_head);
+    let terms = Terms::now(greeting.enrolment_address(), &standing, audit_head)?;
     let body = Body::Enroll(Enroll {
         authority: authority.public_key(),
         nonce,
@@ -329,7 +344,7 @@ pub fn wipe_order(authority: &dyn Authority, terms: Terms) -> Result<SignedOrder
 }
 
 /// Has a quarantined device give up what it cannot read, and be blank. Nothing of it is known but its id, and its counter becomes
-/// `counter`, which must be above all that it ever had for no old order to pass again.
+/// `counter`, which must be above all that it ever had for no old order to pass again, and at most [`order::MAX_RECOVERED_COUNTER`].
 ///
 /// # Errors
 /// As [`enroll_order`].
@@ -339,6 +354,9 @@ pub fn recover_order(
     counter: u32,
     audit_head: Digest,
 ) -> Result<SignedOrder, DeviceError> {
+    if counter > order::MAX_RECOVERED_COUNTER {
+        return Err(DeviceError::CounterSpent);
+    }
     let freshness = Freshness::Challenge(greeting.challenge);
     let header = Header {
         audit_head,

@@ -131,13 +131,13 @@ impl Registry {
 
     /// Moves a device forward by a receipt or a status that it has signed: nothing else moves one. An older receipt than the newest
     /// known changes only what is known of its order. The receipt of an `Enroll` moves nothing: a policy looks at the statement in it
-    /// before [`Registry::enrolled`] does.
+    /// before [`Registry::enrolled`] does. Nor does that of a device which began anew: the key that signed it is nobody's.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`], [`RegistryError::NotItsReceipt`], and those of the database.
     pub fn moved(&self, device: DeviceId, signed: &SignedReceipt) -> Result<Moved, RegistryError> {
-        if let Ok((header, _)) = receipt::decode(&signed.bytes)
-            && header.kind == Kind::Enroll
+        if let Ok((header, body)) = receipt::decode(&signed.bytes)
+            && (header.kind == Kind::Enroll || matches!(body, receipt::Body::Recovered(_)))
         {
             return Ok(Moved {
                 order: header.order,

@@ -155,6 +155,12 @@ pub enum RegistryError {
         /// The counter.
         counter: u32,
     },
+    /// The numbers that orders have are used up.
+    #[error("the counter of device {device} leaves no number for another order")]
+    CounterSpent {
+        /// The device.
+        device: DeviceId,
+    },
     /// A key of this version is in the slot.
     #[error("slot {slot} of device {device} holds a key of version {version} or higher")]
     SlotHeld {
@@ -196,6 +202,7 @@ impl RegistryError {
             | Self::Busy { .. }
             | Self::Database { .. }
             | Self::CounterTaken { .. }
+            | Self::CounterSpent { .. }
             | Self::SlotHeld { .. }
             | Self::NotKept { .. }
             | Self::Clock => Exit::JobFailed,
@@ -243,6 +250,9 @@ impl RegistryError {
             Self::NotItsOrder { .. } => "make a new order for the device",
             Self::UnknownOrder { .. } => "name the registry that the order was made with",
             Self::CounterTaken { .. } => "run the command again",
+            Self::CounterSpent { .. } => {
+                "take the device out of service: it takes no order any more"
+            }
             Self::SlotHeld { .. } => "raise the key version to replace the key",
             Self::UnknownSlot { .. } => "see `keyferry registry show`",
             Self::Clock => "set the clock",

@@ -1,7 +1,7 @@
 //! Orders that were made, and what became of them.
 
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
-use keyferry_protocol::order::{self, Body, Freshness, Header, Kind};
+use keyferry_protocol::order::{self, Body, Freshness, Header, Kind, MAX_RECOVERED_COUNTER};
 use keyferry_protocol::receipt::Outcome;
 
 use super::{DeviceRecord, Registry, RegistryError, names, now};
@@ -77,8 +77,9 @@ impl OrderRecord {
 
 impl Registry {
     /// Writes an order down, before it leaves: `bytes` are those that were signed. The keys of an `Inject` are pending from now on. One
-    /// that is there already stays as it is. An `Enroll` is not kept here: what it brings is a statement, and a policy comes first. Nor is a `Wipe` of a
-    /// quarantined device, whose answer cannot be believed.
+    /// that is there already stays as it is. An `Enroll` is not kept here: what it brings is a statement, and a policy comes first. Of a `Wipe` of a
+    /// quarantined device, released or not, the counter is kept, above which the next one must be; no answer that can be believed comes to it, so it counts as
+    /// delivered, until the device is let go of. There is nothing to keep it with where the device is unknown.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`]; [`RegistryError::NotItsOrder`] if the bytes are no order, or for
@@ -88,14 +89,27 @@ impl Registry {
             reason: "it does not decode",
         })?;
         let order = digest(bytes);
-        if header.kind == Kind::Enroll || matches!(body, Body::Recover(_)) {
+        if header.kind == Kind::Enroll {
             return Ok(order);
         }
+        let recovers = matches!(body, Body::Recover(_));
         self.change(|transaction| {
             if self.order(&order)?.is_some() {
                 return Ok(order);
             }
-            let record = self.addressed(&header)?;
+            let record = if recovers {
+                match self.found(transaction, header.device)? {
+                    Some(record) => record,
+                    None => return Ok(order),
+                }
+            } else {
+                self.addressed(&header)?
+            };
+            let state = if recovers {
+                OrderState::Delivered
+            } else {
+                OrderState::Prepared
+            };
             let detached = match header.freshness {
                 Freshness::Challenge(_) => false,
                 Freshness::Detached { .. } => true,
@@ -114,7 +128,7 @@ impl Registry {
                     ":counter": header.counter,
                     ":detached": detached,
                     ":slots": removed_slots(&body),
-                    ":state": OrderState::Prepared.name(),
+                    ":state": state.name(),
                     ":now": now()?,
                 },
             );
@@ -173,7 +187,7 @@ impl Registry {
     /// ([`keyferry_protocol::order::MAX_COUNTER_STEP`]).
     ///
     /// # Errors
-    /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`], and those of the database.
+    /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`], [`RegistryError::CounterSpent`], and those of the database.
     pub fn next_counter(&self, device: DeviceId) -> Result<u32, RegistryError> {
         let record = self
             .find(device)?
@@ -188,21 +202,31 @@ impl Registry {
             Row::only::<Option<u32>>,
         )?;
         let highest = highest.flatten().unwrap_or(0).max(record.counter);
-        Ok(highest.saturating_add(1))
+        highest
+            .checked_add(1)
+            .ok_or(RegistryError::CounterSpent { device })
     }
 
-    /// The highest counter of all orders that were ever made for a device, whatever became of them, and its own.
+    /// The counter that a `Wipe` of a quarantined device must have: one above its own, and above those of all orders that were ever made for
+    /// it, whatever became of them, other such wipes among them. Of a device that was let go of, orders that were on their way have failed,
+    /// and may arrive all the same.
     ///
     /// # Errors
-    /// Those of the database.
-    pub fn highest_counter(&self, record: &DeviceRecord) -> Result<u32, RegistryError> {
+    /// [`RegistryError::CounterSpent`] if it would be above [`MAX_RECOVERED_COUNTER`], and those of the database.
+    pub fn recovery_counter(&self, record: &DeviceRecord) -> Result<u32, RegistryError> {
         let highest = self.first(
             &self.database,
             "SELECT max(counter) FROM orders WHERE device = ?1",
             values![record.device.to_string()],
             Row::only::<Option<u32>>,
         )?;
-        Ok(highest.flatten().unwrap_or(0).max(record.counter))
+        let highest = highest.flatten().unwrap_or(0).max(record.counter);
+        highest
+            .checked_add(1)
+            .filter(|next| *next <= MAX_RECOVERED_COUNTER)
+            .ok_or(RegistryError::CounterSpent {
+                device: record.device,
+            })
     }
 
     /// Notes that an order was taken to its device.

@@ -152,7 +152,7 @@ impl Way<'_> {
         let settled = match settled {
             // Since then the device has done one order, the one it was met with: none that was kept back came between, and none can come.
             Settled::NotYet { counter }
-                if visit.statement.standing.counter == counter.saturating_add(1) =>
+                if counter.checked_add(1) == Some(visit.statement.standing.counter) =>
             {
                 self.not_applied()?;
                 Settled::NotApplied
@@ -220,11 +220,11 @@ impl Way<'_> {
         let stranger = matches!(self.known, Known::Not);
         let enrols = blank || (stranger && !speaks_for_strangers && line.rules.enrolment.is_some());
         let mut progress = self.shared.progress(self.nest);
+        let serial = self.unit.serial.as_deref();
         let visit = if enrols {
-            let serial = self.unit.serial.as_deref();
             visitor.enroll(session, line.plan.unwrap, serial, &mut progress)?
         } else {
-            visitor.visit(session, &mut progress)?
+            visitor.visit(session, serial, &mut progress)?
         };
         Ok(visit)
     }

@@ -90,7 +90,7 @@ impl Enrolled {
         let mut device = self.statement.clone();
         device.standing.challenge = session.greeting().challenge;
         let shipment = fault.shipment(&device, number);
-        let terms = Terms::now(flow::address(&device), &device.standing, Digest::ZERO);
+        let terms = Terms::now(flow::address(&device), &device.standing, Digest::ZERO).unwrap();
         let proof = Challenge([3; 32]);
         let order = flow::inject_order(&self.authority, terms, &shipment, proof)?;
         let blobs = std::iter::once(&shipment.kek).chain(shipment.parcels.iter().map(|p| &p.blob));

@@ -22,7 +22,8 @@ fn detached(make: impl FnOnce(&SoftAuthority, Terms) -> (SignedOrder, Inputs)) -
         &statement.standing,
         1,
         Digest::ZERO,
-    );
+    )
+    .unwrap();
     let (order, blobs) = make(&SoftAuthority::new(0), terms);
     DetachedOrder::new(order, blobs, statement.clone()).expect("order and device fit")
 }
