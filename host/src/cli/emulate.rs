@@ -8,7 +8,7 @@ use clap::Args;
 use keyferry_protocol::identity::DeviceId;
 
 use super::{Context, Outcome, fields};
-use crate::emulate::logs::Log;
+use crate::emulate::logs::{self, Log};
 use crate::emulate::{Board, Config, Emulator, Entropy};
 use crate::error::Failure;
 
@@ -29,7 +29,7 @@ pub(super) struct Emulate {
     /// Make the devices' randomness repeatable. Their keys then follow from this number.
     #[arg(long, value_name = "N")]
     seed: Option<u8>,
-    /// Show what the devices log, decoded: their firmware must use defmt.
+    /// Show what the devices log, decoded: their firmware must use defmt, which that of the board native does not.
     #[arg(long)]
     logs: bool,
 }
@@ -43,8 +43,12 @@ fn device_id(number: u8) -> DeviceId {
 
 /// Starts the devices, prints their ports, and stays until it is interrupted or a device ends.
 pub(super) fn run(context: &Context, arguments: &Emulate) -> Outcome {
+    if arguments.logs {
+        // Before anybody is given a port.
+        logs::check(&arguments.firmware).map_err(|error| Failure::Emulate(error.into()))?;
+    }
     let mut devices = Vec::new();
-    let mut logs = Vec::new();
+    let mut shown = Vec::new();
     for number in 1..=arguments.count {
         let id = device_id(number);
         let dir = arguments.dir.join(format!("device-{number}"));
@@ -60,19 +64,19 @@ pub(super) fn run(context: &Context, arguments: &Emulate) -> Outcome {
         });
         context.print(device.port());
         if arguments.logs {
-            logs.push((number, device.log().map_err(Failure::Emulate)?));
+            shown.push((number, device.log().map_err(Failure::Emulate)?));
         }
         devices.push(device);
     }
     context.note("running; Ctrl-C ends them, their flash stays");
     loop {
         thread::sleep(Duration::from_millis(200));
-        for (number, log) in &mut logs {
+        for (number, log) in &mut shown {
             show(context, *number, log)?;
         }
         for device in &mut devices {
             if !device.is_running().map_err(Failure::Emulate)? {
-                for (number, log) in &mut logs {
+                for (number, log) in &mut shown {
                     show(context, *number, log)?;
                 }
                 return Err(Failure::DeviceEnded(device.port().to_owned()));

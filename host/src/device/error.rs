@@ -221,8 +221,10 @@ const fn refusal_hint(refusal: Refusal) -> &'static str {
         }
         Refusal::Suite => "choose a suite that the device's statement offers",
         Refusal::Attributes => "choose a key type and proof that the firmware supports",
-        Refusal::SlotTaken => "choose a free slot, or raise the key version to replace the key",
-        Refusal::VersionRollback => "the slot has held a newer key: raise the key version",
+        Refusal::SlotTaken => "choose a free slot, or give a higher --version to replace the key",
+        Refusal::VersionRollback => {
+            "the slot has held this version or a newer one, and a removed key counts on: give a higher --version"
+        }
         Refusal::StoreFull => "remove keys first, or use fewer or smaller ones",
         Refusal::Unwrap => "the blob was altered, or was not wrapped for this device: wrap again",
         Refusal::SlotEmpty => "see `keyferry device list`",

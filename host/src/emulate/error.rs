@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use super::Board;
 use super::logs::LogError;
 
 /// Why an emulated device could not be started, stopped or looked into.
@@ -26,14 +27,16 @@ pub enum EmulateError {
     FirmwareMissing {
         /// Where it should be.
         path: PathBuf,
+        /// The board that it would run on.
+        board: Board,
     },
     /// The firmware file holds something else than a program for the board.
-    #[error("{} is no firmware for board {board}: {reason}", path.display())]
+    #[error("{} is no firmware for board {}: {reason}", path.display(), board.name())]
     NotFirmware {
         /// The file.
         path: PathBuf,
-        /// The board's name.
-        board: &'static str,
+        /// The board.
+        board: Board,
         /// What it is instead.
         reason: &'static str,
     },
@@ -102,8 +105,18 @@ impl EmulateError {
             Self::QemuMissing { .. } => Some(
                 "install QEMU: `apt install qemu-system-arm qemu-system-misc`, `dnf install qemu-system-arm qemu-system-riscv` or `brew install qemu`",
             ),
+            Self::FirmwareMissing {
+                board: Board::Native,
+                ..
+            }
+            | Self::NotFirmware {
+                board: Board::Native,
+                ..
+            } => Some(
+                "build it: `cargo build --package keyferry-native --release`; or name the file of another build",
+            ),
             Self::FirmwareMissing { .. } | Self::NotFirmware { .. } => Some(
-                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware` or `cargo build --package keyferry-riscv-virt --target riscv32imac-unknown-none-elf --profile firmware`, or for the board native `cargo build --package keyferry-native --release`; or name the file of another build",
+                "build it: `cargo build --package keyferry-mps2-an386 --target thumbv7em-none-eabi --profile firmware` or `cargo build --package keyferry-riscv-virt --target riscv32imac-unknown-none-elf --profile firmware`; or name the file of another build",
             ),
             Self::InUse { .. } => Some("stop that device, or use another folder"),
             Self::FlashLength { .. } => {

@@ -25,7 +25,10 @@ const EXECUTABLE: u16 = 2;
 /// [`EmulateError::FirmwareMissing`], [`EmulateError::NotFirmware`], [`EmulateError::File`].
 pub(super) fn check(path: &Path, board: Board) -> Result<(), EmulateError> {
     if !path.is_file() {
-        return Err(EmulateError::FirmwareMissing { path: path.into() });
+        return Err(EmulateError::FirmwareMissing {
+            path: path.into(),
+            board,
+        });
     }
     let file = File::open(path).map_err(on(path))?;
     let mut header = Vec::with_capacity(LENGTH);
@@ -40,7 +43,7 @@ pub(super) fn check(path: &Path, board: Board) -> Result<(), EmulateError> {
         None => Ok(()),
         Some(reason) => Err(EmulateError::NotFirmware {
             path: path.into(),
-            board: board.name(),
+            board,
             reason,
         }),
     }

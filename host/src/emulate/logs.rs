@@ -36,7 +36,7 @@ impl LogError {
         match self {
             Self::File { .. } => Some("check the folder's permissions"),
             Self::NoTable { .. } => Some(
-                "build it with defmt 1 and its linker script (-Tdefmt.x), and name the ELF file as the linker wrote it, not a stripped one; or leave --logs out",
+                "build it with defmt 1 and its linker script (-Tdefmt.x), and name the ELF file as the linker wrote it, not a stripped one; or leave --logs out, as for the board native, which has no log",
             ),
         }
     }
@@ -77,28 +77,41 @@ impl std::fmt::Debug for Log {
     }
 }
 
+/// Whether the log of a device with this firmware can be decoded.
+///
+/// # Errors
+/// [`LogError`].
+pub fn check(firmware: &Path) -> Result<(), LogError> {
+    table(firmware).map(drop)
+}
+
+/// The words that the firmware's log stands for.
+fn table(firmware: &Path) -> Result<Table, LogError> {
+    let elf = std::fs::read(firmware).map_err(|source| LogError::File {
+        path: firmware.to_owned(),
+        source,
+    })?;
+    let none = |reason: String| LogError::NoTable {
+        path: firmware.to_owned(),
+        reason,
+    };
+    let table = Table::parse(&elf)
+        .map_err(|error| none(format!("{error:#}")))?
+        .ok_or_else(|| none("it does not use defmt".to_owned()))?;
+    if table.encoding() != Encoding::Rzcobs {
+        return Err(none("its frames are raw, not rzCOBS".to_owned()));
+    }
+    Ok(table)
+}
+
 impl Log {
     /// The log at `path`, which `firmware` writes, from the byte `from` on. The log need not be there yet.
     ///
     /// # Errors
     /// [`LogError`].
     pub fn open(firmware: &Path, path: PathBuf, from: u64) -> Result<Self, LogError> {
-        let elf = std::fs::read(firmware).map_err(|source| LogError::File {
-            path: firmware.to_owned(),
-            source,
-        })?;
-        let none = |reason: String| LogError::NoTable {
-            path: firmware.to_owned(),
-            reason,
-        };
-        let table = Table::parse(&elf)
-            .map_err(|error| none(format!("{error:#}")))?
-            .ok_or_else(|| none("it does not use defmt".to_owned()))?;
-        if table.encoding() != Encoding::Rzcobs {
-            return Err(none("its frames are raw, not rzCOBS".to_owned()));
-        }
         Ok(Self {
-            table,
+            table: table(firmware)?,
             path,
             read: from,
             pending: Vec::new(),

@@ -76,7 +76,7 @@ impl Visitor<'_> {
         let trust = trust.map_err(|error| {
             if first {
                 (self.on_note)(&format!(
-                    "device {} obeys this authority now, although it is refused: `keyferry device wipe` makes it blank again",
+                    "device {} obeys this authority now, although it is refused: nothing is put into it; `keyferry device wipe` with the same --port, --token and --authority makes it blank again",
                     statement.device
                 ));
             }

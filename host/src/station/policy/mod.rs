@@ -172,13 +172,11 @@ impl Rules {
     fn fit(&self, statement: &Statement) -> Result<Vec<&'static str>, PolicyError> {
         let device = statement.device;
         let mut leave = Vec::new();
-        match statement.flavour {
-            Flavour::Production => {}
-            Flavour::Development if self.allow_development => leave.push("development firmware"),
-            Flavour::Development => return Err(PolicyError::Development { device }),
-            // No rule can allow it: such firmware leaks keys on purpose.
-            Flavour::Sabotaged => return Err(PolicyError::Sabotaged { device }),
+        // No rule can allow it: such firmware leaks keys on purpose.
+        if statement.flavour == Flavour::Sabotaged {
+            return Err(PolicyError::Sabotaged { device });
         }
+        // Before the flavour: what allows a test device allows its firmware, too, and not the other way round.
         for (class, part, word) in [
             (statement.rng, "rng", "rng of class test"),
             (statement.root_key, "root key", "root key of class test"),
@@ -188,6 +186,12 @@ impl Rules {
                 SourceClass::Test if self.allow_test_devices => leave.push(word),
                 SourceClass::Test => return Err(PolicyError::TestDevice { device, part }),
             }
+        }
+        if statement.flavour == Flavour::Development {
+            if !self.allow_development {
+                return Err(PolicyError::Development { device });
+            }
+            leave.insert(0, "development firmware");
         }
         if self.permitted_suites(statement).is_empty() {
             return Err(PolicyError::NoSuite {

@@ -253,7 +253,7 @@ impl RegistryError {
             Self::CounterSpent { .. } => {
                 "take the device out of service: it takes no order any more"
             }
-            Self::SlotHeld { .. } => "raise the key version to replace the key",
+            Self::SlotHeld { .. } => "give a higher --version to replace the key",
             Self::UnknownSlot { .. } => "see `keyferry registry show`",
             Self::Clock => "set the clock",
         };
