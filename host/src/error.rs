@@ -192,6 +192,18 @@ pub enum Failure {
         /// How many nests there were.
         devices: usize,
     },
+    /// Some of the devices that came were not done.
+    #[error("{failed} of the devices that came were not done")]
+    NotDone {
+        /// How many.
+        failed: u64,
+    },
+    /// A port that is always there, as far as one can see.
+    #[error("it cannot be seen whether a device is plugged in at port '{port}'")]
+    CannotWatch {
+        /// The port.
+        port: String,
+    },
     /// A nest or a port that is named twice.
     #[error("nest '{nest}' or its port {port} is named twice")]
     NestTwice {
@@ -295,6 +307,7 @@ impl Failure {
             Self::Offline(error) => offline_exit(error),
             Self::DeviceList { .. }
             | Self::NotForKind { .. }
+            | Self::CannotWatch { .. }
             | Self::NestTwice { .. }
             | Self::TooManyPorts(_)
             | Self::Plan(_) => Exit::Usage,
@@ -335,7 +348,9 @@ impl Failure {
             | Self::BadSlot(_) => Exit::Usage,
             Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
             Self::Migration(error) => migration_exit(error),
-            Self::SomeNotMigrated { .. } | Self::SomeDevices { .. } => Exit::JobFailed,
+            Self::SomeNotMigrated { .. } | Self::SomeDevices { .. } | Self::NotDone { .. } => {
+                Exit::JobFailed
+            }
             Self::BadDevice(_)
             | Self::NoSidecar(_)
             | Self::NoSigner(_)
@@ -407,6 +422,12 @@ impl Failure {
             }
             Self::NotForKind { .. } => Some("leave it out, or choose another --kind".into()),
             Self::Plan(error) => Some(error.hint().into()),
+            Self::NotDone { .. } => Some(
+                "each reason stands with its nest; mend it and plug the device in again: what is done is not done twice".into(),
+            ),
+            Self::CannotWatch { .. } => {
+                Some("name a serial device or unix:PATH, or use `keyferry station run`".into())
+            }
             Self::NestTwice { .. } => Some("give each nest and each port once".into()),
             Self::TooManyPorts(_) => Some("use two stations, each with a journal of its own".into()),
             Self::Signals(_) => None,

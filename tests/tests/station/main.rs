@@ -10,6 +10,8 @@ mod plans;
 #[cfg(unix)]
 mod stops;
 mod tray;
+#[cfg(unix)]
+mod watch;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -277,6 +279,11 @@ impl Fleet {
 
     /// Starts the device with this number, on the flash that it had before.
     pub(crate) fn start(&self, number: u16) -> Device {
+        self.start_on(number, LineKind::Tcp(0))
+    }
+
+    /// As [`Self::start`], on such a line.
+    pub(crate) fn start_on(&self, number: u16, line: LineKind) -> Device {
         let flash = self.flash(number);
         if !flash.exists() {
             fs::write(&flash, vec![0xff; 128 * 1024]).expect("a flash file");
@@ -286,7 +293,7 @@ impl Fleet {
         fuses[..2].copy_from_slice(&number.to_be_bytes());
         fs::write(&fuse, fuses).expect("a fuse file");
         let words = [format!("id={number:x}"), format!("fuse={}", fuse.display())];
-        let settings = Settings::new(flash, LineKind::Tcp(0)).with(&[&words[0], &words[1]]);
+        let settings = Settings::new(flash, line).with(&[&words[0], &words[1]]);
         Device::start(settings).expect("the device starts")
     }
 

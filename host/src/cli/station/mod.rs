@@ -3,9 +3,13 @@
 mod backend;
 mod check;
 mod files;
+mod fixture;
+mod opened;
 mod run;
+mod scanner;
 mod screen;
 mod serials;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -19,6 +23,8 @@ pub(super) enum Command {
     Check(PlanArgs),
     /// Do what the plan says with every device that is plugged in, and end.
     Run(run::Run),
+    /// Stay, and do what the plan says with every device that is plugged in, each by itself.
+    Watch(watch::Watch),
     /// Print the JSON schema of plans, for editors.
     Schema,
 }
@@ -35,6 +41,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Check(arguments) => check::check(context, &arguments),
         Command::Run(arguments) => run::run(context, &arguments),
+        Command::Watch(arguments) => watch::run(context, &arguments),
         Command::Schema => check::schema(context),
     }
 }

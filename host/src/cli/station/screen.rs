@@ -6,18 +6,30 @@ use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::{AnsiColor, Color, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::Context;
+use crate::cli::output::counted;
 use crate::station::run::{Event, Outcome, Verdict, What, as_json, task};
 
 const PASS: Style = AnsiColor::Green.on_default().bold();
 const FAIL: Style = AnsiColor::Red.on_default().bold();
+const BIG_PASS: Style = AnsiColor::Black
+    .on_default()
+    .bg_color(Some(Color::Ansi(AnsiColor::Green)))
+    .bold();
+const BIG_FAIL: Style = AnsiColor::White
+    .on_default()
+    .bg_color(Some(Color::Ansi(AnsiColor::Red)))
+    .bold();
+const BOLD: Style = Style::new().bold();
 
 /// The screen of a line.
 pub(super) struct Screen {
     context: Context,
+    /// Whether devices come and go: the end of each is shown when it comes, and its bar goes.
+    stays: bool,
     /// Bars by nest, on a terminal.
     bars: Option<(MultiProgress, Mutex<BTreeMap<String, ProgressBar>>)>,
 }
@@ -31,8 +43,35 @@ impl Screen {
         });
         Self {
             context: *context,
+            stays: false,
             bars,
         }
+    }
+
+    /// The screen of a line that stays.
+    pub(super) fn staying(context: &Context) -> Self {
+        Self {
+            stays: true,
+            ..Self::new(context)
+        }
+    }
+
+    /// Writes something beside the bars.
+    fn beside(&self, write: impl FnOnce()) {
+        match &self.bars {
+            Some((all, _)) => all.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Tells a person something.
+    pub(super) fn say(&self, text: &str) {
+        self.beside(|| self.context.note(text));
+    }
+
+    /// Tells what must not be overlooked.
+    pub(super) fn warn(&self, text: &str) {
+        self.beside(|| self.context.warn(text));
     }
 
     /// Shows what has happened.
@@ -43,10 +82,22 @@ impl Screen {
         }
         let nest = &event.nest.name;
         match (&self.bars, &event.what) {
-            (Some((all, _)), What::Warning(text)) => {
-                all.suspend(|| self.context.warn(&format!("{nest}: {text}")));
+            (Some(_), What::Warning(text)) => {
+                self.warn(&format!("{nest}: {text}"));
             }
-            (None, What::Warning(text)) => self.context.warn(&format!("{nest}: {text}")),
+            (Some((all, bars)), What::Ended(outcome)) if self.stays => {
+                let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(bar) = bars.remove(nest) {
+                    bar.finish_and_clear();
+                    all.remove(&bar);
+                }
+                drop(bars);
+                self.end(outcome);
+            }
+            (None, What::Ended(outcome)) if self.stays => self.end(outcome),
+            (Some(_), What::Appeared | What::Vanished) => {
+                self.say(&format!("{nest}: {}", words(&event.what)));
+            }
             (Some((all, bars)), _) => {
                 let mut bars = bars.lock().unwrap_or_else(PoisonError::into_inner);
                 let bar = bars
@@ -66,6 +117,47 @@ impl Screen {
             // What stays on the screen then is of no consequence.
             let _ = all.clear();
         }
+    }
+
+    /// What has become of a device, to be seen from afar.
+    fn end(&self, outcome: &Outcome) {
+        let nest = &outcome.nest.name;
+        let device = outcome
+            .device
+            .map_or_else(String::new, |device| format!("  device {device}"));
+        let said = match &outcome.verdict {
+            Verdict::Failed(error) => {
+                self.failed(nest, &error.to_string(), error.hint().as_deref());
+                return;
+            }
+            Verdict::NotBegun(why) => {
+                self.failed(nest, why, None);
+                return;
+            }
+            Verdict::Before => "was done before".to_owned(),
+            Verdict::Done(done) => format!(
+                "{} proved, {:.1} s",
+                counted(done.keys.len() as u64, "key"),
+                outcome.took.as_secs_f64()
+            ),
+        };
+        self.beside(|| {
+            self.context.print(&format!(
+                "{BIG_PASS} PASS {BIG_PASS:#} {BOLD}{nest}{BOLD:#}{device}  {said}"
+            ));
+        });
+    }
+
+    /// A device that is not done, to be seen from afar, with the reason and the next move.
+    pub(super) fn failed(&self, nest: &str, error: &str, hint: Option<&str>) {
+        self.beside(|| {
+            self.context.print(&format!(
+                "{BIG_FAIL} FAIL {BIG_FAIL:#} {BOLD}{nest}{BOLD:#}  {error}"
+            ));
+            if let Some(hint) = hint {
+                self.context.print(&format!("  hint: {hint}"));
+            }
+        });
     }
 
     /// The table of all nests, and the reasons.
@@ -145,6 +237,8 @@ const fn verdict(outcome: &Outcome) -> &'static str {
 /// What has happened, in words.
 fn words(what: &What<'_>) -> String {
     match what {
+        What::Appeared => "plugged in".to_owned(),
+        What::Vanished => "pulled out".to_owned(),
         What::Begun => "opening the port".to_owned(),
         What::Slow(slow) => format!("note: {slow}; {}", slow.hint()),
         What::Found(device) => format!("device {device}"),
@@ -196,7 +290,9 @@ fn draw(bar: &ProgressBar, what: &What<'_>) {
             bar.set_position(1);
             bar.abandon_with_message(said);
         }
-        What::Begun
+        What::Appeared
+        | What::Vanished
+        | What::Begun
         | What::Slow(_)
         | What::Found(_)
         | What::Resumed(_)

@@ -7,6 +7,7 @@ mod error;
 mod holder;
 mod latency;
 mod name;
+mod present;
 mod serial;
 mod socket;
 #[cfg_attr(unix, path = "stream_unix.rs")]
@@ -22,6 +23,7 @@ pub use error::PortError;
 pub use holder::Holder;
 pub use latency::{SYSFS, SlowTimer, lower};
 pub use name::{Name, NameError};
+pub use present::{Look, Mark};
 
 /// The baud rate that every device begins with, in bits per second; 8 data bits, no parity, 1 stop bit.
 pub const BAUD: u32 = 115_200;

@@ -12,7 +12,7 @@ use super::kind::{FAIL, FRESH, MASTER, TOKEN, WARN};
 use super::mistake::{Mistake, Place, What, shortened};
 use super::{
     AT_ONCE, BackendPlan, CertificatePlan, EnrolmentPlan, File, HOOK_SECONDS, HookPlan, KeyPlan,
-    KeySource, Limits, OnFailure, Plan, PortPlan, TokenPlan, VisitPlan,
+    KeySource, Limits, OnFailure, Plan, PortPlan, TokenPlan, VisitPlan, WatchPlan,
 };
 use crate::hsm::{DeviceUse, KeyType};
 use crate::station::policy::OPEN;
@@ -37,6 +37,7 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
     };
     let keys = checks.keys(all("key"), has);
     let ports = checks.ports(all("port"));
+    let watch = checks.watch(all("watch"));
     let station = maybe("station");
     checks.files(station);
     if let Some(entry) = one("hook") {
@@ -89,6 +90,7 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
                 .unwrap_or(AT_ONCE),
         },
         ports,
+        watch,
     })
 }
 
@@ -360,6 +362,19 @@ impl Checks<'_> {
                     nest: nest.value.to_owned(),
                 });
             }
+        }
+        all
+    }
+
+    fn watch(&mut self, entries: &[Entry]) -> Vec<WatchPlan> {
+        let mut patterns = BTreeMap::new();
+        let mut all = Vec::new();
+        for pattern in entries.iter().filter_map(|entry| entry.text("ports")) {
+            let read = WatchPlan::read(pattern.value);
+            self.first(&mut patterns, pattern, |pattern| {
+                format!("the pattern '{}'", shortened(pattern))
+            });
+            all.extend(read);
         }
         all
     }

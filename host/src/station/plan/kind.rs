@@ -8,6 +8,7 @@ use keyferry_protocol::order::MAX_LABEL;
 use keyferry_protocol::proof::Level;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
+use super::watch::WatchPlan;
 use crate::device::port::Name;
 use crate::hsm::{DeviceUse, KeyType, is_uri, parse};
 use crate::station::policy::{Enrolment, Visiting};
@@ -17,6 +18,9 @@ pub(super) const LONGEST: usize = 4096;
 
 /// Most ports of a plan.
 pub const MAXIMUM_PORTS: usize = 256;
+
+/// Most patterns of ports that are watched.
+pub(super) const MAXIMUM_PATTERNS: usize = 16;
 
 /// Most files that a field may name.
 pub(super) const MAXIMUM_FILES: usize = 32;
@@ -142,6 +146,10 @@ pub(super) fn port(text: &str) -> Result<(), String> {
     Name::from_str(text)
         .map(|_| ())
         .map_err(|error| error.to_string())
+}
+
+pub(super) fn watched(text: &str) -> Result<(), String> {
+    WatchPlan::read(text).map(|_| ())
 }
 
 pub(super) fn key_type(text: &str) -> Result<(), String> {

@@ -13,6 +13,7 @@ mod mistake;
 mod read;
 mod schema;
 mod table;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 pub use kind::MAXIMUM_PORTS;
 pub use mistake::{Mistake, Place, PlanError, What};
 pub use schema::schema;
+pub use watch::WatchPlan;
 
 use crate::device::verify::digest;
 use crate::hsm::{DeviceUse, KeyType};
@@ -83,6 +85,8 @@ pub struct Plan {
     pub limits: Limits,
     /// Where devices are plugged in.
     pub ports: Vec<PortPlan>,
+    /// Where else devices are looked for by a station that stays.
+    pub watch: Vec<WatchPlan>,
 }
 
 /// A file that a plan names.

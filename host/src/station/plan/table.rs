@@ -4,9 +4,9 @@
 use keyferry_protocol::MAX_ENTRIES;
 
 use super::kind::{
-    FRESH, HIGHEST_SLOT, Kind, LABEL, MASTER, MAXIMUM_PORTS, Section, TOKEN, Times, enrolments,
-    failures, field, fingerprint, key_type, levels, needed, port, slot_label, sources, suites,
-    unwraps, uri, uses, visits, with,
+    FRESH, HIGHEST_SLOT, Kind, LABEL, MASTER, MAXIMUM_PATTERNS, MAXIMUM_PORTS, Section, TOKEN,
+    Times, enrolments, failures, field, fingerprint, key_type, levels, needed, port, slot_label,
+    sources, suites, unwraps, uri, uses, visits, watched, with,
 };
 
 /// All sections.
@@ -402,5 +402,21 @@ pub(super) const SECTIONS: &[Section] = &[
                 "What stands on the fixture beside it.",
             ),
         ],
+    },
+    Section {
+        name: "watch",
+        about: "Where `station watch` looks for devices besides the places of [[port]].",
+        times: Times::Many {
+            least: 0,
+            most: MAXIMUM_PATTERNS,
+        },
+        fields: &[needed(
+            "ports",
+            Kind::Checked {
+                check: watched,
+                example: "/dev/serial/by-path/*",
+            },
+            "A folder and a pattern (*, ?, [abc]) for names in it: each that is a port is a nest, and has its name. Without a folder, the pattern is for the serial ports that the system lists.",
+        )],
     },
 ];

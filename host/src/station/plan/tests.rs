@@ -86,6 +86,12 @@ nest = "A1"
 [[port]]
 port = "tcp:localhost:4000"
 nest = "A2"
+
+[[watch]]
+ports = "nests/*"
+
+[[watch]]
+ports = "ttyACM?"
 "#;
 
 const SMALL: &str = r#"
@@ -155,6 +161,12 @@ fn all_of_a_plan_is_read() {
     };
     assert_eq!(plan.limits, limits);
     assert_eq!(plan.ports[1].nest, "A2");
+    let [nests, listed] = &plan.watch[..] else {
+        panic!("{:?}", plan.watch);
+    };
+    assert_eq!(nests.folder.as_deref(), Some(std::path::Path::new("nests")));
+    assert_eq!(listed.folder, None);
+    assert!(listed.fits("ttyACM3") && !listed.fits("ttyACM10"));
 }
 
 #[test]
@@ -357,6 +369,23 @@ fn a_hook_is_called_at_some_time() {
     let plan = Plan::read("x", hook("after = \"warn\"\n").as_bytes()).unwrap();
     let hook = plan.hook.unwrap();
     assert_eq!((hook.seconds, hook.before), (10, None));
+}
+
+#[test]
+fn only_names_in_one_folder_are_watched() {
+    for (pattern, words) in [
+        ("nests/*/port", "only in the last part"),
+        ("nests/", "no pattern"),
+        ("nests/..", "no pattern"),
+        ("nests/[a", "Pattern"),
+    ] {
+        let found = wrong(&format!("{SMALL}[[watch]]\nports = \"{pattern}\"\n"));
+        assert!(found[0].2.contains(words), "{pattern}: {found:?}");
+    }
+    let found = wrong(&format!(
+        "{SMALL}[[watch]]\nports = \"n/*\"\n[[watch]]\nports = \"n/*\"\n"
+    ));
+    assert!(found[0].2.contains("'n/*' is there already"), "{found:?}");
 }
 
 #[test]

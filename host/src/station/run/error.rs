@@ -72,7 +72,7 @@ impl UnitError {
             Self::Job(error) => return for_a_line(error),
             Self::Stopped => "run the plan again",
             Self::Twice { .. } => "take both off the line: one of them is not what it claims to be",
-            Self::NoSerial { .. } => "scan the label, and run the plan again",
+            Self::NoSerial { .. } => "scan the label, and plug it in again or run the plan again",
             Self::OtherSerial { .. } => "check label and nest: they may have been mixed up",
             Self::HookBefore(error) => error.hint(),
             Self::HookAfter(_) => {

@@ -35,6 +35,10 @@ pub struct Event<'a> {
 /// What happened.
 #[derive(Debug)]
 pub enum What<'a> {
+    /// Something was plugged in.
+    Appeared,
+    /// It was pulled out.
+    Vanished,
     /// The port is being opened.
     Begun,
     /// The port's adapter will be slow.
@@ -82,6 +86,18 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+impl Outcome {
+    /// Of a device whose worker is gone.
+    pub(super) fn broke_off(nest: &Nest) -> Self {
+        Self {
+            nest: nest.clone(),
+            device: None,
+            verdict: Verdict::Failed(UnitError::BrokeOff),
+            took: Duration::ZERO,
+        }
+    }
+}
+
 /// How it ended.
 #[derive(Debug)]
 pub enum Verdict {
@@ -102,6 +118,15 @@ impl Verdict {
         match self {
             Self::Done(_) | Self::Before => true,
             Self::Failed(_) | Self::NotBegun(_) => false,
+        }
+    }
+
+    /// How many keys were proved.
+    #[must_use]
+    pub const fn keys_proved(&self) -> usize {
+        match self {
+            Self::Done(done) => done.keys.len(),
+            Self::Before | Self::Failed(_) | Self::NotBegun(_) => 0,
         }
     }
 }

@@ -15,6 +15,8 @@ pub fn as_json(event: &Event<'_>) -> Map<String, Value> {
     add(
         &mut object,
         match &event.what {
+            What::Appeared => json!({ "event": "appeared" }),
+            What::Vanished => json!({ "event": "vanished" }),
             What::Begun => json!({ "event": "begun" }),
             What::Slow(slow) => {
                 json!({ "event": "note", "note": slow.to_string(), "hint": slow.hint() })

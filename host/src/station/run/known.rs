@@ -3,9 +3,10 @@
 use keyferry_protocol::identity::{DeviceId, Digest};
 use keyferry_protocol::receipt::State;
 
+use super::attend::Shared;
 use super::error::UnitError;
 use super::event::Nest;
-use super::{Shared, lock};
+use super::lock;
 use crate::station::JobError;
 use crate::station::journal::Unit;
 use crate::station::plan::KeyPlan;
@@ -33,43 +34,39 @@ pub(super) enum Known {
 }
 
 impl Shared<'_> {
-    pub(super) fn serial<'n>(&self, nest: &'n Nest) -> Result<Option<&'n str>, UnitError> {
-        match &nest.serial {
-            None if self.line.plan.serials => Err(UnitError::NoSerial {
-                nest: nest.name.clone(),
-            }),
-            serial => Ok(serial.as_deref()),
-        }
-    }
-
-    /// A label belongs to one device, and stays with it.
-    pub(super) fn check_serial(
+    /// The serial number of a device's label: the one that was scanned, or the one in the books. A label belongs to one device, and stays
+    /// with it; whoever has none is not begun with where the plan wants one.
+    pub(super) fn serial(
         &self,
         device: DeviceId,
         unit: Option<&Unit>,
-        given: Option<&str>,
-    ) -> Result<(), UnitError> {
-        let Some(given) = given else {
-            return Ok(());
+        nest: &Nest,
+    ) -> Result<Option<String>, UnitError> {
+        let of_record = self.record(device)?.and_then(|record| record.serial);
+        let known = unit.and_then(|unit| unit.serial.clone()).or(of_record);
+        let Some(given) = &nest.serial else {
+            return match known {
+                None if self.line.plan.serials => Err(UnitError::NoSerial {
+                    nest: nest.name.clone(),
+                }),
+                known => Ok(known),
+            };
         };
         let holder = match &lock(self.line.records).registry {
             Some(registry) => registry.holder_of_serial(given)?,
             None => None,
         };
         if let Some(holder) = holder.filter(|holder| *holder != device) {
-            let serial = given.to_owned();
+            let serial = given.clone();
             return Err(RegistryError::SerialTaken { serial, holder }.into());
         }
-        let record = self.record(device)?;
-        let of_record = record.and_then(|record| record.serial);
-        let known = unit.and_then(|unit| unit.serial.clone()).or(of_record);
         match known {
-            Some(known) if known != given => Err(UnitError::OtherSerial {
+            Some(known) if known != *given => Err(UnitError::OtherSerial {
                 device,
                 known,
-                given: given.to_owned(),
+                given: given.clone(),
             }),
-            Some(_) | None => Ok(()),
+            Some(_) | None => Ok(Some(given.clone())),
         }
     }
 

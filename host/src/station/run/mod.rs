@@ -7,6 +7,7 @@
 //! Threads wait in the operating system, for their port or for a seat at the token; none spins. What a device takes is bounded, and
 //! so is the number of those that are worked on at once.
 
+mod attend;
 mod backend;
 mod error;
 mod event;
@@ -15,24 +16,25 @@ mod json;
 mod known;
 mod settle;
 mod unit;
+mod watch;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
 
 use keyferry_protocol::identity::DeviceId;
-use serde_json::Value;
 
 pub use backend::{Manifests, Sign, write_exports};
 pub use error::UnitError;
 pub use event::{Done, Event, Nest, Outcome, Verdict, What, task};
 pub use hook::{Hook, HookError, Moment};
 pub use json::as_json;
+pub use watch::{Closed, Fixture, Plugged};
+
+use attend::Shared;
 
 use super::journal::RunId;
-use super::plan::{KeyPlan, KeySource, OnFailure, Plan};
+use super::plan::{KeyPlan, KeySource, Plan};
 use super::policy::Rules;
 use super::{Backend, Hsm as _, JobError, KeyCard, Records, SharedHsm, Target, check_proofs};
 use crate::hsm::{DeviceContext, KeySpec};
@@ -128,16 +130,6 @@ fn card(
     }
 }
 
-/// What the threads of a line share.
-struct Shared<'a> {
-    line: &'a Line<'a>,
-    stock: &'a Stock,
-    /// Which devices are worked on, and where.
-    busy: Mutex<HashMap<DeviceId, String>>,
-    begun: AtomicU32,
-    failed_in_a_row: AtomicU32,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind these locks is changed in one go.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -146,13 +138,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Line<'_> {
     /// Does all devices at these nests, and gives what became of each, in the order of the nests.
     pub fn run(&self, stock: &Stock, nests: &[Nest]) -> Vec<Outcome> {
-        let shared = Shared {
-            line: self,
-            stock,
-            busy: Mutex::default(),
-            begun: AtomicU32::new(0),
-            failed_in_a_row: AtomicU32::new(0),
-        };
+        let shared = Shared::new(self, stock);
         let next = AtomicUsize::new(0);
         let workers = self.plan.limits.at_once.min(nests.len());
         let work = || {
@@ -177,137 +163,10 @@ impl Line<'_> {
                 }
             }
         });
-        let broke_off = |nest: &Nest| Outcome {
-            nest: nest.clone(),
-            device: None,
-            verdict: Verdict::Failed(UnitError::BrokeOff),
-            took: std::time::Duration::ZERO,
-        };
         outcomes
             .into_iter()
             .zip(nests)
-            .map(|(outcome, nest)| outcome.unwrap_or_else(|| broke_off(nest)))
+            .map(|(outcome, nest)| outcome.unwrap_or_else(|| Outcome::broke_off(nest)))
             .collect()
-    }
-}
-
-impl Shared<'_> {
-    /// Why no further device is begun, if so.
-    fn closed(&self) -> Option<&'static str> {
-        let limits = &self.line.plan.limits;
-        if self.line.stop.load(Ordering::Relaxed) {
-            return Some("the line was stopped");
-        }
-        let failed = self.failed_in_a_row.load(Ordering::Relaxed);
-        if limits.failures_in_a_row.is_some_and(|most| failed >= most) {
-            return Some("too many devices failed one after the other");
-        }
-        let begun = self.begun.fetch_add(1, Ordering::Relaxed);
-        if limits.devices.is_some_and(|most| begun >= most) {
-            return Some("the plan allows no more devices in one run");
-        }
-        None
-    }
-
-    /// Does the device at a nest.
-    fn attend(&self, nest: &Nest) -> Outcome {
-        let start = Instant::now();
-        let tell = |what: What<'_>| (self.line.on_event)(&Event { nest, what });
-        let mut device = None;
-        let why = self.closed();
-        let verdict = match why {
-            Some(why) => Verdict::NotBegun(why),
-            None => {
-                tell(What::Begun);
-                self.work(nest, &mut device).unwrap_or_else(Verdict::Failed)
-            }
-        };
-        let mut outcome = Outcome {
-            nest: nest.clone(),
-            device,
-            verdict,
-            took: start.elapsed(),
-        };
-        if why.is_none() {
-            self.call_after(&mut outcome);
-            if outcome.verdict.is_pass() {
-                self.failed_in_a_row.store(0, Ordering::Relaxed);
-            } else {
-                self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        tell(What::Ended(&outcome));
-        outcome
-    }
-
-    /// Calls the hook before a device is touched.
-    fn call_before(
-        &self,
-        nest: &Nest,
-        device: DeviceId,
-        serial: Option<&str>,
-    ) -> Result<(), UnitError> {
-        let line = self.line;
-        let Some((hook, on_failure)) = line.hook.and_then(|it| Some((it, it.plan.before?))) else {
-            return Ok(());
-        };
-        self.tell(nest, What::Hook(Moment::Before));
-        let event = json::before(line.run, &line.plan.name, nest, device, serial);
-        match (hook.call(&Value::Object(event).to_string()), on_failure) {
-            (Ok(()), _) => Ok(()),
-            (Err(error), OnFailure::Fail) => Err(UnitError::HookBefore(error)),
-            (Err(error), OnFailure::Warn) => {
-                self.tell(nest, What::Warning(&error.to_string()));
-                Ok(())
-            }
-        }
-    }
-
-    /// Calls the hook when a device is over. What is done stays done, whatever comes of it.
-    fn call_after(&self, outcome: &mut Outcome) {
-        let line = self.line;
-        let Some((hook, on_failure)) = line.hook.and_then(|it| Some((it, it.plan.after?))) else {
-            return;
-        };
-        self.tell(&outcome.nest, What::Hook(Moment::After));
-        let event = json::after(line.run, &line.plan.name, outcome);
-        let Err(error) = hook.call(&Value::Object(event).to_string()) else {
-            return;
-        };
-        match on_failure {
-            OnFailure::Fail if outcome.verdict.is_pass() => {
-                outcome.verdict = Verdict::Failed(UnitError::HookAfter(error));
-            }
-            // Of a device that has failed, the first reason is the one that counts.
-            OnFailure::Fail | OnFailure::Warn => {
-                self.tell(&outcome.nest, What::Warning(&error.to_string()));
-            }
-        }
-    }
-
-    /// Takes a device for one nest, as long as what comes back is held.
-    fn enter(&self, device: DeviceId, nest: &Nest) -> Result<Busy<'_>, UnitError> {
-        let mut busy = lock(&self.busy);
-        if let Some(other) = busy.get(&device) {
-            let other = other.clone();
-            return Err(UnitError::Twice { device, other });
-        }
-        busy.insert(device, nest.name.clone());
-        Ok(Busy {
-            device,
-            busy: &self.busy,
-        })
-    }
-}
-
-/// A device that is worked on.
-struct Busy<'a> {
-    device: DeviceId,
-    busy: &'a Mutex<HashMap<DeviceId, String>>,
-}
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        lock(self.busy).remove(&self.device);
     }
 }

@@ -78,7 +78,8 @@ impl Way<'_> {
         Ok(())
     }
 
-    /// Closes what a stopped station has left open in the audit log: keys that no order carries, and questions whose answer is lost.
+    /// Closes what a stopped station, or a broken line, has left open in the audit log: keys that no order carries, and questions whose
+    /// answer is lost.
     /// The device was met anew since, so nothing of it can be applied any more.
     pub(super) fn tidy(&self, visit: &Visit) -> Result<(), UnitError> {
         let mut records = visit.scribe.records();
@@ -95,14 +96,17 @@ impl Way<'_> {
         for job in jobs {
             log.failed(
                 Work::Job(job),
-                "the station was stopped before an order carried it",
+                "the device was met anew before an order carried it",
             )?;
         }
         let orders = log.open_orders().into_iter();
         for order in orders.filter(|order| order.device == device) {
             // The statement that has just come answers an order that is done.
             if order.digest != visit.statement.order {
-                log.failed(Work::Order(order.digest), STOPPED)?;
+                log.failed(
+                    Work::Order(order.digest),
+                    "its answer never came, and the device was met anew since",
+                )?;
             }
         }
         Ok(())

@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint};
+use keyferry_protocol::identity::{Challenge, Fingerprint};
 use keyferry_protocol::message::Progress;
 use keyferry_protocol::receipt::{Refusal, State};
 
+use super::attend::{Heard, Shared};
 use super::error::UnitError;
 use super::event::{Done, Event, Nest, Verdict, What};
 use super::known::Known;
 use super::settle::Settled;
-use super::{Shared, card, context, lock};
+use super::{card, context, lock};
 use crate::device::port::{self, SYSFS};
 use crate::device::session::Session;
 use crate::device::{DeviceError, flow};
@@ -43,24 +44,20 @@ impl Shared<'_> {
         move |progress| self.tell(nest, What::Progress(progress))
     }
 
-    /// Does the device on a port. `device` is filled in as soon as one has answered.
-    pub(super) fn work(
-        &self,
-        nest: &Nest,
-        device: &mut Option<DeviceId>,
-    ) -> Result<Verdict, UnitError> {
-        let serial = self.serial(nest)?;
+    /// Does the device on a port. `heard` is filled in as soon as one has answered.
+    pub(super) fn work(&self, nest: &Nest, heard: &mut Heard) -> Result<Verdict, UnitError> {
         let opened = port::open_telling(&nest.port, Path::new(SYSFS), &mut |slow| {
             self.tell(nest, What::Slow(&slow));
         });
         let mut session = Session::open(opened.map_err(DeviceError::from)?)?;
         let found = session.greeting().device;
-        *device = Some(found);
+        heard.device = Some(found);
         self.tell(nest, What::Found(found));
         let _busy = self.enter(found, nest)?;
 
         let before = self.journal(|journal| journal.under_way(found))?;
-        self.check_serial(found, before.as_ref(), serial)?;
+        heard.serial = self.serial(found, before.as_ref(), nest)?;
+        let serial = heard.serial.as_deref();
         let known = self.known(found)?;
         if before.is_none() && self.was_done(&mut session, &known)? {
             return Ok(Verdict::Before);
@@ -81,7 +78,6 @@ impl Shared<'_> {
             shared: self,
             nest,
             unit: &unit,
-            resumed: before.is_some(),
             known,
         };
         let done = way.go(session).inspect_err(|error| {
@@ -124,8 +120,6 @@ pub(super) struct Way<'a> {
     pub(super) shared: &'a Shared<'a>,
     pub(super) nest: &'a Nest,
     pub(super) unit: &'a Unit,
-    /// Whether a station was stopped while the device was under way.
-    pub(super) resumed: bool,
     known: Known,
 }
 
@@ -163,9 +157,7 @@ impl Way<'_> {
             }
             settled => settled,
         };
-        if self.resumed {
-            self.tidy(&visit)?;
-        }
+        self.tidy(&visit)?;
         let mut done = Done {
             policy: visit.trust.policy,
             suite: None,

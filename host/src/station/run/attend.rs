@@ -1,0 +1,192 @@
+//! What the threads of a line share, and how one of them attends to a device: limits, the plan's hook, the end.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use keyferry_protocol::identity::DeviceId;
+use serde_json::Value;
+
+use super::error::UnitError;
+use super::event::{Nest, Outcome, Verdict, What};
+use super::hook::Moment;
+use super::watch::Closed;
+use super::{Line, Stock, json, lock};
+use crate::station::plan::OnFailure;
+
+/// What the threads of a line share.
+pub(super) struct Shared<'a> {
+    pub(super) line: &'a Line<'a>,
+    pub(super) stock: &'a Stock,
+    /// Which devices are worked on, and where.
+    busy: Mutex<HashMap<DeviceId, String>>,
+    begun: AtomicU32,
+    failed_in_a_row: AtomicU32,
+}
+
+/// What was found out of a device before it was over.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Who it says it is.
+    pub(super) device: Option<DeviceId>,
+    /// The serial number of its label, if it was scanned or stands in the books.
+    pub(super) serial: Option<String>,
+}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(line: &'a Line<'a>, stock: &'a Stock) -> Self {
+        Self {
+            line,
+            stock,
+            busy: Mutex::default(),
+            begun: AtomicU32::new(0),
+            failed_in_a_row: AtomicU32::new(0),
+        }
+    }
+
+    /// Why no further device is begun, if so.
+    pub(super) fn closed(&self) -> Option<Closed> {
+        let limits = &self.line.plan.limits;
+        if self.line.stop.load(Ordering::Relaxed) {
+            return Some(Closed::Stopped);
+        }
+        let failed = self.failed_in_a_row.load(Ordering::Relaxed);
+        if limits.failures_in_a_row.is_some_and(|most| failed >= most) {
+            return Some(Closed::Failures);
+        }
+        let begun = self.begun.load(Ordering::Relaxed);
+        if limits.devices.is_some_and(|most| begun >= most) {
+            return Some(Closed::Devices);
+        }
+        None
+    }
+
+    /// Takes leave to begin a device, or says why there is none.
+    pub(super) fn begin(&self) -> Result<(), Closed> {
+        if let Some(why) = self.closed() {
+            return Err(why);
+        }
+        let most = self.line.plan.limits.devices.unwrap_or(u32::MAX);
+        let one_more = |begun: u32| (begun < most).then_some(begun + 1);
+        let counted = self
+            .begun
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        counted.map(|_| ()).map_err(|_| Closed::Devices)
+    }
+
+    /// Does the device at a nest, if there is leave for it.
+    pub(super) fn attend(&self, nest: &Nest) -> Outcome {
+        match self.begin() {
+            Ok(()) => self.serve(nest),
+            Err(why) => {
+                let outcome = Outcome {
+                    verdict: Verdict::NotBegun(why.words()),
+                    ..Outcome::broke_off(nest)
+                };
+                self.tell(nest, What::Ended(&outcome));
+                outcome
+            }
+        }
+    }
+
+    /// Does the device at a nest.
+    pub(super) fn serve(&self, nest: &Nest) -> Outcome {
+        let start = Instant::now();
+        self.tell(nest, What::Begun);
+        let mut heard = Heard::default();
+        let verdict = self.work(nest, &mut heard).unwrap_or_else(Verdict::Failed);
+        if matches!(verdict, Verdict::Before) {
+            // Nothing was begun.
+            self.begun.fetch_sub(1, Ordering::Relaxed);
+        }
+        let mut outcome = Outcome {
+            nest: Nest {
+                serial: heard.serial.or_else(|| nest.serial.clone()),
+                ..nest.clone()
+            },
+            device: heard.device,
+            verdict,
+            took: start.elapsed(),
+        };
+        self.call_after(&mut outcome);
+        if outcome.verdict.is_pass() {
+            self.failed_in_a_row.store(0, Ordering::Relaxed);
+        } else {
+            self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tell(nest, What::Ended(&outcome));
+        outcome
+    }
+
+    /// Calls the hook before a device is touched.
+    pub(super) fn call_before(
+        &self,
+        nest: &Nest,
+        device: DeviceId,
+        serial: Option<&str>,
+    ) -> Result<(), UnitError> {
+        let line = self.line;
+        let Some((hook, on_failure)) = line.hook.and_then(|it| Some((it, it.plan.before?))) else {
+            return Ok(());
+        };
+        self.tell(nest, What::Hook(Moment::Before));
+        let event = json::before(line.run, &line.plan.name, nest, device, serial);
+        match (hook.call(&Value::Object(event).to_string()), on_failure) {
+            (Ok(()), _) => Ok(()),
+            (Err(error), OnFailure::Fail) => Err(UnitError::HookBefore(error)),
+            (Err(error), OnFailure::Warn) => {
+                self.tell(nest, What::Warning(&error.to_string()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Calls the hook when a device is over. What is done stays done, whatever comes of it.
+    fn call_after(&self, outcome: &mut Outcome) {
+        let line = self.line;
+        let Some((hook, on_failure)) = line.hook.and_then(|it| Some((it, it.plan.after?))) else {
+            return;
+        };
+        self.tell(&outcome.nest, What::Hook(Moment::After));
+        let event = json::after(line.run, &line.plan.name, outcome);
+        let Err(error) = hook.call(&Value::Object(event).to_string()) else {
+            return;
+        };
+        match on_failure {
+            OnFailure::Fail if outcome.verdict.is_pass() => {
+                outcome.verdict = Verdict::Failed(UnitError::HookAfter(error));
+            }
+            // Of a device that has failed, the first reason is the one that counts.
+            OnFailure::Fail | OnFailure::Warn => {
+                self.tell(&outcome.nest, What::Warning(&error.to_string()));
+            }
+        }
+    }
+
+    /// Takes a device for one nest, as long as what comes back is held.
+    pub(super) fn enter(&self, device: DeviceId, nest: &Nest) -> Result<Busy<'_>, UnitError> {
+        let mut busy = lock(&self.busy);
+        if let Some(other) = busy.get(&device) {
+            let other = other.clone();
+            return Err(UnitError::Twice { device, other });
+        }
+        busy.insert(device, nest.name.clone());
+        Ok(Busy {
+            device,
+            busy: &self.busy,
+        })
+    }
+}
+
+/// A device that is worked on.
+pub(super) struct Busy<'a> {
+    device: DeviceId,
+    busy: &'a Mutex<HashMap<DeviceId, String>>,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        lock(self.busy).remove(&self.device);
+    }
+}
