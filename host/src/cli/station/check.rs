@@ -26,15 +26,16 @@ pub(super) fn check(context: &Context, arguments: &PlanArgs) -> Outcome {
         }
     };
     let plan = &loaded.plan;
-    let (keys, ports) = (plan.keys.len(), plan.ports.len());
+    let (keys, ports, watched) = (plan.keys.len(), plan.ports.len(), plan.watch.len());
     context.note(&format!(
-        "the plan '{}' is right: {keys} keys for each device, {ports} ports",
+        "the plan '{}' is right: {keys} keys for each device, {ports} ports, {watched} patterns of ports to watch",
         plan.name
     ));
     Ok(fields! {
         "plan" => plan.name,
         "keys" => keys,
         "ports" => ports,
+        "watched" => watched,
     })
 }
 
