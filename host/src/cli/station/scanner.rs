@@ -9,9 +9,13 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 
 use crate::certificate::{CertificateError, Serial};
+use crate::station::plan::MAXIMUM_PORTS;
 
 /// Longest line in bytes, of which no more is read.
 const LONGEST: usize = 256;
+
+/// Most labels that wait for their devices: as many as there are ports.
+const MOST: usize = MAXIMUM_PORTS;
 
 /// Most lines that wait.
 const WAITING: usize = 64;
@@ -36,6 +40,9 @@ pub(super) enum ScanError {
     /// It is no serial number.
     #[error(transparent)]
     Serial(#[from] CertificateError),
+    /// Too many labels wait for a device.
+    #[error("{MOST} labels wait for their devices already")]
+    TooMany,
     /// It is no text, or too long.
     #[error("a line is not one of text with at most {LONGEST} bytes")]
     Line,
@@ -50,6 +57,9 @@ impl ScanError {
                 "look for two labels with the same number, and scan both nests anew".to_owned(),
             ),
             Self::Serial(error) => error.hint(),
+            Self::TooMany => {
+                Some("plug in the devices of those, or start the station anew".to_owned())
+            }
             Self::Line => Some("see how the scanner is set up".to_owned()),
         }
     }
@@ -128,6 +138,9 @@ impl Labels {
                 serial: serial.to_owned(),
                 other: other.clone(),
             });
+        }
+        if self.next.len() >= MOST && !self.next.contains_key(&nest) {
+            return Err(ScanError::TooMany);
         }
         let serial = serial.to_owned();
         self.next.insert(nest.clone(), serial.clone());
@@ -234,6 +247,24 @@ mod tests {
         twice(&mut labels, "A2 SN-1");
         labels.over("A2");
         labels.scan("A1 SN-1", &Two).unwrap();
+    }
+
+    #[test]
+    fn no_more_labels_wait_than_there_are_ports() {
+        let mut labels = Labels::default();
+        for number in 0..MOST {
+            labels
+                .scan(&format!("A{number} SN-{number}"), &Two)
+                .unwrap();
+        }
+        let error = labels.scan("A999 SN-999", &Two).unwrap_err();
+        assert!(matches!(error, ScanError::TooMany), "{error}");
+        assert_eq!(
+            labels.scan("A7 SN-999", &Two).unwrap(),
+            label("A7", "SN-999")
+        );
+        labels.begin("A7").unwrap();
+        labels.scan("A999 SN-1000", &Two).unwrap();
     }
 
     #[test]

@@ -88,9 +88,12 @@ struct Work<'scope> {
 }
 
 impl Work<'_> {
-    fn join(self) -> Outcome {
-        let outcome = self.thread.join();
-        outcome.unwrap_or_else(|_| Outcome::broke_off(&self.nest))
+    fn join(self, shared: &Shared<'_>) -> Outcome {
+        self.thread.join().unwrap_or_else(|_| {
+            let outcome = Outcome::broke_off(&self.nest);
+            shared.tell(&self.nest, What::Ended(&outcome));
+            outcome
+        })
     }
 }
 
@@ -174,7 +177,7 @@ impl Line<'_> {
                 let place = name.ok().and_then(|name| places.get_mut(&name));
                 if let Some(work) = place.and_then(|place| place.work.take()) {
                     working -= 1;
-                    fixture.over(&work.join());
+                    fixture.over(&work.join(&shared));
                 }
             }
         })
