@@ -477,6 +477,24 @@ impl Rig {
         log.entries().expect("the log is a file")
     }
 
+    /// Cuts the power and switches it on again, and has these bytes arrive before the firmware does anything.
+    ///
+    /// # Panics
+    /// If the emulator or the port does not take it.
+    #[must_use]
+    pub fn restart_to(mut self, bytes: &[u8]) -> Self {
+        self.config.frozen = true;
+        let mut rig = self.restart();
+        rig.config.frozen = false;
+        let mut port = open_again(rig.emulator.port());
+        assert_eq!(port.write(bytes).expect("the port is there"), bytes.len());
+        // What the emulator takes of it, it takes now. What it leaves, it may take later: both must do no harm.
+        thread::sleep(Duration::from_millis(100));
+        let machine = rig.emulator.machine().expect("QEMU runs it");
+        machine.cont().expect("it goes on");
+        rig
+    }
+
     /// The device's RAM now.
     ///
     /// # Panics

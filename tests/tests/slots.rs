@@ -43,18 +43,18 @@ fn a_slot_that_is_taken_is_named_with_its_device(board: Board) {
     refused(
         &["--key", "two@0", "--key", "one@1", "--version", "2"],
         "version 2 of the keys for slot 1: the slot is taken",
-        "choose a free slot, or raise the key version",
+        "choose a free slot, or give a higher --version",
     );
     refused(
         &["--key", "two@0", "--key", "one@1"],
         "version 1 of the keys for slot 1: ",
-        "raise the key version",
+        "give a higher --version",
     );
     // A removed key is in no list: then all that were asked for are named.
     scratch.done([&["device", "remove"], &desk[..], &["--slot", "1"]].concat());
     refused(
         &["--key", "two@0", "--key", "one@1"],
         "version 1 of the keys for slots 0, 1: ",
-        "raise the key version",
+        "give a higher --version",
     );
 }

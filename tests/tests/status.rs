@@ -22,6 +22,7 @@ use keyferry_tests::search::{Search, secrets_of};
 use keyferry_tests::software::{SoftAuthority, SoftKey, aes_key, hmac_key, proof_is_right, wrap};
 
 keyferry_tests::on_every_qemu_board!(
+    what_arrives_before_the_uart_is_on_does_not_deafen_the_device,
     a_stack_overflow_is_reported_and_the_device_is_whole_after_the_reset,
     without_the_strap_nobody_is_answered,
     the_log_tells_what_happens_and_no_secret,
@@ -343,4 +344,20 @@ fn the_board_native_has_a_strap_and_no_log() {
     errors.read_to_string(&mut words).unwrap();
     assert!(words.contains("no words for its log"), "{words}");
     assert!(words.contains("hint: "), "{words}");
+}
+
+/// A station may talk before the firmware listens. A quarantined device does least of all at its start: nothing there wakes the emulator.
+fn what_arrives_before_the_uart_is_on_does_not_deafen_the_device(board: QemuBoard) {
+    let rig = Rig::start_on(board, Image::Default, 44);
+    // It has made a store by then.
+    drop(rig.session());
+    rig.burn_fuses([9; 32]);
+    let mut rig = rig.restart();
+    assert_eq!(rig.session().greeting().state, State::Quarantined);
+    for length in [1, 2, 8, 20, 200] {
+        for _ in 0..3 {
+            rig = rig.restart_to(&vec![0; length]);
+            drop(rig.session());
+        }
+    }
 }

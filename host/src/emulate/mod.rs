@@ -151,6 +151,8 @@ pub struct Config {
     /// Counts instructions: virtual time then follows from them (one instruction is `2^shift` ns) and not from the host's
     /// clock, so that measurements repeat. `None` runs as fast as the host can. Only QEMU can count.
     pub instruction_shift: Option<u8>,
+    /// Starts frozen: the device does nothing until [`Machine::cont`], and what is sent to it arrives meanwhile. Only QEMU can.
+    pub frozen: bool,
     /// Records what the device sends, in `uart.bin` in its folder.
     pub capture: bool,
     /// What its serial port is.
@@ -170,6 +172,7 @@ impl Config {
             device_id,
             entropy: Entropy::Host,
             instruction_shift: None,
+            frozen: false,
             capture: false,
             line: if cfg!(unix) {
                 Line::PseudoTerminal

@@ -167,6 +167,9 @@ fn arguments(
     if let Some(shift) = config.instruction_shift {
         add("-icount", &format!("shift={shift}"));
     }
+    if config.frozen {
+        arguments.push("-S".into());
+    }
     arguments.push("-nodefaults".into());
     // The board is built only when the monitor says so: see `Emulator::connect`.
     arguments.push("-preconfig".into());
