@@ -16,6 +16,8 @@ pub mod long_log;
 pub mod mitm;
 pub mod openssl;
 pub mod orders;
+#[cfg(unix)]
+pub mod postgres;
 #[cfg(target_os = "linux")]
 pub mod process;
 pub mod pyca;

@@ -3,7 +3,7 @@
 
 mod both;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use keyferry_protocol::identity::Fingerprint;
@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::station::policy::{
     Allowlist, Enrolment, MAXIMUM_LIST, PolicyError, Rules, SerialList, Trust, Visiting,
 };
-use crate::station::registry::Registry;
+use crate::station::registry::{Location, Registry, RegistryError};
 
 pub(super) use both::BothArgs;
 
@@ -58,9 +58,13 @@ struct Leave {
 /// The registry of the plant.
 #[derive(Clone, Debug, Args)]
 pub struct RegistryArgs {
-    /// The registry: what was enrolled here, and which keys went where. A known device must still have its keys.
+    /// The registry: what was enrolled here, and which keys went where. A known device must still have its keys. A file, or the URL of a
+    /// PostgreSQL database (postgresql://USER@HOST/DATABASE).
     #[arg(long, value_name = "FILE", env = "KEYFERRY_REGISTRY")]
     registry: Option<PathBuf>,
+    /// File with the password for that database, readable by its owner alone [default: the file of PGPASSFILE].
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_REGISTRY_PASSWORD_FILE")]
+    registry_password_file: Option<PathBuf>,
 }
 
 impl RegistryArgs {
@@ -69,8 +73,7 @@ impl RegistryArgs {
     /// # Errors
     /// [`Failure::Registry`].
     pub fn open(&self) -> Result<Option<Registry>, Failure> {
-        let path = self.registry.as_deref();
-        Ok(path.map(Registry::open_existing).transpose()?)
+        self.with(Registry::open_existing_at)
     }
 
     /// The registry, if one is named; a new one if it is not there.
@@ -78,8 +81,21 @@ impl RegistryArgs {
     /// # Errors
     /// [`Failure::Registry`].
     pub fn open_or_begin(&self) -> Result<Option<Registry>, Failure> {
-        let path = self.registry.as_deref();
-        Ok(path.map(Registry::open).transpose()?)
+        self.with(Registry::open_at)
+    }
+
+    fn with(
+        &self,
+        open: fn(&Location, Option<&Path>) -> Result<Registry, RegistryError>,
+    ) -> Result<Option<Registry>, Failure> {
+        let Some(name) = &self.registry else {
+            return Ok(None);
+        };
+        let location = Location::parse(name, Path::new("")).map_err(RegistryError::from)?;
+        Ok(Some(open(
+            &location,
+            self.registry_password_file.as_deref(),
+        )?))
     }
 
     /// The registry, which must be named and there.

@@ -31,6 +31,7 @@ pub use kept::Kept;
 pub use key::{Flag, Flags, KeyClass, KeyInfo, KeyType, KeyUsage, NewKey};
 pub use key_file::MAXIMUM_KEY_FILE;
 pub use ladder::{Asked, DeviceUse, Question};
+pub(crate) use pin::check_owner_only;
 pub use pin::{Credentials, PIN_VARIABLE, PinError, PinSource};
 pub use pkcs11::{PinState, TokenInfo, Versions};
 pub use public_key::{MINIMUM_RSA_BITS, PublicKey, PublicKeyError, PublicNumbers};

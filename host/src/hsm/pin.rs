@@ -216,7 +216,7 @@ fn from_file(path: &Path) -> Result<SecretString, PinError> {
 /// Refuses a file that group or others may read or write. Other systems than Unix have no such bits; there the folder's
 /// access rights must do.
 #[cfg(unix)]
-fn check_owner_only(path: &Path, metadata: &std::fs::Metadata) -> Result<(), PinError> {
+pub(crate) fn check_owner_only(path: &Path, metadata: &std::fs::Metadata) -> Result<(), PinError> {
     use std::os::unix::fs::PermissionsExt;
     let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 == 0 {
@@ -230,7 +230,10 @@ fn check_owner_only(path: &Path, metadata: &std::fs::Metadata) -> Result<(), Pin
 }
 
 #[cfg(not(unix))]
-fn check_owner_only(_path: &Path, _metadata: &std::fs::Metadata) -> Result<(), PinError> {
+pub(crate) fn check_owner_only(
+    _path: &Path,
+    _metadata: &std::fs::Metadata,
+) -> Result<(), PinError> {
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 //! that is asked of an HSM.
 
 mod database;
+mod finding;
 mod hsm;
 mod job;
 pub mod journal;
@@ -25,6 +26,6 @@ pub use job::{
     JobError, Proved, Shipping, Target, certify, check_one, check_proofs, choose_suite, inject,
     pack, prove,
 };
-pub use records::{Records, Scribe};
+pub use records::{Patience, Records, Scribe, Told};
 pub use shared_hsm::{MAXIMUM_SEATS, SharedHsm};
 pub use visit::{Visit, Visitor, identity_of};

@@ -1,13 +1,17 @@
 //! What a station writes down, and when: nothing is wrapped, sent or believed that is not in the audit log first, where one is
 //! kept; and what a device is known by is in the registry, where one is kept.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use keyferry_protocol::identity::{DeviceId, Digest};
 use keyferry_protocol::proof::Proof;
 
+use super::finding::Finding;
 use super::journal::Journal;
-use super::policy::{History, Known, Trust};
+use super::policy::{History, Known, PolicyError, Trust};
 use super::registry::{Enrolled, Registry, RegistryError};
 use super::{JobError, Shipping};
 use crate::audit::{self, AuditLog, Event, Failed, JobId, ProvedSlot, Work, WrappedKey};
@@ -37,6 +41,164 @@ impl Known for Records {
         identity: keyferry_protocol::identity::Fingerprint,
     ) -> Result<Option<DeviceId>, RegistryError> {
         self.registry.holder(identity)
+    }
+}
+
+impl Records {
+    /// Tells the registry what became of a device. While its server is away, the journal keeps it, where there is one.
+    pub(super) fn tell(&mut self, device: DeviceId, finding: &Finding) -> Result<(), JobError> {
+        let told = match self.catch_up() {
+            Ok(()) => match &self.registry {
+                Some(registry) => finding.tell(device, registry).map_err(JobError::from),
+                None => Ok(()),
+            },
+            // What was found out first is told first.
+            Err(error) => Err(error),
+        };
+        match (told, &self.journal) {
+            (Err(error), Some(journal)) if error.is_away() => Ok(journal.keep(device, finding)?),
+            (told, Some(_) | None) => told,
+        }
+    }
+
+    /// Tells the registry what the journal has kept for it. What it does not take is put aside.
+    ///
+    /// # Errors
+    /// [`JobError::Journal`], [`JobError::Registry`].
+    pub fn catch_up(&mut self) -> Result<(), JobError> {
+        let (Some(registry), Some(journal)) = (&self.registry, &self.journal) else {
+            return Ok(());
+        };
+        loop {
+            let waiting = journal.waiting()?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            for it in waiting {
+                match it.finding.tell_again(it.device, registry) {
+                    Ok(()) => journal.told(it.number)?,
+                    Err(error) if is_passing(&error) => return Err(error.into()),
+                    Err(error) => journal.put_aside(it.number, &error.to_string())?,
+                }
+            }
+        }
+    }
+}
+
+/// Whether the registry says nothing of what it was told, but only that it cannot be told now.
+fn is_passing(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Away { .. }
+        | RegistryError::Busy { .. }
+        | RegistryError::Refused { .. }
+        | RegistryError::Setting { .. }
+        | RegistryError::Password(_)
+        | RegistryError::Location(_)
+        | RegistryError::Missing { .. }
+        | RegistryError::NotARegistry { .. }
+        | RegistryError::Newer { .. }
+        | RegistryError::Damaged { .. }
+        | RegistryError::Database { .. }
+        | RegistryError::Clock => true,
+        RegistryError::Inconsistent { .. }
+        | RegistryError::UnknownDevice { .. }
+        | RegistryError::Released { .. }
+        | RegistryError::OtherKeys { .. }
+        | RegistryError::KeyTaken { .. }
+        | RegistryError::SerialTaken { .. }
+        | RegistryError::NotItsReceipt { .. }
+        | RegistryError::Older { .. }
+        | RegistryError::NotItsOrder { .. }
+        | RegistryError::UnknownOrder { .. }
+        | RegistryError::NotKept { .. }
+        | RegistryError::CounterTaken { .. }
+        | RegistryError::SlotHeld { .. }
+        | RegistryError::UnknownSlot { .. }
+        | RegistryError::CounterSpent { .. } => false,
+    }
+}
+
+/// How devices wait while the registry's server is away.
+#[derive(Clone)]
+pub struct Patience {
+    /// Longest wait.
+    pub limit: Duration,
+    /// Once it is set, nobody waits.
+    pub stop: Arc<AtomicBool>,
+    /// Is told that the server is away, and why; and with `None`, that it is back.
+    pub told: Told,
+}
+
+/// See [`Patience::told`].
+pub type Told = Arc<dyn Fn(Option<&str>) + Send + Sync>;
+
+impl std::fmt::Debug for Patience {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Patience")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How often a waiting device looks for the server.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// An error that may only say that the registry's server is away.
+pub(super) trait MayBeAway: std::fmt::Display {
+    /// Whether that is all.
+    fn is_away(&self) -> bool;
+}
+
+impl MayBeAway for RegistryError {
+    fn is_away(&self) -> bool {
+        Self::is_away(self)
+    }
+}
+
+impl MayBeAway for PolicyError {
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Registry(error) if error.is_away())
+    }
+}
+
+impl MayBeAway for JobError {
+    fn is_away(&self) -> bool {
+        matches!(self, Self::Registry(error) if error.is_away())
+            || matches!(self, Self::Policy(error) if error.is_away())
+    }
+}
+
+/// Does something with the books for which the registry is needed. Where its server is away and the registry is patient, it is done as
+/// soon as the server is back; nobody else waits for the books meanwhile. It must be such that it may be done again.
+pub(super) fn patiently<T, E: MayBeAway>(
+    records: &Mutex<Records>,
+    mut work: impl FnMut(&mut Records) -> Result<T, E>,
+) -> Result<T, E> {
+    let begun = Instant::now();
+    let mut has_waited = false;
+    loop {
+        let mut held = lock(records);
+        let result = work(&mut held);
+        let patience = held.registry.as_ref().and_then(Registry::patience).cloned();
+        drop(held);
+        let Some(patience) = patience else {
+            return result;
+        };
+        let error = match result {
+            Err(error) if error.is_away() => error,
+            result => {
+                if has_waited {
+                    (patience.told)(None);
+                }
+                return result;
+            }
+        };
+        if patience.stop.load(Ordering::Relaxed) || begun.elapsed() >= patience.limit {
+            return Err(error);
+        }
+        (patience.told)(Some(&error.to_string()));
+        has_waited = true;
+        thread::sleep(LOOK);
     }
 }
 
@@ -89,13 +251,15 @@ impl Scribe {
         if let Some(log) = &mut self.records().audit {
             log.trusted(device, first, trust.policy, &trust.reason)?;
         }
-        if let Some(registry) = &self.records().registry {
-            registry.enrolled(&Enrolled {
-                statement: device,
-                trust,
-                serial,
-            })?;
-        }
+        let enrolled = Enrolled {
+            statement: device,
+            trust,
+            serial,
+        };
+        patiently(&self.records, |records| match &records.registry {
+            Some(registry) => registry.enrolled(&enrolled).map(|_| ()),
+            None => Ok(()),
+        })?;
         Ok(())
     }
 
@@ -160,14 +324,9 @@ impl Scribe {
                 })
             })?;
         }
-        if let Some(registry) = &self.records().registry {
-            let slots: Vec<_> = slots
-                .iter()
-                .map(|&(slot, version, _)| (slot, version))
-                .collect();
-            registry.slots_proved(device, &slots)?;
-        }
-        Ok(())
+        let slots = slots.iter().map(|&(slot, version, _)| (slot, version));
+        let slots = slots.collect();
+        self.records().tell(device, &Finding::Proved { slots })
     }
 
     /// A proof is wrong: it is not to be believed of any of these slots and versions that they hold the right key.
@@ -189,10 +348,8 @@ impl Scribe {
                 reason: reason.to_owned(),
             })
         })?;
-        if let Some(registry) = &self.records().registry {
-            registry.slots_failed(device, slots)?;
-        }
-        Ok(())
+        let slots = slots.to_vec();
+        self.records().tell(device, &Finding::Wrong { slots })
     }
 
     /// The keys that are on their way are given up: they are in no slot, or not the right ones.
@@ -217,10 +374,8 @@ impl Scribe {
     /// # Errors
     /// As [`Scribe::trusted`].
     pub fn wiped(&self, device: DeviceId) -> Result<(), JobError> {
-        if let Some(registry) = &self.records().registry {
-            registry.release(device, "wiped")?;
-        }
-        Ok(())
+        let reason = "wiped".to_owned();
+        self.records().tell(device, &Finding::Released { reason })
     }
 
     /// A device is not to be believed any more, before somebody enrols it again.
@@ -232,10 +387,8 @@ impl Scribe {
         if let Some(log) = &mut records.audit {
             log.note(&format!("device {device} is let go of: {reason}"))?;
         }
-        if let Some(registry) = &records.registry {
-            registry.release(device, reason)?;
-        }
-        Ok(())
+        let reason = reason.to_owned();
+        records.tell(device, &Finding::Released { reason })
     }
 
     /// A device's identity key was certified.
@@ -252,10 +405,8 @@ impl Scribe {
                 certificate: certificate.to_vec(),
             })
         })?;
-        if let Some(registry) = &self.records().registry {
-            registry.certified(device, certificate)?;
-        }
-        Ok(())
+        self.records()
+            .tell(device, &Finding::certified(certificate))
     }
 }
 
@@ -283,9 +434,13 @@ impl Witness for Scribe {
         if let Some(log) = &mut records.audit {
             log.ordered(&order).map_err(witness)?;
         }
-        if let Some(registry) = &records.registry {
-            registry.order_made(&order.bytes).map_err(witness)?;
-        }
+        drop(records);
+        // It has not left yet. It is the same one, however often it is told.
+        let made = patiently(&self.records, |records| match &records.registry {
+            Some(registry) => registry.order_made(&order.bytes).map(|_| ()),
+            None => Ok(()),
+        });
+        made.map_err(witness)?;
         Ok(order)
     }
 
@@ -294,16 +449,12 @@ impl Witness for Scribe {
         if let Some(log) = &mut records.audit {
             log.answered(order, receipt).map_err(unwitnessed)?;
         }
-        if let (Some(registry), Some(device)) = (&records.registry, verify::receipt_device(receipt))
-        {
-            match registry.moved(device, receipt) {
-                // A device that a policy has yet to accept, or an answer that will not be believed either.
-                Ok(_)
-                | Err(RegistryError::UnknownDevice { .. } | RegistryError::NotItsReceipt { .. }) => {
-                }
-                Err(error) => return Err(unwitnessed(error)),
+        match verify::receipt_device(receipt) {
+            Some(device) => {
+                let told = records.tell(device, &Finding::moved(receipt));
+                told.map_err(unwitnessed)
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! A visit: a device on a port is asked who it is, a policy decides whether it is believed, and both are written down. Nothing is
 //! wrapped for a device before that.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
@@ -10,7 +10,7 @@ use keyferry_protocol::suite::UnwrapAlgorithm;
 use super::JobError;
 use super::hsm::{Hsm, Recipient};
 use super::policy::{History, Known, PolicyError, Rules, Trust, Visiting, certified};
-use super::records::{Records, Scribe};
+use super::records::{Records, Scribe, patiently};
 use crate::certificate::{DeviceCa, Document};
 use crate::device::flow;
 use crate::device::session::{OnProgress, Session};
@@ -70,9 +70,10 @@ impl Visitor<'_> {
         let first = session.greeting().identity == Fingerprint::ZERO;
         self.check_claims(&session)?;
         let (session, scribe, statement) = self.stated(session, unwrap, on_progress)?;
-        let trust = self
-            .rules
-            .enrolment(&statement, &*scribe.records(), SystemTime::now());
+        let trust = patiently(self.records, |records| {
+            let now = SystemTime::now();
+            self.rules.enrolment(&statement, &*records, now)
+        });
         let trust = trust.map_err(|error| {
             if first {
                 (self.on_note)(&format!(
@@ -121,12 +122,10 @@ impl Visitor<'_> {
         // Any kind of unwrap key: an enrolled device states the one it has.
         let (session, scribe, statement) =
             self.stated(session, UnwrapAlgorithm::P256, on_progress)?;
-        let trust = self.rules.visit(
-            &statement,
-            certificate.as_deref(),
-            &*scribe.records(),
-            SystemTime::now(),
-        );
+        let trust = patiently(self.records, |records| {
+            let (certificate, now) = (certificate.as_deref(), SystemTime::now());
+            self.rules.visit(&statement, certificate, &*records, now)
+        });
         let trust = trust.map_err(|error| Self::remembered(&scribe, error))?;
         scribe.trusted(&statement, &trust, false, serial)?;
         Ok(Visit {
@@ -213,10 +212,11 @@ impl Visitor<'_> {
 
     fn check_claims(&self, session: &Session) -> Result<(), JobError> {
         let greeting = session.greeting();
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(self
-            .rules
-            .claims(greeting.device, greeting.identity, &*records)?)
+        let claims = patiently(self.records, |records| {
+            let (device, identity) = (greeting.device, greeting.identity);
+            self.rules.claims(device, identity, &*records)
+        });
+        Ok(claims?)
     }
 
     fn stated(
@@ -230,7 +230,7 @@ impl Visitor<'_> {
         let nonce = Challenge(random()?);
         let authority = self.hsm.authority();
         let statement = flow::enroll(&mut session, authority, unwrap, nonce, on_progress)?;
-        let checked = has_moved(&*scribe.records(), &statement);
+        let checked = patiently(self.records, |records| has_moved(&*records, &statement));
         checked.map_err(|error| Self::remembered(&scribe, error))?;
         Ok((session, scribe, statement))
     }

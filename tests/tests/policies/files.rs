@@ -77,7 +77,9 @@ fn a_damaged_registry_is_found_out() {
         book.enrol(&Device::new(number)).unwrap();
     }
     let path = book.path();
-    let Book { registry, folder } = book;
+    let Book {
+        registry, folder, ..
+    } = book;
     // Closed, so that all of it is in the one file.
     drop(registry);
     let whole = fs::read(&path).unwrap();

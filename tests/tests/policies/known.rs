@@ -55,7 +55,7 @@ fn everywhere(book: &Book, device: &Device, check: impl Fn(&PolicyError) -> bool
 
 #[test]
 fn each_of_the_rules_accepts_the_device_that_was_enrolled() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let device = with_voucher(Device::new(1));
     book.enrol(&device).unwrap();
     let (all, certificate) = all_that_accept(&device);
@@ -70,7 +70,7 @@ fn each_of_the_rules_accepts_the_device_that_was_enrolled() {
 
 #[test]
 fn a_changed_identity_key_is_refused_under_every_policy() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let device = Device::new(1);
     book.enrol(&device).unwrap();
     let mut other = device.clone();
@@ -88,7 +88,7 @@ fn a_changed_identity_key_is_refused_under_every_policy() {
 
 #[test]
 fn a_changed_unwrap_key_is_refused_under_every_policy() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let device = Device::new(1);
     book.enrol(&device).unwrap();
     let mut other = device.clone();
@@ -100,7 +100,7 @@ fn a_changed_unwrap_key_is_refused_under_every_policy() {
 
 #[test]
 fn an_identity_key_under_another_id_is_refused_under_every_policy() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let device = Device::new(1);
     book.enrol(&device).unwrap();
     let mut double = Device::new(2);
@@ -114,7 +114,7 @@ fn an_identity_key_under_another_id_is_refused_under_every_policy() {
 
 #[test]
 fn a_flash_that_was_put_back_is_refused_under_every_policy() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let mut device = Device::new(1);
     (device.counter, device.epoch) = (7, 2);
     book.enrol(&device).unwrap();
@@ -146,7 +146,7 @@ fn a_flash_that_was_put_back_is_refused_under_every_policy() {
 
 #[test]
 fn a_released_device_gets_nothing_until_it_is_enrolled_again() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let device = with_voucher(Device::new(1));
     book.enrol(&device).unwrap();
     book.registry

@@ -1,6 +1,11 @@
 //! Whom a line trusts, and what it remembers: each policy accepts what it is for and refuses everything else, and the registry never
 //! believes a loose value.
 
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the same tests, with a registry in a file and with one on a server"
+)]
+
 mod command;
 mod desk;
 mod enrolment;
@@ -8,10 +13,23 @@ mod files;
 #[cfg(unix)]
 mod guide;
 mod known;
+#[cfg(unix)]
+#[path = "known.rs"]
+mod known_on_a_server;
 mod processes;
+#[cfg(unix)]
+#[path = "processes.rs"]
+mod processes_on_a_server;
 mod records;
+#[cfg(unix)]
+#[path = "records.rs"]
+mod records_on_a_server;
+#[cfg(unix)]
+mod server;
 mod visiting;
 
+#[cfg(unix)]
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use keyferry::certificate::{
@@ -20,13 +38,15 @@ use keyferry::certificate::{
 use keyferry::device::flow::Authority as _;
 use keyferry::device::verify::{SignedReceipt, Statement, fingerprint, stated};
 use keyferry::station::policy::{Enrolment, PolicyError, Rules, Trust, Visiting};
-use keyferry::station::registry::{Enrolled, Recorded, Registry, RegistryError};
+use keyferry::station::registry::{Enrolled, Location, Recorded, Registry, RegistryError};
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature};
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::{
     FORMAT, Flavour, Header, Outcome, SourceClass, State, TAG, Voucher, Writer, voucher_input,
 };
 use keyferry_protocol::suite::Suite;
+#[cfg(unix)]
+use keyferry_tests::postgres::Server;
 use keyferry_tests::software::SoftAuthority;
 
 /// A device whose keys are known, so that it can sign whatever a test wants it to say.
@@ -212,21 +232,95 @@ fn visiting(policy: Visiting) -> Rules {
     }
 }
 
-/// A registry in a folder of its own.
+/// A registry in a folder of its own, or on a server in a database of its own.
 struct Book {
     registry: Registry,
+    location: Location,
     folder: tempfile::TempDir,
+}
+
+/// Where a registry may be begun.
+struct Place {
+    location: Location,
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn of(module: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let location = if module.ends_with("_on_a_server") {
+            #[cfg(unix)]
+            let name = server().url(&server().database());
+            #[cfg(not(unix))]
+            let name: String = panic!("there is no server");
+            Location::parse(name.as_ref(), "".as_ref()).unwrap()
+        } else {
+            Location::File(folder.path().join("registry.db"))
+        };
+        Self { location, folder }
+    }
+}
+
+/// The server of all tests of this process.
+#[cfg(unix)]
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
 }
 
 impl Book {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::open(&folder.path().join("registry.db")).unwrap();
-        Self { registry, folder }
+        Self::of("in a file")
+    }
+
+    /// One on a server for those tests that are run a second time: `module` is the test's.
+    fn of(module: &str) -> Self {
+        let Place { location, folder } = Place::of(module);
+        Self::begin(location, folder)
+    }
+
+    fn begin(location: Location, folder: tempfile::TempDir) -> Self {
+        let registry = Registry::open_at(&location, None).unwrap();
+        Self {
+            registry,
+            location,
+            folder,
+        }
     }
 
     fn path(&self) -> std::path::PathBuf {
         self.folder.path().join("registry.db")
+    }
+
+    /// As it is named on the command line.
+    fn name(&self) -> String {
+        match &self.location {
+            Location::File(path) => path.display().to_string(),
+            #[cfg(unix)]
+            Location::Server(address) => server().url(address.database()),
+            #[cfg(not(unix))]
+            Location::Server(address) => address.to_string(),
+        }
+    }
+
+    /// Changes something behind the registry's back.
+    fn spoil(&self, sql: &str, value: &[u8]) {
+        match &self.location {
+            Location::File(path) => {
+                let raw = rusqlite::Connection::open(path).unwrap();
+                assert_eq!(raw.execute(sql, [value]).unwrap(), 1, "{sql}");
+            }
+            #[cfg(unix)]
+            Location::Server(address) => {
+                let sql = sql
+                    .replace("hex(?1)", "encode(?1, 'hex')")
+                    .replace("?1", "$1::bytea");
+                let mut raw = server().raw(address.database());
+                assert_eq!(raw.execute(&sql, &[&value]).unwrap(), 1, "{sql}");
+            }
+            #[cfg(not(unix))]
+            Location::Server(address) => panic!("{address}"),
+        }
     }
 
     /// Enrols under policy open and writes down.

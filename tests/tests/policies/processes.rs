@@ -6,7 +6,7 @@ use keyferry::station::registry::{Registry, RegistryError};
 use keyferry_protocol::identity::DeviceId;
 use keyferry_tests::command::{Answer, keyferry};
 
-use crate::{Book, Device};
+use crate::{Book, Device, Place};
 
 fn enrol(registry: &Registry, device: &Device) -> Result<(), RegistryError> {
     let statement = device.statement();
@@ -24,13 +24,12 @@ fn enrol(registry: &Registry, device: &Device) -> Result<(), RegistryError> {
 
 #[test]
 fn a_registry_is_begun_once_however_many_begin_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("registry.db");
+    let place = Place::of(module_path!());
     thread::scope(|scope| {
         for station in 0..8 {
-            let path = &path;
+            let place = &place.location;
             scope.spawn(move || {
-                let registry = Registry::open(path).unwrap();
+                let registry = Registry::open_at(place, None).unwrap();
                 for place in 0..5 {
                     let mut device = Device::new(station * 5 + place);
                     device.keys = (station * 5 + place, station * 5 + place);
@@ -39,7 +38,7 @@ fn a_registry_is_begun_once_however_many_begin_it() {
             });
         }
     });
-    let registry = Registry::open_existing(&path).unwrap();
+    let registry = Registry::open_existing_at(&place.location, None).unwrap();
     let found = registry.devices(&Default::default(), None).unwrap();
     assert_eq!(found.len(), 40);
 }
@@ -47,15 +46,14 @@ fn a_registry_is_begun_once_however_many_begin_it() {
 #[test]
 fn of_two_that_enrol_one_id_with_different_keys_one_wins() {
     for round in 0..10 {
-        let book = Book::new();
-        let path = book.path();
+        let book = Book::of(module_path!());
         let outcomes: Vec<_> = thread::scope(|scope| {
             let stations: Vec<_> = [10, 20, 30]
                 .into_iter()
                 .map(|key| {
-                    let path = &path;
+                    let location = &book.location;
                     scope.spawn(move || {
-                        let registry = Registry::open(path).unwrap();
+                        let registry = Registry::open_at(location, None).unwrap();
                         let mut device = Device::new(round);
                         device.keys = (key, key + 1);
                         enrol(&registry, &device)
@@ -78,19 +76,19 @@ fn of_two_that_enrol_one_id_with_different_keys_one_wins() {
 #[test]
 fn processes_write_at_the_same_time_and_nothing_is_lost() {
     const RELEASED: u8 = 12;
-    let book = Book::new();
+    let book = Book::of(module_path!());
     for number in 0..RELEASED {
         book.enrol(&Device::new(number)).unwrap();
     }
     thread::scope(|scope| {
         for number in 0..RELEASED {
-            let path = book.path();
+            let name = book.name();
             scope.spawn(move || {
                 let answer = Answer::of(
                     keyferry()
                         .args(["registry", "release", "--json", "--reason", "rework"])
                         .arg("--registry")
-                        .arg(path)
+                        .arg(name)
                         .arg(DeviceId([number; 16]).to_string()),
                 );
                 assert_eq!(answer.code, 0, "{answer:?}");

@@ -49,7 +49,7 @@ fn entry(slot: u16, version: u32, attributes: Attributes, proof: Proof) -> Entry
 }
 
 /// An `Inject` prepared without the device: an AES and an HMAC key, of this version.
-fn inject(device: &Device, counter: u32, version: u32) -> Vec<u8> {
+pub(crate) fn inject(device: &Device, counter: u32, version: u32) -> Vec<u8> {
     let header = Header {
         suite: Some(Suite::EcdhP256X963Sha256),
         ..Header::new(
@@ -95,7 +95,7 @@ fn assert_same(found: &Statement, expected: &Statement) {
 
 #[test]
 fn a_record_is_enough_to_wrap_by_later() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let mut device = Device::new(1);
     let statement = device.statement();
     let trust = Trust {
@@ -118,7 +118,7 @@ fn a_record_is_enough_to_wrap_by_later() {
     assert!(book.registry.moved(device.id, &receipt).unwrap().newest);
 
     // In another process, on another day.
-    let registry = Registry::open_existing(&book.path()).unwrap();
+    let registry = Registry::open_existing_at(&book.location, None).unwrap();
     let record = registry.find(device.id).unwrap().unwrap();
     assert_eq!(record.identity, device.fingerprint());
     assert_eq!(record.serial.as_deref(), Some("SN-1"));
@@ -147,10 +147,9 @@ fn loose_columns_are_never_believed() {
         ("UPDATE devices SET statement_signature = ?1", vec![1; 64]),
     ];
     for (sql, value) in changes {
-        let book = Book::new();
+        let book = Book::of(module_path!());
         book.enrol(&device).unwrap();
-        let raw = rusqlite::Connection::open(book.path()).unwrap();
-        assert_eq!(raw.execute(sql, [value]).unwrap(), 1, "{sql}");
+        book.spoil(sql, &value);
         let record = book.registry.find(device.id).unwrap().unwrap();
         assert!(
             matches!(record.statement(), Err(RegistryError::Inconsistent { .. })),
@@ -160,11 +159,9 @@ fn loose_columns_are_never_believed() {
         assert!(book.registry.history(device.id).is_err(), "{sql}");
     }
     // A counter that somebody has written down moves nothing.
-    let book = Book::new();
+    let book = Book::of(module_path!());
     book.enrol(&device).unwrap();
-    let raw = rusqlite::Connection::open(book.path()).unwrap();
-    raw.execute("UPDATE devices SET counter = 1000", [])
-        .unwrap();
+    book.spoil("UPDATE devices SET counter = 999 + length(?1)", &[0]);
     let pin = Pin {
         identity: device.fingerprint(),
         unwrap: device.unwrap_fingerprint(),
@@ -179,7 +176,7 @@ fn loose_columns_are_never_believed() {
 
 #[test]
 fn only_what_the_device_has_signed_moves_it() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let mut device = Device::new(1);
     book.enrol(&device).unwrap();
     device.counter = 3;
@@ -217,7 +214,7 @@ fn only_what_the_device_has_signed_moves_it() {
 
 #[test]
 fn an_older_receipt_moves_nothing_back() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let mut device = Device::new(1);
     book.enrol(&device).unwrap();
     device.counter = 9;
@@ -264,7 +261,7 @@ fn status(device: &Device, order: Digest, applied: bool) -> SignedReceipt {
 
 #[test]
 fn an_order_on_its_way_ends_with_a_receipt() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let registry = &book.registry;
     let mut device = Device::new(1);
     book.enrol(&device).unwrap();
@@ -322,7 +319,7 @@ fn an_order_on_its_way_ends_with_a_receipt() {
 
 #[test]
 fn a_refused_order_fails_its_slots_and_may_be_made_again() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let registry = &book.registry;
     let device = Device::new(1);
     book.enrol(&device).unwrap();
@@ -358,7 +355,7 @@ fn a_refused_order_fails_its_slots_and_may_be_made_again() {
 
 #[test]
 fn a_higher_version_replaces_and_a_lower_one_is_refused() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let registry = &book.registry;
     let mut device = Device::new(1);
     book.enrol(&device).unwrap();
@@ -410,7 +407,7 @@ fn a_higher_version_replaces_and_a_lower_one_is_refused() {
 
 #[test]
 fn an_order_is_kept_for_the_keys_that_were_pinned_only() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let registry = &book.registry;
     let device = Device::new(1);
     book.enrol(&device).unwrap();
@@ -444,7 +441,7 @@ fn an_order_is_kept_for_the_keys_that_were_pinned_only() {
 
 #[test]
 fn what_is_anothers_is_not_written_down() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let (one, two) = (Device::new(1), Device::new(2));
     let enrol = |device: &Device, serial| {
         let (statement, trust) = (
@@ -487,7 +484,7 @@ fn what_is_anothers_is_not_written_down() {
 
 #[test]
 fn released_keys_never_come_back() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let registry = &book.registry;
     let device = Device::new(1);
     book.enrol(&device).unwrap();
@@ -543,7 +540,7 @@ fn released_keys_never_come_back() {
 
 #[test]
 fn an_applied_wipe_empties_the_slots() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let registry = &book.registry;
     let mut device = Device::new(1);
     book.enrol(&device).unwrap();
@@ -564,7 +561,7 @@ fn an_applied_wipe_empties_the_slots() {
 
 #[test]
 fn a_new_statement_is_kept_once_a_policy_has_accepted_it() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let mut device = Device::new(1);
     book.enrol(&device).unwrap();
     (device.counter, device.epoch) = (2, 1);
@@ -599,7 +596,7 @@ fn a_new_statement_is_kept_once_a_policy_has_accepted_it() {
 
 #[test]
 fn an_enroll_order_is_not_kept() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let device = Device::new(1);
     let authority = SoftAuthority::new(0);
     let fresh = Freshness::Challenge(Challenge([8; 32]));
@@ -620,7 +617,7 @@ fn an_enroll_order_is_not_kept() {
 
 #[test]
 fn devices_are_found_page_by_page() {
-    let book = Book::new();
+    let book = Book::of(module_path!());
     let many = u8::try_from(PAGE).unwrap() + 7;
     for number in 0..many {
         let mut device = Device::new(number);

@@ -8,6 +8,8 @@ mod guide;
 mod hook;
 mod plans;
 #[cfg(unix)]
+mod plant;
+#[cfg(unix)]
 mod stops;
 mod tray;
 #[cfg(unix)]
@@ -36,7 +38,7 @@ pub(crate) struct Plant {
 pub(crate) const KEYS: usize = 5;
 
 /// Those of them that each device has of its own, and the backend gets.
-const OWN: usize = 3;
+pub(crate) const OWN: usize = 3;
 
 impl Plant {
     pub(crate) fn new() -> Self {
@@ -101,8 +103,13 @@ impl Plant {
 
     /// The keys that the backend has, as whoever holds its private key reads them: device, slot and key of each.
     pub(crate) fn exported(&self) -> Vec<(String, u64, Vec<u8>)> {
+        self.exported_in("exports")
+    }
+
+    /// As [`Plant::exported`], in this folder.
+    pub(crate) fn exported_in(&self, folder: &str) -> Vec<(String, u64, Vec<u8>)> {
         let mut keys = Vec::new();
-        let Ok(folders) = fs::read_dir(self.scratch.path("exports")) else {
+        let Ok(folders) = fs::read_dir(self.scratch.path(folder)) else {
             return keys;
         };
         for folder in folders {
@@ -208,6 +215,11 @@ allow-zero-tail = true
 
     /// The registry as it is exported.
     pub(crate) fn registry(&self) -> Vec<Value> {
+        self.registry_at("plant.db")
+    }
+
+    /// As [`Plant::registry`], wherever it is.
+    pub(crate) fn registry_at(&self, name: &str) -> Vec<Value> {
         let out = self.scratch.path("registry.json");
         let _ = fs::remove_file(&out);
         let out = out.display().to_string();
@@ -215,7 +227,7 @@ allow-zero-tail = true
             "registry",
             "export",
             "--registry",
-            "plant.db",
+            name,
             "--format",
             "json",
             "--out",

@@ -1,6 +1,7 @@
 //! `keyferry station`: a line of devices, worked on by a plan.
 
 mod backend;
+mod books;
 mod check;
 mod files;
 mod fixture;

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::PlanArgs;
 use super::backend::Exporter;
+use super::books;
 use super::files::Loaded;
 use crate::audit::AuditLog;
 use crate::cli::hsm_args::named;
@@ -20,7 +21,6 @@ use crate::error::Failure;
 use crate::hsm::PIN_VARIABLE;
 use crate::station::journal::{Journal, JournalError, RunId};
 use crate::station::policy::OPEN;
-use crate::station::registry::Registry;
 use crate::station::run::{Event, Hook, Line, Stock};
 use crate::station::{Ca, Hsm, LocalHsm, Records, SharedHsm, Signers};
 
@@ -55,6 +55,8 @@ pub(super) struct Station {
 pub(super) struct Closing {
     exported: Result<usize, Failure>,
     checkpoint: Result<(), Failure>,
+    /// How much the registry is still to be told.
+    pub(super) waiting: u64,
 }
 
 impl Closing {
@@ -75,12 +77,12 @@ impl Station {
         arguments: &LineArgs,
         mut loaded: Loaded,
     ) -> Result<Self, Failure> {
-        let records = Arc::new(Mutex::new(open_books(&loaded)?));
+        let stop = Arc::new(AtomicBool::new(false));
+        let records = Arc::new(Mutex::new(open_books(context, &loaded, &stop)?));
         warn_of_open(context, &loaded);
         let (hsm, exporter) = open_hsm(context, &loaded, arguments)?;
         let backend = exporter.as_ref().map(Exporter::backend);
         let stock = Stock::look_up(&hsm, &loaded.plan, backend)?;
-        let stop = Arc::new(AtomicBool::new(false));
         end_on_second_signal(&stop).map_err(Failure::Signals)?;
         loaded.hook = loaded.hook.map(|hook| Hook {
             withheld: pin_variables(arguments),
@@ -135,16 +137,19 @@ impl Station {
         Ok(())
     }
 
-    /// Gives the backend what it is to have, has the audit log signed, and ends the run. The first two are both tried, whatever becomes
-    /// of them.
+    /// Tells the registry what it is still to be told, gives the backend what it is to have, has the audit log signed, and ends the run.
+    /// The first three are all tried, whatever becomes of them.
     pub(super) fn close(&self, context: &Context) -> Result<Closing, Failure> {
         let write = |exporter: &Exporter| exporter.write(context, &self.records, self.run);
-        let closing = Closing {
-            exported: self.exporter.as_ref().map_or(Ok(0), write),
-            checkpoint: self.checkpoint(),
-        };
+        let waiting = books::catch_up(context, &self.records, &self.loaded, &self.stop);
+        let exported = self.exporter.as_ref().map_or(Ok(0), write);
+        let checkpoint = self.checkpoint();
         with_journal(&self.records, |journal| journal.end_run(self.run))?;
-        Ok(closing)
+        Ok(Closing {
+            exported,
+            checkpoint,
+            waiting: waiting?,
+        })
     }
 
     /// Names the devices that are under way.
@@ -204,11 +209,15 @@ fn pin_variables(arguments: &LineArgs) -> Vec<OsString> {
     named.chain([PIN_VARIABLE.into()]).collect()
 }
 
-fn open_books(loaded: &Loaded) -> Result<Records, Failure> {
+fn open_books(
+    context: &Context,
+    loaded: &Loaded,
+    stop: &Arc<AtomicBool>,
+) -> Result<Records, Failure> {
     let plan = &loaded.plan;
     // The journal first: where another station is at work, nothing of it is touched.
     let journal = Journal::open(&loaded.path(&plan.journal))?;
-    let registry = Registry::open(&loaded.path(&plan.registry))?;
+    let registry = books::open_registry(context, loaded, Arc::clone(stop))?;
     let audit = plan.audit.as_ref();
     let audit = audit.map(|file| AuditLog::open(&loaded.path(&file.path)));
     Ok(Records {

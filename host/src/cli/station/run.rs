@@ -105,6 +105,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
     let closing = station.close(context)?;
     screen.table(&outcomes);
     station.warn_of_rest(context)?;
+    let waiting = closing.waiting;
     let exported = closing.exported()?;
     let failed = outcomes.iter().filter(|it| !it.verdict.is_pass()).count();
     let proved: usize = outcomes.iter().map(|it| it.verdict.keys_proved()).sum();
@@ -115,6 +116,7 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
         "failed" => failed,
         "keys_proved" => proved,
         "keys_exported" => exported,
+        "registry_waiting" => waiting,
     };
     if failed > 0 {
         let mut event = fields! { "event" => "summary" };

@@ -44,6 +44,7 @@ pub(super) fn run(context: &Context, arguments: &Watch) -> Outcome {
         screen.failed(&open.nest, &open.error, open.hint.as_deref());
     }
     station.warn_of_rest(context)?;
+    let waiting = closing.waiting;
     let exported = closing.exported()?;
     let not_done = tally.open.len() as u64 + tally.more;
     let summary = fields! {
@@ -55,6 +56,7 @@ pub(super) fn run(context: &Context, arguments: &Watch) -> Outcome {
         "not_done" => not_done,
         "keys_proved" => tally.keys,
         "keys_exported" => exported,
+        "registry_waiting" => waiting,
     };
     if not_done > 0 {
         let mut event = fields! { "event" => "summary" };

@@ -14,6 +14,8 @@ use super::{Fault, Row, Value};
 pub(in crate::station) enum Found {
     /// A file of the newest version; older ones have become one.
     Ready,
+    /// Nothing at all. A file that is empty is begun.
+    Empty,
     /// Something else.
     Foreign,
     /// A file of a version that is not known here.
@@ -31,7 +33,7 @@ pub(in crate::station) fn migrate(
     match look(connection, application, newest)? {
         (Found::Ready, version) if version == newest => return Ok(Found::Ready),
         (Found::Ready, _) => {}
-        (other @ (Found::Foreign | Found::Newer(_)), _) => return Ok(other),
+        (other @ (Found::Empty | Found::Foreign | Found::Newer(_)), _) => return Ok(other),
     }
     // Another process may have been faster: looked at again where nobody else can write.
     let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;

@@ -1,17 +1,26 @@
-//! The databases that a station writes into, behind one door: the same statements, written once, go to an SQLite file.
+//! The databases that a station writes into, behind one door: the same statements, written once, go to an SQLite file or to a PostgreSQL
+//! server.
 //!
 //! A statement has `?1`, `?2`, … or `:name`, … for its values, and uses nothing that is one database's own. Its values are whole numbers,
 //! text and bytes ([`Value`]). What changes anything is a [`Database::change`]: it happens whole or not at all, nobody else writes
 //! meanwhile, and it is on the disk when the call returns.
 
 mod file;
+mod location;
+mod password;
+mod server;
 mod value;
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction as FileTransaction, TransactionBehavior};
 
 pub(super) use file::{Found, is_busy, migrate, write_ahead};
+pub use location::{Address, Location, LocationError};
+pub use password::PasswordError;
+use postgres::error::SqlState;
+use server::Server;
 pub(super) use value::{Row, ToValue, Value, named, values};
 
 /// What a database said instead of doing what it was asked.
@@ -23,6 +32,72 @@ pub enum Fault {
     /// What is in a column does not belong there.
     #[error("what is in column '{0}' does not belong there")]
     Column(String),
+    /// The server failed.
+    #[error("{}", server::words(.0))]
+    Server(postgres::Error),
+    /// The server does not let the station in.
+    #[error("{}", server::words(.0))]
+    Refused(postgres::Error),
+    /// There is no server now.
+    #[error("{reason}")]
+    Away {
+        /// What was found.
+        reason: String,
+        /// Whether it went in the midst of a commit, so that the change may have been written.
+        unsure: bool,
+    },
+    /// What was committed might be lost, or would not be what was written.
+    #[error("{setting} is {found}")]
+    Setting {
+        /// The server's setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+    },
+    /// The password.
+    #[error(transparent)]
+    Password(PasswordError),
+    /// The certificates of the server's CA.
+    #[error("the CA certificates in {} cannot be used: {reason}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No randomness.
+    #[error("there is no randomness for the name of a connection")]
+    Random,
+}
+
+impl Fault {
+    /// Whether others have kept the database for too long.
+    pub(super) fn is_busy(&self) -> bool {
+        match self {
+            Self::File(error) => is_busy(error),
+            Self::Server(error) => error.code().is_some_and(|code| {
+                // The second: a statement took too long.
+                [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(code)
+            }),
+            Self::Column(_)
+            | Self::Refused(_)
+            | Self::Away { .. }
+            | Self::Setting { .. }
+            | Self::Password(_)
+            | Self::Authorities { .. }
+            | Self::Random => false,
+        }
+    }
+
+    fn or_unsure(self, is_unsure: bool) -> Self {
+        match self {
+            Self::Away { reason, unsure } => Self::Away {
+                reason,
+                unsure: unsure || is_unsure,
+            },
+            other => other,
+        }
+    }
 }
 
 /// An open database.
@@ -34,6 +109,7 @@ pub(super) struct Database {
 #[derive(Debug)]
 enum Engine {
     File(Connection),
+    Server(Box<Server>),
 }
 
 /// A change under way: what goes through it is part of the change.
@@ -56,10 +132,31 @@ impl Database {
         }
     }
 
+    /// A database on a server, whose tables are brought up to date. `application` marks whose they are; where there are none, they are
+    /// begun only if that is wanted.
+    pub(super) fn server(
+        address: &Address,
+        password_file: Option<&Path>,
+        application: i64,
+        migrations: &[&str],
+        begin: bool,
+    ) -> Result<(Self, Found), Fault> {
+        let server = Server::new(address, password_file, application)?;
+        let database = Self {
+            engine: Engine::Server(Box::new(server)),
+        };
+        let found = match &database.engine {
+            Engine::File(_) => Found::Foreign,
+            Engine::Server(server) => server.migrate(&database, migrations, begin)?,
+        };
+        Ok((database, found))
+    }
+
     /// Runs a statement, and gives the number of rows that it has changed.
     pub(super) fn execute(&self, sql: &str, values: &[Value]) -> Result<u64, Fault> {
         match &self.engine {
             Engine::File(connection) => file::execute(connection, sql, values),
+            Engine::Server(server) => server.execute(sql, values),
         }
     }
 
@@ -73,6 +170,7 @@ impl Database {
     pub(super) fn rows(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
         match &self.engine {
             Engine::File(connection) => file::rows(connection, sql, values),
+            Engine::Server(server) => server.rows(sql, values),
         }
     }
 
@@ -108,6 +206,7 @@ impl Database {
                 committed.map_err(|fault| failed(fault.into()))?;
                 Ok(result)
             }
+            Engine::Server(server) => server.change(self, work, failed),
         }
     }
 }

@@ -69,6 +69,9 @@ pub enum JournalError {
         /// The slot.
         slot: u16,
     },
+    /// What the registry is to be told cannot be written down or read back.
+    #[error("the journal cannot hold what the registry is to be told")]
+    Finding,
     /// The clock is before 1970 or after 9999.
     #[error("the station's clock is wrong")]
     Clock,
@@ -91,6 +94,7 @@ impl JournalError {
             | Self::Database { .. }
             | Self::OutOfStep { .. }
             | Self::Key { .. }
+            | Self::Finding
             | Self::Clock
             | Self::None
             | Self::Random => Exit::JobFailed,
@@ -113,7 +117,7 @@ impl JournalError {
                 "put the journal on a local disk: network file systems and memory do not keep it"
             }
             Self::Database { .. } => "check the disk and the rights to the file and its folder",
-            Self::OutOfStep { .. } | Self::Key { .. } => {
+            Self::OutOfStep { .. } | Self::Key { .. } | Self::Finding => {
                 "run the plan again; if it stays, somebody has changed the journal by other means"
             }
             Self::None => "name one in the plan",

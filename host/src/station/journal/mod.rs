@@ -9,6 +9,7 @@
 
 mod error;
 mod exports;
+mod findings;
 mod orders;
 mod schema;
 mod units;
@@ -21,6 +22,7 @@ use keyferry_protocol::identity::Digest;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 pub use error::JournalError;
+pub use findings::Untaken;
 pub use orders::Sent;
 pub use units::{NewUnit, Step, Unit, UnitId};
 
@@ -101,7 +103,8 @@ impl Journal {
             self.done(connection.pragma_update(None, name, value))?;
         }
         match self.done(schema::migrate(connection))? {
-            Found::Ready => {}
+            // A file that was empty has become one.
+            Found::Ready | Found::Empty => {}
             Found::Foreign => {
                 return Err(JournalError::NotAJournal {
                     path: self.path.clone(),

@@ -79,6 +79,18 @@ impl Journal {
         self.done(read())
     }
 
+    /// Whether this is one of the unit's orders, whatever became of it.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn is_of(&self, unit: UnitId, order: &Digest) -> Result<bool, JournalError> {
+        let sql = "SELECT count(*) FROM orders WHERE unit = ?1 AND digest = ?2";
+        let found = self
+            .connection
+            .query_row(sql, (unit.0, order.to_string()), |row| row.get::<_, i64>(0));
+        Ok(self.done(found)? > 0)
+    }
+
     /// It is certain that one of the unit's orders was applied, or that none was: its keys have arrived, or wait for another order.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::station::database::{self, Found};
 const APPLICATION: i64 = 0x4b46_4a52;
 
 /// The migrations in their order. Append, never change.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE runs (
@@ -66,6 +66,17 @@ CREATE TABLE exports (
     PRIMARY KEY (unit, slot)
 ) STRICT;
 CREATE INDEX exports_by_folder ON exports (folder);
+";
+
+/// What the registry is still to be told, and what it did not take.
+const VERSION_3: &str = "
+CREATE TABLE findings (
+    number            INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    device            TEXT    NOT NULL CHECK (length(device) = 32),
+    finding           TEXT    NOT NULL,
+    found_at          TEXT    NOT NULL,
+    untaken           TEXT
+) STRICT;
 ";
 
 /// The version that this program writes.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use keyferry_protocol::identity::{Digest, Fingerprint};
 use keyferry_protocol::proof::Level;
@@ -12,7 +13,7 @@ use super::kind::{FAIL, FRESH, MASTER, TOKEN, WARN};
 use super::mistake::{Mistake, Place, What, shortened};
 use super::{
     AT_ONCE, BackendPlan, CertificatePlan, EnrolmentPlan, File, HOOK_SECONDS, HookPlan, KeyPlan,
-    KeySource, Limits, OnFailure, Plan, PortPlan, TokenPlan, VisitPlan, WatchPlan,
+    KeySource, Limits, OnFailure, Plan, PortPlan, REGISTRY_WAIT, TokenPlan, VisitPlan, WatchPlan,
 };
 use crate::hsm::{DeviceUse, KeyType};
 use crate::station::policy::OPEN;
@@ -52,6 +53,7 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
         digest,
         journal: path(station, "journal")?.path,
         registry: path(station, "registry")?.path,
+        registry_password: path(station, "registry-password").map(|file| file.path),
         audit: path(station, "audit"),
         hsm: token(hsm)?,
         certificates: match one("certificates") {
@@ -88,6 +90,9 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
             at_once: number("at-once")
                 .and_then(|number| usize::try_from(number).ok())
                 .unwrap_or(AT_ONCE),
+            registry_wait: Duration::from_secs(
+                number("registry-wait").unwrap_or(REGISTRY_WAIT).into(),
+            ),
         },
         ports,
         watch,

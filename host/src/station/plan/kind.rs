@@ -1,5 +1,6 @@
 //! What sections and fields of a plan are made of: how often they stand there, what they hold, and the checks that need no other field.
 
+use std::path::Path;
 use std::str::FromStr as _;
 
 use keyferry_protocol::MAX_SLOTS;
@@ -12,6 +13,7 @@ use super::watch::WatchPlan;
 use crate::device::port::Name;
 use crate::hsm::{DeviceUse, KeyType, is_uri, parse};
 use crate::station::policy::{Enrolment, Visiting};
+use crate::station::registry::Location;
 
 /// Longest text of a field in characters.
 pub(super) const LONGEST: usize = 4096;
@@ -150,6 +152,16 @@ pub(super) fn port(text: &str) -> Result<(), String> {
 
 pub(super) fn watched(text: &str) -> Result<(), String> {
     WatchPlan::read(text).map(|_| ())
+}
+
+pub(super) fn registry(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("it names nothing".to_owned());
+    }
+    match Location::parse(Path::new(text), Path::new("")) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{error}: {}", error.hint())),
+    }
 }
 
 pub(super) fn key_type(text: &str) -> Result<(), String> {

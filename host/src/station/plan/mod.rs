@@ -16,6 +16,7 @@ mod table;
 mod watch;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use keyferry_protocol::identity::{Digest, Fingerprint};
 use keyferry_protocol::proof::Level;
@@ -35,6 +36,9 @@ pub const MAXIMUM_PLAN: usize = 256 * 1024;
 /// Most devices that are worked on at the same time, unless the plan says something else.
 const AT_ONCE: usize = 64;
 
+/// How long devices wait while the registry's server is away, in seconds, unless the plan says something else.
+const REGISTRY_WAIT: u32 = 300;
+
 /// How many seconds a hook may take, unless the plan says something else.
 const HOOK_SECONDS: u32 = 10;
 
@@ -47,8 +51,10 @@ pub struct Plan {
     pub digest: Digest,
     /// The station's journal.
     pub journal: PathBuf,
-    /// The registry.
+    /// The registry: a file, or the URL of a server ([`Location`](super::registry::Location)).
     pub registry: PathBuf,
+    /// The file with the password for that server.
+    pub registry_password: Option<PathBuf>,
     /// The audit log.
     pub audit: Option<File>,
     /// The token and the labels of the keys on it.
@@ -245,6 +251,8 @@ pub struct Limits {
     pub failures_in_a_row: Option<u32>,
     /// Most devices that are worked on at the same time.
     pub at_once: usize,
+    /// How long devices wait while the registry's server is away.
+    pub registry_wait: Duration,
 }
 
 /// A place where a device is plugged in.

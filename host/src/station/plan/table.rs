@@ -5,8 +5,8 @@ use keyferry_protocol::MAX_ENTRIES;
 
 use super::kind::{
     FRESH, HIGHEST_SLOT, Kind, LABEL, MASTER, MAXIMUM_PATTERNS, MAXIMUM_PORTS, Section, TOKEN,
-    Times, enrolments, failures, field, fingerprint, key_type, levels, needed, port, slot_label,
-    sources, suites, unwraps, uri, uses, visits, watched, with,
+    Times, enrolments, failures, field, fingerprint, key_type, levels, needed, port, registry,
+    slot_label, sources, suites, unwraps, uri, uses, visits, watched, with,
 };
 
 /// All sections.
@@ -28,8 +28,16 @@ pub(super) const SECTIONS: &[Section] = &[
             ),
             needed(
                 "registry",
+                Kind::Checked {
+                    check: registry,
+                    example: "plant.db",
+                },
+                "The registry of devices, a file or the URL of a PostgreSQL database (postgresql://USER@HOST/DATABASE); begun if it is not there.",
+            ),
+            field(
+                "registry-password",
                 Kind::Path,
-                "The registry of devices; begun if it is not there.",
+                "File with the password for that database, readable by its owner alone. Unless it is said, the file of PGPASSFILE.",
             ),
             field(
                 "audit",
@@ -377,6 +385,14 @@ pub(super) const SECTIONS: &[Section] = &[
                     most: MAXIMUM_PORTS as u32,
                 },
                 "Most devices that are worked on at the same time; 64 unless it is said.",
+            ),
+            field(
+                "registry-wait",
+                Kind::Number {
+                    least: 0,
+                    most: 86_400,
+                },
+                "Seconds that devices wait while the registry's server is away; 300 unless it is said.",
             ),
         ],
     },

@@ -78,6 +78,7 @@ after = "warn"
 devices = 100
 failures-in-a-row = 3
 at-once = 8
+registry-wait = 60
 
 [[port]]
 port = "/dev/ttyUSB0"
@@ -158,6 +159,7 @@ fn all_of_a_plan_is_read() {
         devices: Some(100),
         failures_in_a_row: Some(3),
         at_once: 8,
+        registry_wait: Duration::from_secs(60),
     };
     assert_eq!(plan.limits, limits);
     assert_eq!(plan.ports[1].nest, "A2");

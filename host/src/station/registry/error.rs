@@ -1,61 +1,92 @@
 //! What can be wrong with a registry, and with what is to be written into it.
 
-use std::path::PathBuf;
-
 use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 
 use crate::error::Exit;
-use crate::station::database::Fault;
+use crate::station::database::{Fault, Location, LocationError, PasswordError};
 
 /// Why the registry did not do what was asked. Whatever it was, nothing of it was written.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
+    /// What is named as a registry is none, or should not be.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// The password file for a server.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The server cannot be reached, or has gone in the midst of something.
+    #[error("the registry {registry} is away: {reason}{}", if *unsure { "; whether the last change was written is not known yet" } else { "" })]
+    Away {
+        /// Where it is.
+        registry: Location,
+        /// What was found.
+        reason: String,
+        /// Whether it went in the midst of a commit, so that the change may have been written.
+        unsure: bool,
+    },
+    /// The server does not let the station in, or is not the one that it should be.
+    #[error("the registry {registry} does not let this station in: {reason}")]
+    Refused {
+        /// Where it is.
+        registry: Location,
+        /// What was found.
+        reason: String,
+    },
+    /// What the server has written might be lost, or not be what was given to it.
+    #[error("the registry {registry} cannot be relied on: {setting} is {found}")]
+    Setting {
+        /// Where it is.
+        registry: Location,
+        /// The server's setting.
+        setting: &'static str,
+        /// Its value.
+        found: String,
+    },
     /// There is no such file.
-    #[error("there is no registry {}", path.display())]
+    #[error("there is no registry {registry}")]
     Missing {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        registry: Location,
     },
     /// The file is something else.
-    #[error("{} is no keyferry registry", path.display())]
+    #[error("{registry} is no keyferry registry")]
     NotARegistry {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        registry: Location,
     },
     /// A newer program has written it.
     #[error(
-        "the registry {} has schema version {found}; this program knows versions up to {known}",
-        path.display()
+        "the registry {registry} has schema version {found}; this program knows versions up to {known}"
     )]
     Newer {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        registry: Location,
         /// Its version.
         found: i64,
         /// The newest that is known here.
         known: i64,
     },
     /// The database is damaged.
-    #[error("the registry {} is damaged: {reason}", path.display())]
+    #[error("the registry {registry} is damaged: {reason}")]
     Damaged {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        registry: Location,
         /// What was found.
         reason: String,
     },
     /// Others have kept it busy for too long.
-    #[error("the registry {} was busy for {seconds} s", path.display())]
+    #[error("the registry {registry} was busy for {seconds} s")]
     Busy {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        registry: Location,
         /// How long was waited, in seconds.
         seconds: u64,
     },
     /// The database failed in another way.
-    #[error("the registry {} failed: {source}", path.display())]
+    #[error("the registry {registry} failed: {source}")]
     Database {
-        /// The file.
-        path: PathBuf,
+        /// Where it is.
+        registry: Location,
         /// What it said.
         source: Fault,
     },
@@ -187,18 +218,29 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether it is only that the server is away: then it may be tried again.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
+
     /// The exit code for it.
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Missing { .. }
+            Self::Location(_)
+            | Self::Password(_)
+            | Self::Refused { .. }
+            | Self::Setting { .. }
+            | Self::Missing { .. }
             | Self::NotARegistry { .. }
             | Self::Newer { .. }
             | Self::UnknownDevice { .. }
             | Self::UnknownOrder { .. }
             | Self::UnknownSlot { .. }
             | Self::SerialTaken { .. } => Exit::Usage,
-            Self::Damaged { .. }
+            Self::Away { .. }
+            | Self::Damaged { .. }
             | Self::Busy { .. }
             | Self::Database { .. }
             | Self::CounterTaken { .. }
@@ -220,6 +262,20 @@ impl RegistryError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Location(error) => error.hint(),
+            Self::Password(error) => return Some(error.hint()),
+            Self::Away { unsure: false, .. } => {
+                "see that the server runs and that its host and port are the right ones, then run the command again"
+            }
+            Self::Away { unsure: true, .. } => {
+                "when the server is back, look with `keyferry registry show`; what was written is not written twice"
+            }
+            Self::Refused { .. } => {
+                "check user, database, password file and the CA in sslrootcert; the server's log says more"
+            }
+            Self::Setting { .. } => {
+                "have the server's administrator set fsync = on, and make the database with the encoding UTF8"
+            }
             Self::Missing { .. } => {
                 "check the name; `keyferry device enroll --registry FILE` begins one"
             }
@@ -229,7 +285,9 @@ impl RegistryError {
                 "put the file aside and take the last backup; receipts in the audit log tell what is newer"
             }
             Self::Busy { .. } => "see which other program has it open, then run the command again",
-            Self::Database { .. } => "check the disk and the rights to the file and its folder",
+            Self::Database { .. } => {
+                "check the disk, and the rights to the file and its folder, or of the role on the server"
+            }
             Self::Inconsistent { .. } => {
                 "somebody has changed the registry by other means: take the last backup"
             }

@@ -5,7 +5,7 @@ use keyferry_protocol::identity::Digest;
 
 use super::{Registry, RegistryError, now};
 use crate::station::KeyCard;
-use crate::station::database::{Row, named, values};
+use crate::station::database::{Database, Row, named, values};
 
 impl Registry {
     /// Keeps a random key of an order, before the order leaves. `card` holds it wrapped under a key of the token.
@@ -33,10 +33,10 @@ impl Registry {
                     ":now": now()?,
                 },
             );
-            match self.done(inserted)? {
-                0 => Err(not_kept("another key is kept for it")),
-                _ => Ok(()),
+            if self.done(inserted)? > 0 || self.kept_text(transaction, order, slot)? == Some(card.clone()) {
+                return Ok(());
             }
+            Err(not_kept("another key is kept for it"))
         })
     }
 
@@ -45,12 +45,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::NotKept`] if what is there is no key; those of the database.
     pub fn kept_key(&self, order: &Digest, slot: u16) -> Result<Option<KeyCard>, RegistryError> {
-        let card = self.first(
-            &self.database,
-            "SELECT card FROM kept_keys WHERE order_digest = ?1 AND slot = ?2",
-            values![order.to_string(), slot],
-            |row| row.get::<String>("card"),
-        )?;
+        let card = self.kept_text(&self.database, order, slot)?;
         card.map(|card| {
             serde_json::from_str(&card).map_err(|_| RegistryError::NotKept {
                 order: *order,
@@ -59,6 +54,20 @@ impl Registry {
             })
         })
         .transpose()
+    }
+
+    fn kept_text(
+        &self,
+        database: &Database,
+        order: &Digest,
+        slot: u16,
+    ) -> Result<Option<String>, RegistryError> {
+        self.first(
+            database,
+            "SELECT card FROM kept_keys WHERE order_digest = ?1 AND slot = ?2",
+            values![order.to_string(), slot],
+            |row| row.get("card"),
+        )
     }
 
     /// How many random keys are kept.

@@ -1,7 +1,7 @@
 //! The registry: what went where. A plant's memory of its devices, their keys by name, and the orders made for them.
 //!
-//! It is one SQLite file, which several stations of one computer may use at once. It holds no secrets: public keys, signed receipts,
-//! labels. What must be unique (a device's id, its keys, its serial number, the counter of an order on its way) is unique because the
+//! It is one SQLite file, which several stations of one computer may use at once, or a database on a PostgreSQL server, which all stations
+//! of a plant may use: the same tables, with the same rules. It holds no secrets: public keys, signed receipts, labels. What must be unique (a device's id, its keys, its serial number, the counter of an order on its way) is unique because the
 //! database says so, and each change is one transaction that is on the disk when the call returns.
 //!
 //! Two things are never taken from loose columns: what a device is, which comes out of its signed statement, verified again each time
@@ -18,7 +18,7 @@ mod schema;
 mod signed;
 mod slots;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use der::DateTime;
@@ -31,9 +31,10 @@ pub use orders::{OrderRecord, OrderState};
 pub use record::{DeviceRecord, Filter, PAGE, Release};
 pub use slots::{SlotRecord, SlotState, key_type};
 
-pub use crate::station::database::Fault;
+pub use crate::station::database::{Address, Fault, Location, LocationError, PasswordError};
 
 use super::policy::{History, Known, Pin};
+use super::records::Patience;
 use crate::station::database::{self, Database, Found, Row, Transaction, Value, values};
 
 /// How long another process may keep the file busy.
@@ -43,7 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Registry {
     database: Database,
-    path: PathBuf,
+    location: Location,
+    patience: Option<Patience>,
 }
 
 impl Registry {
@@ -64,29 +66,95 @@ impl Registry {
         if path.is_file() {
             Self::with(path, OpenFlags::empty())
         } else {
-            Err(RegistryError::Missing { path: path.into() })
+            Err(RegistryError::Missing {
+                registry: Location::File(path.into()),
+            })
         }
     }
 
     fn with(path: &Path, create: OpenFlags) -> Result<Self, RegistryError> {
         let flags = create | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let said = |source: rusqlite::Error| failed(path, source.into());
+        let location = Location::File(path.into());
+        let said = |source: rusqlite::Error| failed(&location, source.into());
         let connection = Connection::open_with_flags(path, flags).map_err(said)?;
-        set_up(&connection, path)?;
+        set_up(&connection, &location)?;
         Ok(Self {
             database: Database::file(connection),
-            path: path.into(),
+            location,
+            patience: None,
         })
     }
 
-    /// The file.
+    /// Opens a registry wherever it is, and begins one if there is none. The password of a server is in `password_file`, or in the
+    /// password file of all PostgreSQL programs, if it wants one.
+    ///
+    /// # Errors
+    /// As [`Registry::open`]; and, of a server, [`RegistryError::Away`], [`RegistryError::Refused`], [`RegistryError::Password`],
+    /// [`RegistryError::Setting`].
+    pub fn open_at(
+        location: &Location,
+        password_file: Option<&Path>,
+    ) -> Result<Self, RegistryError> {
+        match location {
+            Location::File(path) => Self::open(path),
+            Location::Server(address) => Self::connect(location, address, password_file, true),
+        }
+    }
+
+    /// As [`Registry::open_at`], but it must be there.
+    ///
+    /// # Errors
+    /// [`RegistryError::Missing`], and as [`Registry::open_at`].
+    pub fn open_existing_at(
+        location: &Location,
+        password_file: Option<&Path>,
+    ) -> Result<Self, RegistryError> {
+        match location {
+            Location::File(path) => Self::open_existing(path),
+            Location::Server(address) => Self::connect(location, address, password_file, false),
+        }
+    }
+
+    fn connect(
+        location: &Location,
+        address: &Address,
+        password_file: Option<&Path>,
+        begin: bool,
+    ) -> Result<Self, RegistryError> {
+        let migrations = schema::MIGRATIONS;
+        let opened = Database::server(
+            address,
+            password_file,
+            schema::APPLICATION,
+            migrations,
+            begin,
+        );
+        let (database, found) = opened.map_err(|fault| failed(location, fault))?;
+        check(found, location)?;
+        Ok(Self {
+            database,
+            location: location.clone(),
+            patience: None,
+        })
+    }
+
+    /// Has whoever needs the registry wait while its server is away; without this, nobody waits.
+    pub fn be_patient(&mut self, patience: Patience) {
+        self.patience = Some(patience);
+    }
+
+    pub(crate) const fn patience(&self) -> Option<&Patience> {
+        self.patience.as_ref()
+    }
+
+    /// Where it is.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub const fn location(&self) -> &Location {
+        &self.location
     }
 
     fn done<T>(&self, result: Result<T, Fault>) -> Result<T, RegistryError> {
-        result.map_err(|source| failed(&self.path, source))
+        result.map_err(|source| failed(&self.location, source))
     }
 
     /// The first row of an answer, if it has one.
@@ -117,14 +185,14 @@ impl Registry {
         &self,
         work: impl Fn(&Transaction<'_>) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
-        let failed = |fault| failed(&self.path, fault);
+        let failed = |fault| failed(&self.location, fault);
         self.database.change(work, failed)
     }
 }
 
 /// Makes a file ready for this program.
-fn set_up(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
-    let done = |fault: rusqlite::Error| failed(path, fault.into());
+fn set_up(connection: &Connection, location: &Location) -> Result<(), RegistryError> {
+    let done = |fault: rusqlite::Error| failed(location, fault.into());
     connection.busy_timeout(PATIENCE).map_err(done)?;
     for (name, value) in [
         ("foreign_keys", "ON"),
@@ -138,15 +206,8 @@ fn set_up(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
     }
     // Before anything is written to a file that may be somebody else's.
     match schema::migrate(connection).map_err(done)? {
-        Found::Ready => {}
-        Found::Foreign => return Err(RegistryError::NotARegistry { path: path.into() }),
-        Found::Newer(found) => {
-            return Err(RegistryError::Newer {
-                path: path.into(),
-                found,
-                known: schema::newest(),
-            });
-        }
+        Found::Empty | Found::Ready => {}
+        other @ (Found::Foreign | Found::Newer(_)) => check(other, location)?,
     }
     database::write_ahead(connection, PATIENCE).map_err(done)?;
     let verdict = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
@@ -155,29 +216,63 @@ fn set_up(connection: &Connection, path: &Path) -> Result<(), RegistryError> {
         return Ok(());
     }
     Err(RegistryError::Damaged {
-        path: path.into(),
+        registry: location.clone(),
         reason: verdict,
     })
 }
 
+/// Nothing but a registry that this program knows is one.
+fn check(found: Found, location: &Location) -> Result<(), RegistryError> {
+    let registry = location.clone();
+    match found {
+        Found::Ready => Ok(()),
+        Found::Empty => Err(RegistryError::Missing { registry }),
+        Found::Foreign => Err(RegistryError::NotARegistry { registry }),
+        Found::Newer(found) => Err(RegistryError::Newer {
+            registry,
+            found,
+            known: schema::newest(),
+        }),
+    }
+}
+
 /// What a failure of the database means.
-fn failed(path: &Path, source: Fault) -> RegistryError {
-    let path = path.into();
-    let code = match &source {
-        Fault::File(source) => source.sqlite_error_code(),
-        Fault::Column(_) => None,
-    };
-    match code {
-        Some(ErrorCode::NotADatabase) => RegistryError::NotARegistry { path },
-        Some(ErrorCode::DatabaseCorrupt) => RegistryError::Damaged {
-            path,
+fn failed(location: &Location, source: Fault) -> RegistryError {
+    let registry = location.clone();
+    if source.is_busy() {
+        let seconds = PATIENCE.as_secs();
+        return RegistryError::Busy { registry, seconds };
+    }
+    match source {
+        Fault::Away { reason, unsure } => RegistryError::Away {
+            registry,
+            reason,
+            unsure,
+        },
+        Fault::Refused(_) | Fault::Authorities { .. } => RegistryError::Refused {
+            registry,
             reason: source.to_string(),
         },
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => RegistryError::Busy {
-            path,
-            seconds: PATIENCE.as_secs(),
+        Fault::Setting { setting, found } => RegistryError::Setting {
+            registry,
+            setting,
+            found,
         },
-        _ => RegistryError::Database { path, source },
+        Fault::Password(error) => error.into(),
+        Fault::File(error) => match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => RegistryError::NotARegistry { registry },
+            Some(ErrorCode::DatabaseCorrupt) => RegistryError::Damaged {
+                registry,
+                reason: error.to_string(),
+            },
+            _ => RegistryError::Database {
+                registry,
+                source: error.into(),
+            },
+        },
+        Fault::Column(_) | Fault::Server(_) | Fault::Random => {
+            RegistryError::Database { registry, source }
+        }
     }
 }
 

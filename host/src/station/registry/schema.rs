@@ -1,6 +1,6 @@
 //! The tables, and how an older file is brought up to date.
 //!
-//! Names and types are such that another SQL server can hold the same tables. Ids, fingerprints and digests are lower-case
+//! A PostgreSQL server holds the same tables; it calls two of the types otherwise. Ids, fingerprints and digests are lower-case
 //! hexadecimal digits, times RFC 3339 in UTC, so that people can read the file with any tool.
 
 use rusqlite::Connection;
@@ -12,7 +12,7 @@ pub(super) const APPLICATION: i64 = 0x4b46_5247;
 
 /// The migrations in their order: the first makes the tables of version 1 in an empty file, and so on. Append, never change: files
 /// of every version are out there.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+pub(super) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 const VERSION_1: &str = "
 CREATE TABLE devices (

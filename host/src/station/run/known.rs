@@ -6,10 +6,10 @@ use keyferry_protocol::receipt::State;
 use super::attend::Shared;
 use super::error::UnitError;
 use super::event::Nest;
-use super::lock;
 use crate::station::JobError;
 use crate::station::journal::Unit;
 use crate::station::plan::KeyPlan;
+use crate::station::records::patiently;
 use crate::station::registry::{DeviceRecord, RegistryError, SlotState};
 
 /// What the registry says of a device, seen from the plan.
@@ -52,10 +52,10 @@ impl Shared<'_> {
                 known => Ok(known),
             };
         };
-        let holder = match &lock(self.line.records).registry {
-            Some(registry) => registry.holder_of_serial(given)?,
-            None => None,
-        };
+        let holder = patiently(self.line.records, |records| match &records.registry {
+            Some(registry) => registry.holder_of_serial(given),
+            None => Ok(None),
+        })?;
         if let Some(holder) = holder.filter(|holder| *holder != device) {
             let serial = given.clone();
             return Err(RegistryError::SerialTaken { serial, holder }.into());
@@ -72,12 +72,13 @@ impl Shared<'_> {
 
     /// What the registry has of a device that was not released.
     pub(super) fn record(&self, device: DeviceId) -> Result<Option<DeviceRecord>, JobError> {
-        let records = lock(self.line.records);
-        let record = records
-            .registry
-            .as_ref()
-            .map(|registry| registry.find(device));
-        let record = record.transpose()?.flatten();
+        let record = patiently(self.line.records, |records| {
+            // What this station has found out of the device, the registry knows as well.
+            records.catch_up()?;
+            let registry = records.registry.as_ref();
+            let record = registry.map(|registry| registry.find(device));
+            Ok::<_, JobError>(record.transpose()?.flatten())
+        })?;
         Ok(record.filter(|record| record.released.is_none()))
     }
 
@@ -85,12 +86,11 @@ impl Shared<'_> {
         let Some(record) = self.record(device)? else {
             return Ok(Known::Not);
         };
-        let records = lock(self.line.records);
-        let slots = records
-            .registry
-            .as_ref()
-            .map(|registry| registry.slots(device));
-        let slots = slots.transpose()?.unwrap_or_default();
+        let slots = patiently(self.line.records, |records| {
+            let registry = records.registry.as_ref();
+            registry.map(|registry| registry.slots(device)).transpose()
+        })?;
+        let slots = slots.unwrap_or_default();
         let plan = self.line.plan;
         // A key with another label is another key: a plan that names it asks for a new version, or another slot.
         let proved = |key: &KeyPlan| {

@@ -1,20 +1,25 @@
 //! What became of an order that had left when a station was stopped: the device says so, signed. And what the other books say of it.
 
-use keyferry_protocol::identity::{Challenge, Digest};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest};
 use keyferry_protocol::order::Kind;
 
+use super::attend::Shared;
 use super::error::UnitError;
 use super::lock;
 use super::unit::Way;
-use crate::audit::Work;
+use crate::audit::{AuditError, AuditLog, Work};
 use crate::device::flow;
 use crate::device::session::Session;
 use crate::hsm::random;
+use crate::station::finding::Finding;
+use crate::station::journal::Unit;
 use crate::station::registry::RegistryError;
 use crate::station::{JobError, Records, Visit};
 
 const STOPPED: &str =
     "the station was stopped before its answer came, and the device says that it was not applied";
+
+const ELSEWHERE: &str = "the registry has it as done, by an order that was not one of this unit";
 
 /// What is known of a unit's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +37,20 @@ pub(super) enum Settled {
     Unclear,
     /// They were proved.
     Proved,
+}
+
+impl Shared<'_> {
+    /// Another station has done the device since this one was stopped with it: what is open of it here is closed.
+    pub(super) fn done_elsewhere(&self, unit: &Unit) -> Result<(), UnitError> {
+        for order in self.journal(|journal| journal.sent(unit.id))? {
+            given_up(&mut lock(self.line.records), unit.device, &order.digest)?;
+        }
+        if let Some(log) = &mut lock(self.line.records).audit {
+            close(log, unit.device, None)?;
+        }
+        self.journal(|journal| journal.failed(unit.id, ELSEWHERE))?;
+        Ok(())
+    }
 }
 
 impl Way<'_> {
@@ -54,9 +73,7 @@ impl Way<'_> {
                 flow::signed_status(session, &identity_key, order.digest, nonce)?;
             counter = standing.counter;
             if applied {
-                if let Some(registry) = &lock(shared.line.records).registry {
-                    registry.moved(unit.device, &signed)?;
-                }
+                lock(shared.line.records).tell(unit.device, &Finding::moved(&signed))?;
                 shared.journal(|journal| journal.settled(unit.id, Some(&order.digest)))?;
                 return Ok(Settled::Applied);
             }
@@ -72,7 +89,7 @@ impl Way<'_> {
         let (shared, unit) = (self.shared, self.unit);
         let sent = shared.journal(|journal| journal.sent(unit.id))?;
         for order in &sent {
-            given_up(&mut lock(shared.line.records), &order.digest)?;
+            given_up(&mut lock(shared.line.records), unit.device, &order.digest)?;
         }
         shared.journal(|journal| journal.settled(unit.id, None))?;
         Ok(())
@@ -86,35 +103,39 @@ impl Way<'_> {
         let Some(log) = &mut records.audit else {
             return Ok(());
         };
-        let device = self.unit.device;
-        let keys = log.open_keys().into_iter();
-        let mut jobs: Vec<_> = keys
-            .filter(|key| key.device == device && key.order.is_none())
-            .map(|key| key.job)
-            .collect();
-        jobs.dedup();
-        for job in jobs {
-            log.failed(
-                Work::Job(job),
-                "the device was met anew before an order carried it",
-            )?;
-        }
-        let orders = log.open_orders().into_iter();
-        for order in orders.filter(|order| order.device == device) {
-            // The statement that has just come answers an order that is done.
-            if order.digest != visit.statement.order {
-                log.failed(
-                    Work::Order(order.digest),
-                    "its answer never came, and the device was met anew since",
-                )?;
-            }
-        }
-        Ok(())
+        // The statement that has just come answers an order that is done.
+        Ok(close(log, self.unit.device, Some(visit.statement.order))?)
     }
 }
 
+/// Closes what is open of a device in the audit log, but for this order.
+fn close(log: &mut AuditLog, device: DeviceId, but: Option<Digest>) -> Result<(), AuditError> {
+    let keys = log.open_keys().into_iter();
+    let mut jobs: Vec<_> = keys
+        .filter(|key| key.device == device && key.order.is_none())
+        .map(|key| key.job)
+        .collect();
+    jobs.dedup();
+    for job in jobs {
+        log.failed(
+            Work::Job(job),
+            "the device was met anew before an order carried it",
+        )?;
+    }
+    let orders = log.open_orders().into_iter();
+    for order in orders.filter(|order| order.device == device) {
+        if Some(order.digest) != but {
+            log.failed(
+                Work::Order(order.digest),
+                "its answer never came, and the device was met anew since",
+            )?;
+        }
+    }
+    Ok(())
+}
+
 /// An order was not applied: both books are told, as far as they know it.
-fn given_up(records: &mut Records, order: &Digest) -> Result<(), JobError> {
+fn given_up(records: &mut Records, device: DeviceId, order: &Digest) -> Result<(), JobError> {
     if let Some(log) = &mut records.audit {
         let in_keys = log.open_keys().iter().any(|key| key.order == Some(*order));
         let in_orders = log.open_orders().iter().any(|open| open.digest == *order);
@@ -122,12 +143,5 @@ fn given_up(records: &mut Records, order: &Digest) -> Result<(), JobError> {
             log.failed(Work::Order(*order), STOPPED)?;
         }
     }
-    if let Some(registry) = &records.registry {
-        match registry.order_given_up(order) {
-            // The station was stopped between the books.
-            Ok(()) | Err(RegistryError::UnknownOrder { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
+    records.tell(device, &Finding::given_up(order))
 }

@@ -59,7 +59,17 @@ impl Shared<'_> {
         heard.serial = self.serial(found, before.as_ref(), nest)?;
         let serial = heard.serial.as_deref();
         let known = self.known(found)?;
-        if before.is_none() && self.was_done(&mut session, &known)? {
+        let is_others = match (&before, &known) {
+            (Some(unit), Known::Done { order, .. }) => {
+                !self.journal(|journal| journal.is_of(unit.id, order))?
+            }
+            (Some(_), Known::Not | Known::Enrolled | Known::Keyed) => false,
+            (None, _) => true,
+        };
+        if is_others && self.was_done(&mut session, &known)? {
+            if let Some(unit) = &before {
+                self.done_elsewhere(unit)?;
+            }
             return Ok(Verdict::Before);
         }
         self.call_before(nest, found, serial)?;

@@ -124,6 +124,17 @@ pub(crate) const PREREQUISITES: &[Prerequisite] = &[
         }),
     },
     Prerequisite {
+        name: "PostgreSQL",
+        why: "keeps the registry of several stations in the tests, which start a server of their own",
+        need: Need::Tests,
+        probes: &[Probe::File(POSTGRES)],
+        remedy: Remedy::Package(Package {
+            apt: "postgresql",
+            dnf: "postgresql-server",
+            brew: "postgresql@17",
+        }),
+    },
+    Prerequisite {
         name: "nightly rust-src",
         why: "is what Miri and the fuzzer build the standard library from",
         need: Need::Fuzz,
@@ -422,6 +433,18 @@ const SPY_MODULES: &[&str] = &[
     "/usr/lib64/pkcs11/pkcs11-spy.so",
     "/usr/local/lib/pkcs11-spy.so",
     "/opt/homebrew/lib/pkcs11-spy.so",
+];
+
+/// Where Debian, Fedora and Homebrew put the server.
+const POSTGRES: &[&str] = &[
+    "/usr/lib/postgresql/18/bin/postgres",
+    "/usr/lib/postgresql/17/bin/postgres",
+    "/usr/lib/postgresql/16/bin/postgres",
+    "/usr/lib/postgresql/15/bin/postgres",
+    "/usr/lib/postgresql/14/bin/postgres",
+    "/usr/bin/postgres",
+    "/opt/homebrew/opt/postgresql@17/bin/postgres",
+    "/usr/local/opt/postgresql@17/bin/postgres",
 ];
 
 /// Where Debian, Fedora, others and Homebrew put SoftHSM's PKCS#11 library.

@@ -1,0 +1,545 @@
+//! A database on a PostgreSQL server, which several stations of a plant use at once.
+//!
+//! Changes are serialised: each holds one lock of the database from its first statement to its commit, so it sees all that was committed
+//! before it, as with SQLite. Where the connection is lost while a change is being committed, nobody knows at first whether it was:
+//! so each change leaves its number behind, in the same transaction, and the station looks for that number before it does anything
+//! again (`keyferry_writers`). The server's own `pg_xact_status` does not do for that: after a crash it may speak of another
+//! transaction that got the same number.
+//!
+//! A server that is away is tried again at each use, once a second at most. Nothing here waits for one: that is the caller's to do.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postgres::config::SslMode;
+use postgres::error::SqlState;
+use postgres::types::{ToSql, Type};
+use postgres::{Client, Config, NoTls};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::location::Address;
+use super::{Database, Fault, Found, Row, Transaction, Value, password};
+use crate::hsm::random;
+
+/// How long a server may take to let the station in.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// After how long a silent connection is given up, about.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// How long a server that was away is left alone.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a change is begun again because the connection was lost.
+const TRIES: u32 = 3;
+
+/// Most CA certificates of a file, and its length in bytes.
+const MAXIMUM_AUTHORITIES: u64 = 1 << 20;
+
+/// What holds for every connection: a commit is on the server's disk; and no station keeps others waiting for long, not even one that
+/// vanishes in the midst of a change.
+const SETTINGS: &str = "
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+SET lock_timeout = '20s';
+SET statement_timeout = '60s';
+SET idle_in_transaction_session_timeout = '15s';
+SET client_min_messages = 'error'";
+
+/// What only a server needs: whose tables these are, which version they have, and which change of each station was the last.
+const BOOKKEEPING: &str = "
+CREATE TABLE keyferry_schema (
+    application       BIGINT  NOT NULL PRIMARY KEY,
+    version           BIGINT  NOT NULL
+);
+CREATE TABLE keyferry_writers (
+    writer            TEXT    NOT NULL PRIMARY KEY,
+    change            BIGINT  NOT NULL,
+    at                TIMESTAMP WITH TIME ZONE NOT NULL
+)";
+
+/// A connection to a server, made when it is needed.
+pub(super) struct Server {
+    address: Address,
+    password_file: Option<PathBuf>,
+    /// The lock, and whose tables they are.
+    application: i64,
+    /// Who writes: at random, for this connection.
+    writer: String,
+    client: RefCell<Option<Client>>,
+    /// The number of the newest change.
+    change: Cell<i64>,
+    /// Whether a change is under way.
+    changing: Cell<bool>,
+    /// Whether the connection was lost in it.
+    lost: Cell<bool>,
+    /// When the server was found away, and why.
+    away: RefCell<Option<(Instant, String)>>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a migration ended.
+enum Ended {
+    Fault(Fault),
+    Found(Found),
+}
+
+impl From<Fault> for Ended {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl Server {
+    /// Nothing is connected yet.
+    pub(super) fn new(
+        address: &Address,
+        password_file: Option<&Path>,
+        application: i64,
+    ) -> Result<Self, Fault> {
+        let writer: [u8; 16] = random().map_err(|_| Fault::Random)?;
+        Ok(Self {
+            address: address.clone(),
+            password_file: password_file.map(Into::into),
+            application,
+            writer: hex::encode(writer),
+            client: RefCell::new(None),
+            change: Cell::new(0),
+            changing: Cell::new(false),
+            lost: Cell::new(false),
+            away: RefCell::new(None),
+        })
+    }
+
+    fn connect(&self) -> Result<Client, Fault> {
+        if let Some((when, reason)) = &*self.away.borrow()
+            && when.elapsed() < PAUSE
+        {
+            return Err(Fault::Away {
+                reason: reason.clone(),
+                unsure: false,
+            });
+        }
+        let address = &self.address;
+        let mut config = Config::new();
+        config
+            .user(&address.user)
+            .dbname(&address.database)
+            .host(&address.host())
+            .port(address.port)
+            .application_name("keyferry")
+            .connect_timeout(CONNECT)
+            .tcp_user_timeout(SILENCE)
+            .keepalives_idle(SILENCE / 2)
+            .keepalives_interval(SILENCE / 6)
+            .keepalives_retries(3);
+        let password = password::password(address, self.password_file.as_deref());
+        if let Some(password) = password.map_err(Fault::Password)? {
+            config.password(password::bytes(&password));
+        }
+        let client = match &address.authorities {
+            None => config.ssl_mode(SslMode::Disable).connect(NoTls),
+            Some(authorities) => {
+                let tls = MakeRustlsConnect::new(tls(authorities)?);
+                config.ssl_mode(SslMode::Require).connect(tls)
+            }
+        };
+        let mut client = client.map_err(|error| self.said(error, Fault::Refused))?;
+        let set_up = set_up(&mut client).map_err(|error| self.said(error, Fault::Server))?;
+        for (setting, found, wanted) in set_up {
+            if found != wanted {
+                return Err(Fault::Setting { setting, found });
+            }
+        }
+        *self.away.borrow_mut() = None;
+        Ok(client)
+    }
+
+    /// What an error means: that the server is away, or this.
+    fn said(&self, error: postgres::Error, other: impl FnOnce(postgres::Error) -> Fault) -> Fault {
+        if !is_away(&error) {
+            return other(error);
+        }
+        let reason = words(&error);
+        *self.away.borrow_mut() = Some((Instant::now(), reason.clone()));
+        Fault::Away {
+            reason,
+            unsure: false,
+        }
+    }
+
+    /// Asks the server, and connects first if that is needed. A connection that was lost since it was used last is made again.
+    fn ask<T>(&self, work: impl Fn(&mut Client) -> Result<T, postgres::Error>) -> Result<T, Fault> {
+        let mut held = self.client.borrow_mut();
+        let mut is_fresh = false;
+        loop {
+            let client = match &mut *held {
+                Some(client) => client,
+                None if self.changing.get() => return Err(self.lost()),
+                None => {
+                    is_fresh = true;
+                    held.insert(self.connect()?)
+                }
+            };
+            let error = match work(client) {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            if !is_away(&error) {
+                return Err(Fault::Server(error));
+            }
+            *held = None;
+            if self.changing.get() || is_fresh {
+                self.lost.set(true);
+                return Err(Fault::Away {
+                    reason: words(&error),
+                    unsure: false,
+                });
+            }
+        }
+    }
+
+    fn lost(&self) -> Fault {
+        self.lost.set(true);
+        Fault::Away {
+            reason: "the connection was lost".to_owned(),
+            unsure: false,
+        }
+    }
+
+    pub(super) fn execute(&self, sql: &str, values: &[Value]) -> Result<u64, Fault> {
+        let sql = sql.replace('?', "$");
+        let values: Vec<_> = values.iter().map(parameter).collect();
+        self.ask(|client| client.execute_typed(&sql, &values))
+    }
+
+    pub(super) fn rows(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
+        let sql = sql.replace('?', "$");
+        let values: Vec<_> = values.iter().map(parameter).collect();
+        let found = self.ask(|client| client.query_typed(&sql, &values))?;
+        let Some(first) = found.first() else {
+            return Ok(Vec::new());
+        };
+        let columns: Arc<[String]> = first
+            .columns()
+            .iter()
+            .map(|column| column.name().to_owned())
+            .collect();
+        let row = |row: &postgres::Row| {
+            let values = (0..columns.len()).map(|index| value(row, index));
+            Ok(Row {
+                columns: Arc::clone(&columns),
+                values: values.collect::<Result<_, Fault>>()?,
+            })
+        };
+        found.iter().map(row).collect()
+    }
+
+    fn batch(&self, sql: &str) -> Result<(), Fault> {
+        self.ask(|client| client.batch_execute(sql))
+    }
+
+    /// A change, as [`Database::change`] has it.
+    pub(super) fn change<T, E>(
+        &self,
+        database: &Database,
+        work: impl Fn(&Transaction<'_>) -> Result<T, E>,
+        failed: impl Fn(Fault) -> E,
+    ) -> Result<T, E> {
+        self.change.set(self.change.get().saturating_add(1));
+        // What may have been written already.
+        let mut unsure: Option<T> = None;
+        let mut last = None;
+        for _ in 0..TRIES {
+            if let Err(fault) = self.begin() {
+                return Err(failed(fault.or_unsure(unsure.is_some())));
+            }
+            if let Some(done) = unsure.take() {
+                match self.is_written() {
+                    Ok(true) => {
+                        self.roll_back();
+                        return Ok(done);
+                    }
+                    Ok(false) => {}
+                    Err(fault) => {
+                        self.roll_back();
+                        unsure = Some(done);
+                        last = Some(fault);
+                        continue;
+                    }
+                }
+            }
+            let done = match work(&Transaction(database)) {
+                Ok(done) => done,
+                Err(error) => {
+                    let is_lost = self.lost.get();
+                    self.roll_back();
+                    if is_lost {
+                        continue;
+                    }
+                    return Err(error);
+                }
+            };
+            match self.commit() {
+                Ok(()) => return Ok(done),
+                Err(fault @ Fault::Away { .. }) => {
+                    unsure = Some(done);
+                    last = Some(fault);
+                }
+                Err(fault) => {
+                    self.roll_back();
+                    return Err(failed(fault));
+                }
+            }
+        }
+        let fault = last.unwrap_or_else(|| self.lost());
+        Err(failed(fault.or_unsure(unsure.is_some())))
+    }
+
+    /// Begins a change, when no other station makes one.
+    fn begin(&self) -> Result<(), Fault> {
+        if self.changing.replace(false) {
+            // Whoever made the last change broke off in it.
+            *self.client.borrow_mut() = None;
+        }
+        self.lost.set(false);
+        let application = self.application;
+        self.batch(&format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({application})"
+        ))
+        .inspect_err(|_| self.roll_back())?;
+        self.changing.set(true);
+        Ok(())
+    }
+
+    /// Whether the change that this station is at was committed before.
+    fn is_written(&self) -> Result<bool, Fault> {
+        let sql = "SELECT change FROM keyferry_writers WHERE writer = ?1";
+        let rows = self.rows(sql, &[Value::Text(Some(self.writer.clone()))])?;
+        let change: Option<i64> = rows.first().map(|row| row.get("change")).transpose()?;
+        Ok(change == Some(self.change.get()))
+    }
+
+    fn commit(&self) -> Result<(), Fault> {
+        let (writer, change) = (&self.writer, self.change.get());
+        // Both are ours: hexadecimal digits and a number.
+        let result = self.batch(&format!(
+            "DELETE FROM keyferry_writers WHERE at < now() - INTERVAL '30 days';
+             INSERT INTO keyferry_writers (writer, change, at) VALUES ('{writer}', {change}, now())
+             ON CONFLICT (writer) DO UPDATE SET change = excluded.change, at = excluded.at;
+             COMMIT"
+        ));
+        if result.is_ok() {
+            self.changing.set(false);
+        }
+        result
+    }
+
+    fn roll_back(&self) {
+        self.changing.set(false);
+        let mut held = self.client.borrow_mut();
+        if let Some(client) = &mut *held
+            && client.batch_execute("ROLLBACK").is_err()
+        {
+            *held = None;
+        }
+    }
+
+    /// Makes the tables, or brings them up to date. Where there are none, they are begun only if that is wanted.
+    pub(super) fn migrate(
+        &self,
+        database: &Database,
+        migrations: &[&str],
+        begin: bool,
+    ) -> Result<Found, Fault> {
+        let newest = i64::try_from(migrations.len()).unwrap_or(i64::MAX);
+        // Who may only read can do so.
+        match self.look(newest)? {
+            (Found::Ready, version) if version == newest => return Ok(Found::Ready),
+            (Found::Ready, _) => {}
+            (Found::Empty, _) if begin => {}
+            (other @ (Found::Empty | Found::Foreign | Found::Newer(_)), _) => return Ok(other),
+        }
+        let done = self.change(
+            database,
+            |_| {
+                let version = match self.look(newest)? {
+                    (Found::Ready, version) => version,
+                    (Found::Empty, _) => {
+                        self.batch(BOOKKEEPING)?;
+                        let application = self.application;
+                        self.batch(&format!(
+                            "INSERT INTO keyferry_schema VALUES ({application}, 0)"
+                        ))?;
+                        0
+                    }
+                    (other @ (Found::Foreign | Found::Newer(_)), _) => {
+                        return Err(Ended::Found(other));
+                    }
+                };
+                let done = usize::try_from(version).unwrap_or(usize::MAX);
+                for migration in migrations.iter().skip(done) {
+                    self.batch(&dialect(migration))?;
+                }
+                self.batch(&format!("UPDATE keyferry_schema SET version = {newest}"))?;
+                Ok(Found::Ready)
+            },
+            Ended::Fault,
+        );
+        match done {
+            Ok(found) | Err(Ended::Found(found)) => Ok(found),
+            Err(Ended::Fault(fault)) => Err(fault),
+        }
+    }
+
+    /// What the database holds, and in which version.
+    fn look(&self, newest: i64) -> Result<(Found, i64), Fault> {
+        let sql = "SELECT count(*) AS tables, count(*) FILTER (WHERE relname = 'keyferry_schema') AS marks
+             FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace
+             WHERE nspname = current_schema() AND relkind IN ('r', 'p', 'v', 'm', 'f')";
+        let rows = self.rows(sql, &[])?;
+        let count = |name| rows.first().map_or(Ok(0_i64), |row| row.get(name));
+        if count("marks")? == 0 {
+            let is_empty = count("tables")? == 0;
+            let found = if is_empty {
+                Found::Empty
+            } else {
+                Found::Foreign
+            };
+            return Ok((found, 0));
+        }
+        let rows = self.rows("SELECT application, version FROM keyferry_schema", &[])?;
+        let [row] = rows.as_slice() else {
+            return Ok((Found::Foreign, 0));
+        };
+        let version = row.get("version")?;
+        let found = if row.get::<i64>("application")? != self.application || version < 1 {
+            Found::Foreign
+        } else if version > newest {
+            Found::Newer(version)
+        } else {
+            Found::Ready
+        };
+        Ok((found, version))
+    }
+}
+
+/// Tables in the words of PostgreSQL: it has no `STRICT`, because it is always so, and other names for two types.
+fn dialect(migration: &str) -> String {
+    migration
+        .replace(") STRICT;", ");")
+        .replace(" INTEGER ", " BIGINT ")
+        .replace(" BLOB", " BYTEA")
+}
+
+/// Settles what the station relies on; gives the settings that are not its own to choose: name, value, and what it must be.
+fn set_up(
+    client: &mut Client,
+) -> Result<[(&'static str, String, &'static str); 2], postgres::Error> {
+    client.batch_execute(SETTINGS)?;
+    let mut show = |name: &str| {
+        let row = client.query_one(&format!("SHOW {name}"), &[])?;
+        row.try_get::<_, String>(0)
+    };
+    Ok([
+        ("fsync", show("fsync")?, "on"),
+        ("server_encoding", show("server_encoding")?, "UTF8"),
+    ])
+}
+
+/// Whoever has a certificate of one of these CAs for the host's name is the server, and nobody else.
+fn tls(authorities: &Path) -> Result<ClientConfig, Fault> {
+    use std::io::Read;
+    let unusable = |reason: String| Fault::Authorities {
+        path: authorities.into(),
+        reason,
+    };
+    let mut text = Vec::new();
+    let file = std::fs::File::open(authorities).map_err(|error| unusable(error.to_string()))?;
+    let read = file.take(MAXIMUM_AUTHORITIES).read_to_end(&mut text);
+    read.map_err(|error| unusable(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        let added = roots.add(certificate);
+        added.map_err(|error| unusable(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(unusable("no certificate is in it".to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Whether an error says that there is no server at the other end, or none that takes anything now.
+fn is_away(error: &postgres::Error) -> bool {
+    if let Some(code) = error.code() {
+        // Class 08: connection exception; 57P01 to 57P03: the server shuts down, has crashed, or is starting; 53300: it has too many
+        // connections; 25P03: it has given up this one.
+        return code.code().starts_with("08")
+            || [
+                SqlState::ADMIN_SHUTDOWN,
+                SqlState::CRASH_SHUTDOWN,
+                SqlState::CANNOT_CONNECT_NOW,
+                SqlState::TOO_MANY_CONNECTIONS,
+                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+            ]
+            .contains(code);
+    }
+    let source = error.source().and_then(|it| it.downcast_ref::<io::Error>());
+    // A certificate that is not the right one will not be it in a second, either.
+    let is_tls = source
+        .and_then(io::Error::get_ref)
+        .is_some_and(|it| it.is::<rustls::Error>());
+    error.is_closed() || (source.is_some() && !is_tls)
+}
+
+/// What an error says, with what is behind it.
+pub(super) fn words(error: &postgres::Error) -> String {
+    match (error.as_db_error(), error.source()) {
+        (Some(said), _) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
+        (None, Some(source)) => source.to_string(),
+        (None, None) => error.to_string(),
+    }
+}
+
+fn parameter(value: &Value) -> (&(dyn ToSql + Sync), Type) {
+    match value {
+        Value::Number(number) => (number, Type::INT8),
+        Value::Text(text) => (text, Type::TEXT),
+        Value::Bytes(bytes) => (bytes, Type::BYTEA),
+    }
+}
+
+fn value(row: &postgres::Row, index: usize) -> Result<Value, Fault> {
+    let columns = row.columns().get(index);
+    let Some(kind) = columns.map(|column| column.type_().clone()) else {
+        return Err(Row::wrong(&index.to_string()));
+    };
+    let read = if kind == Type::INT8 {
+        row.try_get(index).map(Value::Number)
+    } else if kind == Type::TEXT {
+        row.try_get(index).map(Value::Text)
+    } else if kind == Type::BYTEA {
+        row.try_get(index).map(Value::Bytes)
+    } else {
+        return Err(Row::wrong(&index.to_string()));
+    };
+    read.map_err(Fault::Server)
+}

@@ -1,0 +1,119 @@
+//! Findings: what became of a device, to be told to the registry. While the registry's server is away, the journal keeps them, in their
+//! order, and nothing is lost.
+//!
+//! Telling one twice does no harm: a station that is stopped between the registry and its journal does so.
+
+use keyferry_protocol::identity::{DeviceId, Digest, Signature};
+use serde::{Deserialize, Serialize};
+
+use super::registry::{Registry, RegistryError};
+use crate::device::verify::SignedReceipt;
+
+/// What became of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub(super) enum Finding {
+    /// It has signed a receipt or a status; both are hexadecimal digits.
+    Moved { receipt: String, signature: String },
+    /// The proofs of these slots and versions were verified.
+    Proved { slots: Vec<(u16, u32)> },
+    /// These slots and versions do not hold the keys that they should.
+    Wrong { slots: Vec<(u16, u32)> },
+    /// Its identity key was certified; hexadecimal digits.
+    Certified { certificate: String },
+    /// No receipt of this order will come.
+    GivenUp { order: String },
+    /// It is let go of.
+    Released { reason: String },
+}
+
+impl Finding {
+    pub(super) fn moved(signed: &SignedReceipt) -> Self {
+        Self::Moved {
+            receipt: hex::encode(&signed.bytes),
+            signature: hex::encode(signed.signature.to_bytes()),
+        }
+    }
+
+    pub(super) fn certified(certificate: &[u8]) -> Self {
+        Self::Certified {
+            certificate: hex::encode(certificate),
+        }
+    }
+
+    pub(super) fn given_up(order: &Digest) -> Self {
+        Self::GivenUp {
+            order: order.to_string(),
+        }
+    }
+
+    /// Writes it into the registry.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub(super) fn tell(&self, device: DeviceId, registry: &Registry) -> Result<(), RegistryError> {
+        match self {
+            Self::Moved { receipt, signature } => {
+                let signed = SignedReceipt {
+                    bytes: bytes(device, receipt)?,
+                    signature: read_signature(device, signature)?,
+                };
+                match registry.moved(device, &signed) {
+                    // A device that a policy has yet to accept, or an answer that will not be believed either.
+                    Ok(_)
+                    | Err(
+                        RegistryError::UnknownDevice { .. } | RegistryError::NotItsReceipt { .. },
+                    ) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
+            Self::Proved { slots } => registry.slots_proved(device, slots),
+            Self::Wrong { slots } => registry.slots_failed(device, slots),
+            Self::Certified { certificate } => {
+                registry.certified(device, &bytes(device, certificate)?)
+            }
+            Self::GivenUp { order } => {
+                let mut digest = Digest::ZERO;
+                hex::decode_to_slice(order, &mut digest.0).map_err(|_| unreadable(device))?;
+                match registry.order_given_up(&digest) {
+                    // The station was stopped between the books.
+                    Ok(()) | Err(RegistryError::UnknownOrder { .. }) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            }
+            Self::Released { reason } => registry.release(device, reason),
+        }
+    }
+
+    /// As [`Finding::tell`], for one that the journal has kept: it may have been told before.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub(super) fn tell_again(
+        &self,
+        device: DeviceId,
+        registry: &Registry,
+    ) -> Result<(), RegistryError> {
+        match (self, self.tell(device, registry)) {
+            (Self::Released { .. }, Err(RegistryError::Released { .. })) => Ok(()),
+            (_, told) => told,
+        }
+    }
+}
+
+fn unreadable(device: DeviceId) -> RegistryError {
+    RegistryError::Inconsistent {
+        device,
+        reason: "the journal's note of it cannot be read",
+    }
+}
+
+fn bytes(device: DeviceId, text: &str) -> Result<Vec<u8>, RegistryError> {
+    hex::decode(text).map_err(|_| unreadable(device))
+}
+
+fn read_signature(device: DeviceId, text: &str) -> Result<Signature, RegistryError> {
+    let mut bytes = [0; Signature::LENGTH];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| unreadable(device))?;
+    Ok(Signature::from_bytes(&bytes))
+}
