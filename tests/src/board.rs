@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -126,7 +126,7 @@ impl Image {
 
     /// Builds it, as `cargo xtask image` does.
     fn build(self, board: Board) -> PathBuf {
-        let mut command = Command::new(env!("CARGO"));
+        let mut command = crate::command::cargo();
         command
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .args(["run", "--quiet", "--package", "xtask", "--", "--json"])

@@ -53,17 +53,21 @@ pub fn xtask() -> &'static Path {
     BINARY.get_or_init(|| build(&["-p", "xtask"], "xtask", |message| &message["executable"]))
 }
 
-/// Builds a target with cargo, and gives the file that cargo names for it.
-pub(crate) fn build(arguments: &[&str], target: &str, file: fn(&Value) -> &Value) -> PathBuf {
+/// Cargo, without what it says to tests of their own package: build scripts that look at that would run again, and all be built anew.
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env!("CARGO"));
-    // What cargo says to the tests of their own package. Build scripts that look at it would run again, and all be built anew.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
             command.env_remove(name);
         }
     }
-    let output = command
+    command
+}
+
+/// Builds a target with cargo, and gives the file that cargo names for it.
+pub(crate) fn build(arguments: &[&str], target: &str, file: fn(&Value) -> &Value) -> PathBuf {
+    let output = cargo()
         .args([
             "build",
             "--quiet",
