@@ -274,7 +274,7 @@ mod tests {
             [
                 "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 update",
                 "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install --yes \
-                 --no-install-recommends gcc-mingw-w64-x86-64-win32 qemu-system-arm qemu-system-misc softhsm2 openssl opensc libnss3 libnss3-tools \
+                 --no-install-recommends gcc-mingw-w64-x86-64-win32 postgresql qemu-system-arm qemu-system-misc softhsm2 openssl opensc libnss3 libnss3-tools \
                  python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1 g++",
             ]
         );
@@ -310,11 +310,11 @@ mod tests {
                 "any system     cargo install --locked cargo-fuzz cargo-deny",
                 "any system     python3 -m venv target/interop",
                 "any system     target/interop/bin/python -m pip install --quiet --requirement tests/interop/requirements.txt",
-                "Debian, Ubuntu sudo apt-get install gcc-mingw-w64-x86-64-win32 qemu-system-arm qemu-system-misc softhsm2 openssl opensc libnss3 libnss3-tools \
+                "Debian, Ubuntu sudo apt-get install gcc-mingw-w64-x86-64-win32 postgresql qemu-system-arm qemu-system-misc softhsm2 openssl opensc libnss3 libnss3-tools \
                  python3-cryptography pkg-config libssl-dev libsqlite3-dev libclang1 g++",
-                "Fedora         sudo dnf install mingw64-gcc qemu-system-arm qemu-system-riscv softhsm openssl opensc nss-softokn nss-tools \
+                "Fedora         sudo dnf install mingw64-gcc postgresql-server qemu-system-arm qemu-system-riscv softhsm openssl opensc nss-softokn nss-tools \
                  python3-cryptography pkgconf-pkg-config openssl-devel sqlite-devel clang-libs gcc-c++",
-                "macOS          brew install mingw-w64 qemu softhsm openssl@3 opensc nss cryptography pkgconf sqlite llvm",
+                "macOS          brew install mingw-w64 postgresql@17 qemu softhsm openssl@3 opensc nss cryptography pkgconf sqlite llvm",
                 "any system     cargo xtask setup",
             ]
         );
