@@ -14,6 +14,7 @@ pub mod plan;
 pub mod policy;
 mod records;
 pub mod registry;
+pub mod report;
 pub mod run;
 mod shared_hsm;
 mod visit;

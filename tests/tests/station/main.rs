@@ -9,6 +9,7 @@ mod hook;
 mod plans;
 #[cfg(unix)]
 mod plant;
+mod report;
 #[cfg(unix)]
 mod stops;
 mod tray;

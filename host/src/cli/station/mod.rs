@@ -6,6 +6,7 @@ mod check;
 mod files;
 mod fixture;
 mod opened;
+mod report;
 mod run;
 mod scanner;
 mod screen;
@@ -26,6 +27,8 @@ pub(super) enum Command {
     Run(run::Run),
     /// Stay, and do what the plan says with every device that is plugged in, each by itself.
     Watch(watch::Watch),
+    /// Write a page about a run: how many devices, how many good ones, where the time went, what went wrong.
+    Report(report::Report),
     /// Print the JSON schema of plans, for editors.
     Schema,
 }
@@ -43,6 +46,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
         Command::Check(arguments) => check::check(context, &arguments),
         Command::Run(arguments) => run::run(context, &arguments),
         Command::Watch(arguments) => watch::run(context, &arguments),
+        Command::Report(arguments) => report::run(context, &arguments),
         Command::Schema => check::schema(context),
     }
 }

@@ -31,6 +31,18 @@ pub enum JournalError {
         /// What SQLite says.
         reason: String,
     },
+    /// There is no such file.
+    #[error("there is no journal at {}", path.display())]
+    NotThere {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// It knows no run of that name.
+    #[error("the journal has no run '{}'", run.escape_default())]
+    NoRun {
+        /// What was asked for.
+        run: String,
+    },
     /// Another station works with it.
     #[error("the journal {} is in use by another station", path.display())]
     InUse {
@@ -88,7 +100,11 @@ impl JournalError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::NotAJournal { .. } | Self::Newer { .. } | Self::InUse { .. } => Exit::Usage,
+            Self::NotAJournal { .. }
+            | Self::NotThere { .. }
+            | Self::NoRun { .. }
+            | Self::Newer { .. }
+            | Self::InUse { .. } => Exit::Usage,
             Self::Damaged { .. }
             | Self::NotDurable { .. }
             | Self::Database { .. }
@@ -106,6 +122,10 @@ impl JournalError {
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::NotAJournal { .. } => "check the name after journal in the plan",
+            Self::NotThere { .. } => "name the file that stands after journal in the plan",
+            Self::NoRun { .. } => {
+                "leave the name out for the last run; `station run` tells each in its last line with --json"
+            }
             Self::Newer { .. } => "update this program",
             Self::Damaged { .. } => {
                 "keep the file for those who mend it; registry and audit log tell what was done"

@@ -10,6 +10,7 @@
 mod error;
 mod exports;
 mod findings;
+mod history;
 mod orders;
 mod schema;
 mod units;
@@ -23,6 +24,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 pub use error::JournalError;
 pub use findings::Untaken;
+pub use history::{End, Ending, History};
 pub use orders::Sent;
 pub use units::{NewUnit, Step, Unit, UnitId};
 

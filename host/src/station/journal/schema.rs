@@ -8,7 +8,7 @@ use crate::station::database::{self, Found};
 const APPLICATION: i64 = 0x4b46_4a52;
 
 /// The migrations in their order. Append, never change.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 const VERSION_1: &str = "
 CREATE TABLE runs (
@@ -77,6 +77,40 @@ CREATE TABLE findings (
     found_at          TEXT    NOT NULL,
     untaken           TEXT
 ) STRICT;
+";
+
+/// What came of everything, and when, for reports.
+const VERSION_4: &str = "
+CREATE TABLE endings (
+    number            INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    run               TEXT    NOT NULL REFERENCES runs (run),
+    nest              TEXT    NOT NULL,
+    device            TEXT    CHECK (length(device) = 32),
+    serial            TEXT,
+    ending            TEXT    NOT NULL CHECK (ending IN ('done', 'before', 'failed', 'not-begun')),
+    reason            TEXT,
+    took_ms           INTEGER NOT NULL CHECK (took_ms >= 0),
+    ended_at          TEXT    NOT NULL
+) STRICT;
+CREATE INDEX endings_by_run ON endings (run);
+
+CREATE TABLE steps (
+    number            INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+    run               TEXT    NOT NULL REFERENCES runs (run),
+    unit              INTEGER NOT NULL REFERENCES units (unit),
+    step              TEXT    NOT NULL,
+    at_ms             INTEGER NOT NULL
+) STRICT;
+CREATE INDEX steps_by_run ON steps (run);
+-- No step can be forgotten here, and none costs a transaction of its own.
+CREATE TRIGGER units_begun AFTER INSERT ON units BEGIN
+    INSERT INTO steps (run, unit, step, at_ms)
+    VALUES (NEW.run, NEW.unit, NEW.step, CAST(unixepoch('subsec') * 1000 AS INTEGER));
+END;
+CREATE TRIGGER units_stepped AFTER UPDATE OF step ON units BEGIN
+    INSERT INTO steps (run, unit, step, at_ms)
+    VALUES (NEW.run, NEW.unit, NEW.step, CAST(unixepoch('subsec') * 1000 AS INTEGER));
+END;
 ";
 
 /// The version that this program writes.

@@ -31,7 +31,7 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Begun,
         Self::Trusted,
         Self::Prepared,

@@ -13,6 +13,7 @@ use super::event::{Nest, Outcome, Verdict, What};
 use super::hook::Moment;
 use super::watch::Closed;
 use super::{Line, Stock, json, lock};
+use crate::station::journal::{End, Ending};
 use crate::station::plan::OnFailure;
 
 /// What the threads of a line share.
@@ -84,7 +85,7 @@ impl<'a> Shared<'a> {
                     verdict: Verdict::NotBegun(why.words()),
                     ..Outcome::broke_off(nest)
                 };
-                self.tell(nest, What::Ended(&outcome));
+                self.end(nest, &outcome);
                 outcome
             }
         }
@@ -115,8 +116,30 @@ impl<'a> Shared<'a> {
         } else {
             self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
         }
-        self.tell(nest, What::Ended(&outcome));
+        self.end(nest, &outcome);
         outcome
+    }
+
+    /// Tells how it ended, and has the journal remember it for the report. What was done does not depend on that.
+    fn end(&self, nest: &Nest, outcome: &Outcome) {
+        let (end, reason) = match &outcome.verdict {
+            Verdict::Done(_) => (End::Done, None),
+            Verdict::Before => (End::Before, None),
+            Verdict::Failed(error) => (End::Failed, Some(error.to_string())),
+            Verdict::NotBegun(why) => (End::NotBegun, Some((*why).to_owned())),
+        };
+        let ending = Ending {
+            nest: outcome.nest.name.clone(),
+            device: outcome.device,
+            serial: outcome.nest.serial.clone(),
+            end,
+            reason,
+            took: outcome.took,
+        };
+        if let Err(error) = self.journal(|journal| journal.ended(self.line.run, &ending)) {
+            self.tell(nest, What::Warning(&error.to_string()));
+        }
+        self.tell(nest, What::Ended(outcome));
     }
 
     /// Calls the hook before a device is touched.

@@ -1,0 +1,107 @@
+//! The page about a run.
+
+use std::fs;
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::{Fleet, Plant};
+
+const TEST_DEVICES: &str = "[devices]\nallow-test-devices = true\n";
+
+fn report(plant: &Plant, more: &[&str]) -> Value {
+    plant
+        .scratch
+        .done(["station", "report", "--force"].iter().chain(more))
+}
+
+#[test]
+fn a_run_fits_on_one_page() {
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(2);
+    let nobody = {
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("tcp:{}", gone.local_addr().unwrap())
+    };
+    let ports = [devices[0].port(), &nobody, devices[1].port()];
+    let plan = plant.plan(TEST_DEVICES);
+    let first = plant.run(&plan, &ports, &[]);
+    assert_eq!(first.code, 1, "{first:?}");
+    let summary = first.json().into_iter().find(|it| it["event"] == "summary");
+    let first = summary.unwrap()["run"].as_str().unwrap().to_owned();
+
+    let told = report(
+        &plant,
+        &["--journal", "station.journal", "--out", "shift.html"],
+    );
+    assert_eq!(told["run"], first.as_str(), "{told}");
+    assert_eq!(
+        [&told["done"], &told["before"], &told["failed"]],
+        [2, 0, 1],
+        "{told}"
+    );
+    assert!((told["yield"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-9);
+    let page = fs::read_to_string(plant.scratch.path("shift.html")).unwrap();
+    let words = ["five keys", &first, "66.7 %", &nobody, "<svg"];
+    // Each device came to each of these.
+    let steps = ["trusted (2)", "prepared (2)", "ordered (2)", "proved (2)"];
+    for word in words.iter().chain(&steps) {
+        assert!(page.contains(word), "{word}: {page}");
+    }
+    for device in plant.registry() {
+        assert!(page.contains(device["device"].as_str().unwrap()), "{page}");
+    }
+
+    // A second run: the last one is reported, and the first one by its name.
+    let second = plant.run(&plan, &[devices[0].port()], &[]);
+    assert_eq!(second.code, 0, "{second:?}");
+    let last = report(
+        &plant,
+        &["--journal", "station.journal", "--out", "shift.html"],
+    );
+    assert_eq!(last["run"], second.last()["run"]);
+    assert_eq!([&last["done"], &last["before"]], [0, 1], "{last}");
+    let named = [
+        &first[..8],
+        "--journal",
+        "station.journal",
+        "--out",
+        "shift.html",
+    ];
+    assert_eq!(report(&plant, &named), told);
+}
+
+#[test]
+fn a_report_of_nothing_is_refused() {
+    let plant = Plant::new();
+    let refused = |words: &[&str], reason: &str| {
+        let words = ["station", "report", "--out", "shift.html"]
+            .iter()
+            .chain(words);
+        let answer = plant.scratch.run(words);
+        assert_eq!(answer.code, 2, "{answer:?}");
+        assert!(answer.stderr.contains(reason), "{answer:?}");
+        assert!(!plant.scratch.path("shift.html").exists());
+    };
+    refused(&["--journal", "none.journal"], "there is no journal at");
+    assert!(
+        !plant.scratch.path("none.journal").exists(),
+        "none was begun"
+    );
+
+    let fleet = Fleet::new();
+    let device = fleet.start(1);
+    let plan = plant.plan(TEST_DEVICES);
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let journal = ["--journal", "station.journal"];
+    let named = |run| [&[run], &journal[..]].concat();
+    refused(&named("zz"), "the journal has no run 'zz'");
+    refused(&named(&"0".repeat(32)), "the journal has no run");
+    // The registry is no journal.
+    refused(
+        &["--journal", "plant.db"],
+        "plant.db is no journal of a station",
+    );
+}
