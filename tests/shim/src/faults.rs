@@ -28,6 +28,7 @@ pub(crate) struct Faults {
     pub(crate) pin_pad: bool,
     pub(crate) write_protected: bool,
     pub(crate) unwraps_another: bool,
+    pub(crate) verifies_no_mac: bool,
     without: Vec<CK_MECHANISM_TYPE>,
 }
 
@@ -53,6 +54,7 @@ impl Faults {
     /// - `pin-pad`: the PIN is entered at the token, and is `KEYFERRY_SHIM_PIN`;
     /// - `write-protected`: the token cannot be changed;
     /// - `unwraps-another`: what comes out of a wrapped elliptic-curve key is a new key;
+    /// - `verifies-no-mac`: no MAC is right;
     /// - `without=0xID`: a mechanism is missing.
     fn parse(text: &str) -> Self {
         let mut faults = Self::default();
@@ -74,6 +76,7 @@ impl Faults {
                 ("pin-pad", None) => faults.pin_pad = true,
                 ("write-protected", None) => faults.write_protected = true,
                 ("unwraps-another", None) => faults.unwraps_another = true,
+                ("verifies-no-mac", None) => faults.verifies_no_mac = true,
                 ("without", Some(id)) => faults.without.push(id as CK_MECHANISM_TYPE),
                 // A test with a slip of the pen must not pass.
                 _ => {

@@ -46,6 +46,9 @@ pub unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> 
         if faults().unwraps_another {
             own.C_UnwrapKey = Some(unwraps_another);
         }
+        if faults().verifies_no_mac {
+            own.C_Verify = Some(verifies_no_mac);
+        }
         own
     });
     // SAFETY: the caller gives a place for one pointer. Nobody may write through it (PKCS#11 v3.1 §3.6).
@@ -118,6 +121,21 @@ forward! {
     C_WrapKey(session: CK_SESSION_HANDLE; mechanism, wrapping: CK_OBJECT_HANDLE, key: CK_OBJECT_HANDLE, output: *mut CK_BYTE, size: *mut CK_ULONG);
     C_UnwrapKey(session: CK_SESSION_HANDLE; mechanism, unwrapping: CK_OBJECT_HANDLE, input: *mut CK_BYTE, length: CK_ULONG, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
     C_DeriveKey(session: CK_SESSION_HANDLE; mechanism, base: CK_OBJECT_HANDLE, template: *mut CK_ATTRIBUTE, count: CK_ULONG, key: *mut CK_OBJECT_HANDLE);
+}
+
+/// Says of everything as short as a CMAC (AES's block, 16 bytes) that it is wrong.
+unsafe extern "C" fn verifies_no_mac(
+    session: CK_SESSION_HANDLE,
+    input: *mut CK_BYTE,
+    length: CK_ULONG,
+    signature: *mut CK_BYTE,
+    size: CK_ULONG,
+) -> CK_RV {
+    // SAFETY: these are the caller's own.
+    match unsafe { C_Verify(session, input, length, signature, size) } {
+        CKR_OK if size == 16 => CKR_SIGNATURE_INVALID,
+        value => value,
+    }
 }
 
 /// Makes a new P-256 key where one was to be unwrapped; unwraps everything else.

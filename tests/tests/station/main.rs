@@ -10,6 +10,7 @@ mod plans;
 #[cfg(unix)]
 mod plant;
 mod report;
+mod rework;
 #[cfg(unix)]
 mod stops;
 mod tray;

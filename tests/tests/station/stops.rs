@@ -101,6 +101,7 @@ fn station(folder: &Path) {
         hook: None,
         records: &records,
         run,
+        rework: false,
         stop: &AtomicBool::new(false),
         on_event: &|_| {},
     };

@@ -6,7 +6,7 @@ use keyferry_protocol::identity::DeviceId;
 use super::{device, find, order, parse_id, slot};
 use crate::cli::{Context, Outcome, RegistryArgs};
 use crate::error::Failure;
-use crate::station::registry::DeviceRecord;
+use crate::station::registry::{DeviceRecord, SlotRecord, SlotState};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Show {
@@ -31,6 +31,7 @@ pub(super) fn show(context: &Context, arguments: &Show) -> Outcome {
         ["what", "by its signed statement and receipts"],
         &rows(&record),
     );
+    let next = next_move(&record, &slots);
     let table: Vec<_> = slots
         .iter()
         .map(|slot| {
@@ -69,10 +70,48 @@ pub(super) fn show(context: &Context, arguments: &Show) -> Outcome {
         context.table(["order", "kind", "counter", "state", "made"], &table);
     }
 
+    context.print("");
+    context.print(&format!("next: {next}"));
+
     let mut fields = device(&record);
+    fields.insert("next".into(), next.into());
     fields.insert("slots".into(), slots.iter().map(slot).collect());
     fields.insert("orders".into(), orders.iter().map(order).collect());
     Ok(fields)
+}
+
+/// What whoever has the device in hand does with it, by the newest key of each slot.
+fn next_move(record: &DeviceRecord, slots: &[SlotRecord]) -> String {
+    if record.released.is_some() {
+        return "enrol it again to use it: it was released".to_owned();
+    }
+    let newest = |slot: &SlotRecord| {
+        let of_slot = slots.iter().filter(|other| other.slot == slot.slot);
+        of_slot.map(|other| other.version).max() == Some(slot.version)
+    };
+    let in_state = |state: SlotState| {
+        let newest = slots.iter().filter(|slot| newest(slot));
+        let of_state = newest.filter(|slot| slot.state == state);
+        let numbers: Vec<_> = of_state.map(|slot| slot.slot.to_string()).collect();
+        numbers.join(", ")
+    };
+    let (failed, pending) = (in_state(SlotState::Failed), in_state(SlotState::Pending));
+    if !failed.is_empty() {
+        return format!(
+            "do not ship it: keys are not as they should be (slot {failed}); `keyferry station run PLAN --rework` gives it its keys anew, and so \
+             does `keyferry device inject` with a higher --version"
+        );
+    }
+    if !pending.is_empty() {
+        return format!(
+            "do not ship it: the answer to an order is missing (slot {pending}); run the plan again at the station that began it, or let \
+             `keyferry device prove` look; if that station is gone: `keyferry station run PLAN --rework`"
+        );
+    }
+    if in_state(SlotState::Proved).is_empty() {
+        return "give it its keys: it was enrolled, and holds none".to_owned();
+    }
+    "none: all keys that were ordered for it are proved".to_owned()
 }
 
 fn rows(record: &DeviceRecord) -> Vec<[String; 2]> {

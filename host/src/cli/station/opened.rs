@@ -38,6 +38,9 @@ pub(in crate::cli) struct LineArgs {
     /// Send the PIN even if a wrong one would lock the token.
     #[arg(long)]
     allow_last_try: bool,
+    /// For units that failed: only devices of the registry; those whose keys are not all proved get them anew, with a higher version.
+    #[arg(long)]
+    rework: bool,
 }
 
 /// A station with its books and its token, in a run.
@@ -45,6 +48,7 @@ pub(super) struct Station {
     pub(super) loaded: Loaded,
     pub(super) stock: Stock,
     pub(super) run: RunId,
+    rework: bool,
     records: Arc<Mutex<Records>>,
     hsm: SharedHsm,
     exporter: Option<Exporter>,
@@ -96,6 +100,7 @@ impl Station {
             loaded,
             stock,
             run,
+            rework: arguments.rework,
             records,
             hsm,
             exporter,
@@ -123,6 +128,7 @@ impl Station {
             hook: self.loaded.hook.as_ref(),
             records: &self.records,
             run: self.run,
+            rework: self.rework,
             stop: &self.stop,
             on_event,
         }

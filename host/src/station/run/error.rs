@@ -44,6 +44,14 @@ pub enum UnitError {
         /// What was given.
         given: String,
     },
+    /// Only devices that the registry knows are wanted.
+    #[error(
+        "device {device} is not in the registry: it was never begun, and there is nothing to rework"
+    )]
+    NothingToRework {
+        /// The device, as it says.
+        device: DeviceId,
+    },
     /// The hook before the device failed, and the plan says that this counts.
     #[error("{0}; the device was not touched")]
     HookBefore(#[source] HookError),
@@ -74,6 +82,7 @@ impl UnitError {
             Self::Twice { .. } => "take both off the line: one of them is not what it claims to be",
             Self::NoSerial { .. } => "scan the label, and plug it in again or run the plan again",
             Self::OtherSerial { .. } => "check label and nest: they may have been mixed up",
+            Self::NothingToRework { .. } => "run it without --rework",
             Self::HookBefore(error) => error.hint(),
             Self::HookAfter(_) => {
                 "mend the hook and run the plan again: the device passes as done before, and the hook is called again"
@@ -108,10 +117,10 @@ fn for_a_line(error: &JobError) -> Option<String> {
             "check audit log, registry and journal, then run the plan again: what was under way is found out"
         }
         JobError::SlotRefused { .. } | JobError::Registry(RegistryError::SlotHeld { .. }) => {
-            "raise the version in the plan to replace keys, or choose free slots"
+            "give this device its keys anew with --rework, raise the version in the plan to replace those of all devices, or choose free slots"
         }
         JobError::ProofWrong { .. } => {
-            "do not ship this device; raise the version in the plan to give it its keys anew"
+            "do not ship this device; give it its keys anew with --rework"
         }
         JobError::NoCertificate { .. } => "enrol it at the station whose plan has [certificates]",
         JobError::Policy(PolicyError::Unknown { .. }) => {

@@ -10,7 +10,7 @@ use crate::station::JobError;
 use crate::station::journal::Unit;
 use crate::station::plan::KeyPlan;
 use crate::station::records::patiently;
-use crate::station::registry::{DeviceRecord, RegistryError, SlotState};
+use crate::station::registry::{DeviceRecord, RegistryError, SlotRecord, SlotState};
 
 /// What the registry says of a device, seen from the plan.
 pub(super) enum Known {
@@ -82,15 +82,32 @@ impl Shared<'_> {
         Ok(record.filter(|record| record.released.is_none()))
     }
 
-    pub(super) fn known(&self, device: DeviceId) -> Result<Known, JobError> {
-        let Some(record) = self.record(device)? else {
-            return Ok(Known::Not);
-        };
+    fn slots(&self, device: DeviceId) -> Result<Vec<SlotRecord>, JobError> {
         let slots = patiently(self.line.records, |records| {
             let registry = records.registry.as_ref();
             registry.map(|registry| registry.slots(device)).transpose()
         })?;
-        let slots = slots.unwrap_or_default();
+        Ok(slots.unwrap_or_default())
+    }
+
+    /// The version that a device's keys get. A device under rework may hold whatever was ordered for it, right or wrong: its keys are of a higher
+    /// version than all of that, so that it takes them.
+    pub(super) fn version(&self, device: DeviceId) -> Result<u32, JobError> {
+        let plan = self.line.plan;
+        if !self.line.rework {
+            return Ok(plan.version);
+        }
+        let slots = self.slots(device)?.into_iter();
+        let of_plan = slots.filter(|it| plan.keys.iter().any(|key| key.slot == it.slot));
+        let held = of_plan.map(|it| it.version).max().unwrap_or_default();
+        Ok(plan.version.max(held.saturating_add(1)))
+    }
+
+    pub(super) fn known(&self, device: DeviceId) -> Result<Known, JobError> {
+        let Some(record) = self.record(device)? else {
+            return Ok(Known::Not);
+        };
+        let slots = self.slots(device)?;
         let plan = self.line.plan;
         // A key with another label is another key: a plan that names it asks for a new version, or another slot.
         let proved = |key: &KeyPlan| {

@@ -55,6 +55,8 @@ pub struct Line<'a> {
     pub records: &'a Arc<Mutex<Records>>,
     /// Its name in the journal.
     pub run: RunId,
+    /// Whether it takes only devices of the registry, and gives those whose keys are not proved their keys anew, with a higher version.
+    pub rework: bool,
     /// Once it is set, no device is begun, and those whose keys were not sent are let go of.
     pub stop: &'a AtomicBool,
     /// Is told what happens, from all threads.
@@ -81,14 +83,15 @@ impl Stock {
     ) -> Result<Self, JobError> {
         let mut cards = Vec::new();
         for key in &plan.keys {
-            let card = card(hsm, plan, key, DeviceId::ZERO)?;
+            let context = context(key, DeviceId::ZERO, plan.version);
+            let card = card(hsm, plan, key, &context)?;
             let target = Target {
                 key: card.clone(),
                 slot: key.slot,
             };
             check_proofs(&[target], plan.minimum_proof)?;
             if let Some(backend) = backend.filter(|_| key.export) {
-                hsm.export(&card, &context(plan, key, DeviceId::ZERO), backend)?;
+                hsm.export(&card, &context, backend)?;
             }
             let is_token = matches!(key.source, KeySource::Token { .. });
             cards.push(is_token.then_some(card));
@@ -98,11 +101,11 @@ impl Stock {
 }
 
 /// Which key of which device.
-const fn context(plan: &Plan, key: &KeyPlan, device: DeviceId) -> DeviceContext {
+const fn context(key: &KeyPlan, device: DeviceId, version: u32) -> DeviceContext {
     DeviceContext {
         device,
         slot: key.slot,
-        version: plan.version,
+        version,
     }
 }
 
@@ -111,7 +114,7 @@ fn card(
     hsm: &SharedHsm,
     plan: &Plan,
     key: &KeyPlan,
-    device: DeviceId,
+    context: &DeviceContext,
 ) -> Result<KeyCard, JobError> {
     match &key.source {
         KeySource::Token { label } => hsm.key(&KeySpec::label(label), key.device_use),
@@ -123,10 +126,7 @@ fn card(
             master,
             label,
             key_type,
-        } => {
-            let context = context(plan, key, device);
-            hsm.diversified(label, *key_type, key.device_use, master, &context)
-        }
+        } => hsm.diversified(label, *key_type, key.device_use, master, context),
     }
 }
 

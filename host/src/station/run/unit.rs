@@ -16,7 +16,7 @@ use super::{card, context, lock};
 use crate::device::port::{self, SYSFS};
 use crate::device::session::Session;
 use crate::device::{DeviceError, flow};
-use crate::hsm::random;
+use crate::hsm::{DeviceContext, random};
 use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId};
 use crate::station::plan::{KeyPlan, KeySource};
 use crate::station::policy::Visiting;
@@ -59,6 +59,9 @@ impl Shared<'_> {
         heard.serial = self.serial(found, before.as_ref(), nest)?;
         let serial = heard.serial.as_deref();
         let known = self.known(found)?;
+        if self.line.rework && matches!(known, Known::Not) {
+            return Err(UnitError::NothingToRework { device: found });
+        }
         let is_others = match (&before, &known) {
             (Some(unit), Known::Done { order, .. }) => {
                 !self.journal(|journal| journal.is_of(unit.id, order))?
@@ -89,6 +92,7 @@ impl Shared<'_> {
             nest,
             unit: &unit,
             known,
+            version: self.version(found)?,
         };
         let done = way.go(session).inspect_err(|error| {
             // Nothing may have been sent yet, or nobody knows what became of it: then the journal keeps the unit.
@@ -131,6 +135,8 @@ pub(super) struct Way<'a> {
     pub(super) nest: &'a Nest,
     pub(super) unit: &'a Unit,
     known: Known,
+    /// The version of its keys.
+    version: u32,
 }
 
 impl Way<'_> {
@@ -255,7 +261,7 @@ impl Way<'_> {
         self.shared.check_stop()?;
         let shipping = Shipping {
             suite,
-            version: line.plan.version,
+            version: self.version,
             targets: &targets,
             minimum: line.plan.minimum_proof,
             certificate,
@@ -287,7 +293,7 @@ impl Way<'_> {
             };
             let card = match found {
                 Some(card) => card,
-                None => card(line.hsm, line.plan, key, self.unit.device)?,
+                None => card(line.hsm, line.plan, key, &self.context(key))?,
             };
             targets.push(Target {
                 key: card,
@@ -295,6 +301,10 @@ impl Way<'_> {
             });
         }
         Ok(targets)
+    }
+
+    const fn context(&self, key: &KeyPlan) -> DeviceContext {
+        context(key, self.unit.device, self.version)
     }
 
     /// The random key that was made for the device before, if it is of the kind that the plan wants.
@@ -323,8 +333,8 @@ impl Way<'_> {
         let mut exports = Vec::new();
         for (key, target) in line.plan.keys.iter().zip(targets) {
             if key.export {
-                let context = context(line.plan, key, self.unit.device);
-                exports.push(line.hsm.export(&target.key, &context, backend)?);
+                let exported = line.hsm.export(&target.key, &self.context(key), backend)?;
+                exports.push(exported);
             }
         }
         Ok(exports)
