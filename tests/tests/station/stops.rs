@@ -235,6 +235,48 @@ fn a_station_killed_at_any_step_goes_on_from_there() {
     assert_done_once(&plant, number);
 }
 
+/// A device whose flash is erased while the journal has it under way is not begun anew by itself, since it might be another one; it is when a
+/// person has released it.
+#[test]
+fn a_device_erased_under_way_begins_anew_once_it_is_released() {
+    let plant = Plant::new();
+    let plan = plant.plan(PLAN);
+    let fleet = Fleet::new();
+    let first = fleet.start(1);
+    let moments = start(&plant, &first, None);
+    let ordered = moments.iter().position(|moment| moment == "ordered true");
+    let device = fleet.start(2);
+    start(&plant, &device, ordered);
+    drop(device);
+    fs::remove_file(fleet.flash(2)).unwrap();
+    let device = fleet.start(2);
+
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stdout.contains("is blank now"), "{answer:?}");
+    assert!(answer.stdout.contains("registry release"), "{answer:?}");
+    let mut session = Session::open(open_again(device.port())).expect("it answers");
+    assert_eq!(
+        flow::list(&mut session).map(|slots| slots.len()).ok(),
+        Some(0)
+    );
+    drop(session);
+
+    let id = format!("{:032x}", 2);
+    let release = ["registry", "release", "--registry", "plant.db", &id];
+    plant
+        .scratch
+        .done(release.iter().chain(&["--reason", "erased"]));
+    finish(&plant, &plan, &[&first, &device]);
+    let journal = Journal::open(&plant.scratch.path("station.journal")).unwrap();
+    assert!(journal.all_under_way().unwrap().is_empty());
+    drop(journal);
+    let audit = plant.audit();
+    assert_eq!(audit["keys"]["open"], 0, "{audit}");
+    assert_eq!(audit["open_orders"], 0, "{audit}");
+    assert_eq!(audit["keys"]["proved"], 2 * KEYS, "{audit}");
+}
+
 #[test]
 fn a_station_killed_at_any_time_goes_on_from_there() {
     let wanted = match std::env::var_os("KEYFERRY_LONG") {

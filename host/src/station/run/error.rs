@@ -44,6 +44,14 @@ pub enum UnitError {
         /// What was given.
         given: String,
     },
+    /// The registry knows the device, and it does not know itself.
+    #[error(
+        "device {device} is in the registry, and is blank now: its flash was erased, or it is another device with this id"
+    )]
+    Erased {
+        /// The device, as it says.
+        device: DeviceId,
+    },
     /// Only devices that the registry knows are wanted.
     #[error(
         "device {device} is not in the registry: it was never begun, and there is nothing to rework"
@@ -82,6 +90,11 @@ impl UnitError {
             Self::Twice { .. } => "take both off the line: one of them is not what it claims to be",
             Self::NoSerial { .. } => "scan the label, and plug it in again or run the plan again",
             Self::OtherSerial { .. } => "check label and nest: they may have been mixed up",
+            Self::Erased { device } => {
+                return Some(format!(
+                    "compare it with its label; if it is to begin anew, its old keys count no more: `keyferry registry release {device} --reason TEXT`, and run the plan again"
+                ));
+            }
             Self::NothingToRework { .. } => "run it without --rework",
             Self::HookBefore(error) => error.hint(),
             Self::HookAfter(_) => {

@@ -13,11 +13,14 @@ use crate::device::session::Session;
 use crate::hsm::random;
 use crate::station::finding::Finding;
 use crate::station::journal::Unit;
+use crate::station::records::patiently;
 use crate::station::registry::RegistryError;
 use crate::station::{JobError, Records, Visit};
 
 const STOPPED: &str =
     "the station was stopped before its answer came, and the device says that it was not applied";
+
+const RELEASED: &str = "the device was released from the registry since";
 
 const ELSEWHERE: &str = "the registry has it as done, by an order that was not one of this unit";
 
@@ -50,6 +53,25 @@ impl Shared<'_> {
         }
         self.journal(|journal| journal.failed(unit.id, ELSEWHERE))?;
         Ok(())
+    }
+
+    /// The unit of a device that is under way, unless somebody has released the device since: then nothing counts that was open of it.
+    pub(super) fn unless_released(&self, unit: Option<Unit>) -> Result<Option<Unit>, UnitError> {
+        let Some(unit) = unit else {
+            return Ok(None);
+        };
+        let record = patiently(self.line.records, |records| match &records.registry {
+            Some(registry) => registry.find(unit.device),
+            None => Ok(None),
+        })?;
+        if record.is_none_or(|record| record.released.is_none()) {
+            return Ok(Some(unit));
+        }
+        if let Some(log) = &mut lock(self.line.records).audit {
+            close(log, unit.device, None)?;
+        }
+        self.journal(|journal| journal.failed(unit.id, RELEASED))?;
+        Ok(None)
     }
 }
 

@@ -56,9 +56,13 @@ impl Shared<'_> {
         let _busy = self.enter(found, nest)?;
 
         let before = self.journal(|journal| journal.under_way(found))?;
+        let before = self.unless_released(before)?;
         heard.serial = self.serial(found, before.as_ref(), nest)?;
         let serial = heard.serial.as_deref();
         let known = self.known(found)?;
+        if session.greeting().identity == Fingerprint::ZERO && !matches!(known, Known::Not) {
+            return Err(UnitError::Erased { device: found });
+        }
         if self.line.rework && matches!(known, Known::Not) {
             return Err(UnitError::NothingToRework { device: found });
         }
