@@ -1,4 +1,4 @@
-//! Guides: documents whose shell commands are run as they stand there. For systems that have a shell.
+//! Guides: documents whose shell commands are run as they stand there, and print what is shown there. For systems that have a shell.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,24 +6,47 @@ use std::process::Command;
 use crate::command::binary;
 use crate::tokens::Scratch;
 
-/// Runs every block of shell commands of a document in its order, in the scratch folder, with these variables.
+/// A line as it is compared: how long something took differs from run to run, and so does the width of a table.
+fn normal(line: &str) -> String {
+    let words = line.split_whitespace().map(|word| {
+        let is_time = word.contains('.') && word.parse::<f64>().is_ok();
+        if is_time { "a while" } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Runs every block of shell commands of a document in its order, in the scratch folder, with these variables. Each line of a block of text is
+/// among those that the commands before it have printed, whatever time something took.
 ///
 /// # Panics
-/// If the document has no such blocks, or one of them fails.
+/// If the document has no such blocks, one of them fails, or prints something else.
 pub fn run(document: &str, scratch: &Scratch, variables: &[(&str, String)]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
         .join(document);
     let text = std::fs::read_to_string(path).expect("the document is there");
     let blocks: Vec<_> = text
-        .split("\n```sh\n")
-        .skip(1)
-        .map(|rest| rest.split_once("\n```").expect("the block ends").0)
+        .split("\n```")
+        .filter_map(|block| {
+            let commands = block.strip_prefix("sh\n").map(|block| (true, block));
+            commands.or_else(|| Some((false, block.strip_prefix("text\n")?)))
+        })
         .collect();
-    assert!(blocks.len() >= 4, "{blocks:?}");
+    let commands = blocks.iter().filter(|(is_commands, _)| *is_commands);
+    assert!(commands.count() >= 4, "{blocks:?}");
     let folder = binary().parent().expect("a file has a folder");
     let search = std::env::var("PATH").expect("a search path");
-    for block in blocks {
+    let mut printed = Vec::new();
+    for (is_commands, block) in blocks {
+        if !is_commands {
+            for line in block.lines() {
+                assert!(
+                    printed.contains(&normal(line)),
+                    "{line}\nis not among {printed:#?}"
+                );
+            }
+            continue;
+        }
         let output = Command::new("sh")
             .args(["-e", "-u", "-c", block])
             .current_dir(scratch.path(""))
@@ -34,10 +57,8 @@ pub fn run(document: &str, scratch: &Scratch, variables: &[(&str, String)]) {
             .env_remove("KEYFERRY_PIN")
             .output()
             .expect("a shell");
-        assert!(
-            output.status.success(),
-            "{block}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let [out, err] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+        assert!(output.status.success(), "{block}\n{err}");
+        printed = out.lines().chain(err.lines()).map(normal).collect();
     }
 }

@@ -1,6 +1,10 @@
-//! The commands of `host/STATION.md`, run as they stand there.
+//! The commands of `host/STATION.md` and `host/OPERATOR.md`, run as they stand there.
+
+use std::fs;
+use std::path::Path;
 
 use keyferry_native::LineKind;
+use keyferry_tests::board::{Board, Image};
 use keyferry_tests::guide;
 use keyferry_tests::tokens::Scratch;
 
@@ -14,4 +18,46 @@ fn the_guide_works_as_it_stands() {
     let [a1, a2, b1] = devices.each_ref().map(|device| device.port().to_owned());
     let variables = [("TOKEN", scratch.uri()), ("A1", a1), ("A2", a2), ("B1", b1)];
     guide::run("host/STATION.md", &scratch, &variables);
+}
+
+#[test]
+fn a_tray_is_run_broken_and_mended_as_the_operators_guide_says() {
+    let scratch = Scratch::new("unused");
+    let firmware = Image::Default.elf(Board::Native).display().to_string();
+    guide::run("host/OPERATOR.md", &scratch, &[("FIRMWARE", firmware)]);
+}
+
+/// All text of the files below a folder.
+fn all_text(folder: &Path) -> String {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let texts = entries.map(|entry| {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            all_text(&path)
+        } else {
+            fs::read_to_string(path).expect("a text")
+        }
+    });
+    texts.collect()
+}
+
+/// An operator looks for the words on the screen: they are what the command says.
+#[test]
+fn the_operators_table_has_words_that_the_command_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let said = all_text(&root.join("host/src"));
+    let guide = fs::read_to_string(root.join("host/OPERATOR.md")).unwrap();
+    let table = guide.split("## What stands behind FAIL").nth(1).unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let mut looked = 0;
+    for row in rows {
+        let cell = row.split('|').nth(1).unwrap();
+        let words = cell.split('`').skip(1).step_by(2);
+        for part in words.flat_map(|words| words.split('…')) {
+            let part = part.trim();
+            assert!(said.contains(part), "{part}");
+            looked += 1;
+        }
+    }
+    assert!(looked > 15, "{looked}");
 }

@@ -24,7 +24,7 @@ use crate::screen::{GOOD, Screen};
 const COMMAND: &str = "keyferry";
 
 /// What is copied from the repository as it is, and where it stands in the archive.
-const DOCUMENTS: [(&str, &str); 15] = [
+const DOCUMENTS: &[(&str, &str)] = &[
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("SECURITY.md", "SECURITY.md"),
@@ -35,6 +35,7 @@ const DOCUMENTS: [(&str, &str); 15] = [
     ("host/CI.md", "guides/CI.md"),
     ("host/HSM.md", "guides/HSM.md"),
     ("host/LINE.md", "guides/LINE.md"),
+    ("host/OPERATOR.md", "guides/OPERATOR.md"),
     ("host/STATION.md", "guides/STATION.md"),
     ("host/plans/ci.toml", "plans/ci.toml"),
     ("host/plans/developer.toml", "plans/developer.toml"),
@@ -66,7 +67,7 @@ pub(crate) fn run(screen: &Screen) -> Result<Outcome> {
         let path = format!("firmware/{}{ending}", board.name());
         items.push(item(path, &image)?);
     }
-    for (from, to) in DOCUMENTS {
+    for &(from, to) in DOCUMENTS {
         let bytes = fs::read(firmware::workspace().join(from)).context(from)?;
         items.push(Item {
             path: to.to_owned(),
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_document_is_there() {
-        for (from, _) in DOCUMENTS {
+        for &(from, _) in DOCUMENTS {
             assert!(firmware::workspace().join(from).is_file(), "{from}");
         }
     }
