@@ -148,7 +148,7 @@ impl LocalArgs {
         label: &str,
     ) -> Result<TokenSigner, Failure> {
         let token = match token {
-            Some(uri) => TokenArgs::of(uri.to_owned(), None, None, self.token.allows_last_try()),
+            Some(uri) => self.token.named(uri.to_owned()),
             None => self.token.clone(),
         };
         let (token, _) = token.open(context)?;

@@ -31,6 +31,7 @@ use clap::{Parser, Subcommand};
 pub use files::write_new;
 pub use output::Context;
 pub use policy::{EnrolmentArgs, RegistryArgs, VisitArgs};
+use token::PinArgs;
 pub use token::TokenArgs;
 
 use crate::error::Failure;

@@ -11,6 +11,20 @@ use crate::hsm::{
     is_uri, parse,
 };
 
+/// Where a PIN is.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct PinArgs {
+    /// File with the PIN, readable by its owner alone.
+    #[arg(long, value_name = "PATH", conflicts_with = "pin_env")]
+    pub(super) pin_file: Option<PathBuf>,
+    /// Environment variable with the PIN [default: KEYFERRY_PIN].
+    #[arg(long, value_name = "NAME")]
+    pub(super) pin_env: Option<String>,
+    /// Send the PIN even if a wrong one would lock the token.
+    #[arg(long)]
+    pub(super) allow_last_try: bool,
+}
+
 /// Which token, and where its PIN is.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Token")]
@@ -26,15 +40,8 @@ pub struct TokenArgs {
     /// The HSM's PKCS#11 library.
     #[arg(long, value_name = "PATH")]
     module: Option<PathBuf>,
-    /// File with the PIN, readable by its owner alone.
-    #[arg(long, value_name = "PATH", conflicts_with = "pin_env")]
-    pin_file: Option<PathBuf>,
-    /// Environment variable with the PIN [default: KEYFERRY_PIN].
-    #[arg(long, value_name = "NAME")]
-    pin_env: Option<String>,
-    /// Send the PIN even if a wrong one would lock the token.
-    #[arg(long)]
-    allow_last_try: bool,
+    #[command(flatten)]
+    pin: PinArgs,
     /// File with the PIN of keys that ask for one at each use, where it is not the token's.
     #[arg(long, value_name = "PATH", conflicts_with = "key_pin_env")]
     key_pin_file: Option<PathBuf>,
@@ -45,26 +52,23 @@ pub struct TokenArgs {
 
 impl TokenArgs {
     /// A token that is named by other arguments than the usual ones.
-    pub(super) fn of(
-        token: String,
-        pin_file: Option<PathBuf>,
-        pin_env: Option<String>,
-        allow_last_try: bool,
-    ) -> Self {
+    pub(super) const fn of(token: String, pin: PinArgs) -> Self {
         Self {
             token: Some(token),
             module: None,
-            pin_file,
-            pin_env,
-            allow_last_try,
+            pin,
             key_pin_file: None,
             key_pin_env: None,
         }
     }
 
-    /// Whether a PIN is sent even at the last try.
-    pub(super) const fn allows_last_try(&self) -> bool {
-        self.allow_last_try
+    /// As [`Self::of`], with the PIN where one looks for it when nothing is said.
+    pub(super) fn named(&self, token: String) -> Self {
+        let pin = PinArgs {
+            allow_last_try: self.pin.allow_last_try,
+            ..PinArgs::default()
+        };
+        Self::of(token, pin)
     }
 
     /// The token that is named, and the key if the URI names one.
@@ -98,22 +102,25 @@ impl TokenArgs {
         // Found first: nobody should be asked for the PIN of a token that is not there.
         let found = Token::find(&spec)?;
         self.check_pin_state(context, &found)?;
-        let mut credentials = if found.pin_pad && !self.names_pin(&spec) {
+        let (mut credentials, source) = if found.pin_pad && !self.names_pin(&spec) {
             context.note(&format!("enter the PIN at token '{}' itself", found.label));
-            Credentials::pin_pad()
+            (Credentials::pin_pad(), None)
         } else {
-            Credentials::pin(
-                self.pin_source(&spec)?
-                    .fetch(&format!("token '{}'", found.label))?,
-            )
+            let source = self.pin_source(&spec)?;
+            let pin = source.fetch(&format!("token '{}'", found.label))?;
+            (Credentials::pin(pin), Some(source))
         };
-        if self.allow_last_try {
+        if self.pin.allow_last_try {
             credentials = credentials.even_at_last_try();
         }
         if let Some(source) = self.key_pin_source() {
             credentials = credentials.with_key_pin(source.fetch("the key")?);
         }
-        let token = Token::log_in(&spec, &credentials)?;
+        let token = Token::log_in(&spec, &credentials).inspect_err(|error| {
+            if let (HsmError::PinIncorrect { .. }, Some(source)) = (error, &source) {
+                context.warn(&format!("the PIN was the one {source}"));
+            }
+        })?;
         context.note(&format!("token '{}', serial {}", found.label, found.serial));
         Ok((token, key))
     }
@@ -123,7 +130,9 @@ impl TokenArgs {
         let token = found.label.clone();
         match found.pin {
             PinState::Locked => return Err(HsmError::PinLocked { token }),
-            PinState::LastTry if !self.allow_last_try => return Err(HsmError::LastTry { token }),
+            PinState::LastTry if !self.pin.allow_last_try => {
+                return Err(HsmError::LastTry { token });
+            }
             PinState::LastTry => {
                 context.warn(&format!("one try is left for the PIN of token '{token}'"));
             }
@@ -137,8 +146,8 @@ impl TokenArgs {
 
     /// Whether it is said anywhere where the PIN is.
     fn names_pin(&self, spec: &TokenSpec) -> bool {
-        self.pin_file.is_some()
-            || self.pin_env.is_some()
+        self.pin.pin_file.is_some()
+            || self.pin.pin_env.is_some()
             || spec.pin_source.is_some()
             || std::env::var_os(PIN_VARIABLE).is_some()
     }
@@ -153,12 +162,14 @@ impl TokenArgs {
     }
 
     fn pin_source(&self, spec: &TokenSpec) -> Result<PinSource, Failure> {
-        Ok(match (&self.pin_file, &self.pin_env, &spec.pin_source) {
-            (Some(path), _, _) => PinSource::File(path.clone()),
-            (None, Some(name), _) => PinSource::Environment(name.clone()),
-            (None, None, Some(source)) => PinSource::from_uri(source)?,
-            (None, None, None) => PinSource::unnamed(),
-        })
+        Ok(
+            match (&self.pin.pin_file, &self.pin.pin_env, &spec.pin_source) {
+                (Some(path), _, _) => PinSource::File(path.clone()),
+                (None, Some(name), _) => PinSource::Environment(name.clone()),
+                (None, None, Some(source)) => PinSource::from_uri(source)?,
+                (None, None, None) => PinSource::unnamed(),
+            },
+        )
     }
 }
 

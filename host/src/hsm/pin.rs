@@ -3,6 +3,7 @@
 //! a log, an error or `Debug`.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -125,6 +126,17 @@ pub enum PinSource {
     Environment(String),
     /// A person at the terminal.
     Prompt,
+}
+
+/// After "the PIN": where it comes from.
+impl fmt::Display for PinSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "in {}", path.display()),
+            Self::Environment(name) => write!(f, "in the environment variable {name}"),
+            Self::Prompt => f.write_str("that was typed"),
+        }
+    }
 }
 
 impl PinSource {

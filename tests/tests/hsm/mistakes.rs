@@ -95,6 +95,10 @@ fn with_pins() {
         "token 'line' refused the PIN",
         "check the PIN",
     );
+    // And which one it was.
+    let answer = scratch.run(["key", "list", "--pin-file", &wrong]);
+    let told = format!("the PIN was the one in {wrong}");
+    assert!(answer.stderr.contains(&told), "{answer:?}");
     refused(
         &["--pin-file", "no-such-file"],
         2,

@@ -50,9 +50,7 @@ pub(super) fn export(context: &Context, arguments: &Export) -> Outcome {
     let (token, from_uri) = arguments.token.open(context)?;
     let key = token.with_pair(token.key(&arguments.key.spec(from_uri)?)?)?;
     let recipient = arguments.recipient.checked(context, &token, in_file)?;
-    let signer = arguments
-        .sign
-        .open(context, &token, arguments.token.allows_last_try())?;
+    let signer = arguments.sign.open(context, &token, &arguments.token)?;
     let fingerprint = recipient.fingerprint();
     let suite = match arguments.suite {
         Some(suite) => suite,

@@ -82,7 +82,7 @@ pub(super) fn for_devices(context: &Context, arguments: &ForDevices) -> Outcome 
     let (token, _) = arguments.token.open(context)?;
     let signer = arguments
         .sign
-        .open(context, &token, arguments.token.allows_last_try())?
+        .open(context, &token, &arguments.token)?
         .ok_or(Failure::Missing {
             name: "--sign-with",
             because: "only a signed manifest says which key is which device's",

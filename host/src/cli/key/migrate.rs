@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::token::KeyArgs;
-use crate::cli::{Context, Outcome, TokenArgs, fields};
+use crate::cli::{Context, Outcome, PinArgs, TokenArgs, fields};
 use crate::error::Failure;
 use crate::hsm::{Flag, KeyClass, KeyInfo, KeySpec, Token};
 use crate::migration::{Done, Migration, Plan, Step};
@@ -55,15 +55,19 @@ pub(in crate::cli) struct Migrate {
 pub(super) fn migrate(context: &Context, arguments: Migrate) -> Outcome {
     let origin = TokenArgs::of(
         arguments.from,
-        arguments.from_pin_file,
-        arguments.from_pin_env,
-        arguments.allow_last_try,
+        PinArgs {
+            pin_file: arguments.from_pin_file,
+            pin_env: arguments.from_pin_env,
+            allow_last_try: arguments.allow_last_try,
+        },
     );
     let target = TokenArgs::of(
         arguments.to,
-        arguments.to_pin_file,
-        arguments.to_pin_env,
-        arguments.allow_last_try,
+        PinArgs {
+            pin_file: arguments.to_pin_file,
+            pin_env: arguments.to_pin_env,
+            allow_last_try: arguments.allow_last_try,
+        },
     );
     let (_, from_uri) = origin.spec()?;
     let spec = if arguments.all {

@@ -22,14 +22,13 @@ impl SignArgs {
         &self,
         context: &Context,
         token: &'t Token,
-        allow_last_try: bool,
+        usual: &TokenArgs,
     ) -> Result<Option<SigningKey<'t>>, Failure> {
         let Some(name) = &self.sign_with else {
             return Ok(None);
         };
         let (home, key) = if is_uri(name) {
-            let (other, key) =
-                TokenArgs::of(name.clone(), None, None, allow_last_try).open(context)?;
+            let (other, key) = usual.named(name.clone()).open(context)?;
             if key.is_empty() {
                 return Err(crate::hsm::SpecError::NoKey.into());
             }

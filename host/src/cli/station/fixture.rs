@@ -19,9 +19,6 @@ const LONGEST_NAME: usize = 64;
 /// Most names of a folder that are looked at.
 const MOST_NAMES: usize = 4096;
 
-/// After so many devices the audit log is signed.
-const CHECKPOINT: u32 = 100;
-
 /// Most devices that failed, and were not done since, that are remembered by name.
 const MOST_OPEN: usize = 1000;
 
@@ -92,7 +89,6 @@ pub(super) struct Bench<'a> {
     there: BTreeSet<String>,
     /// What was told once.
     told: BTreeSet<String>,
-    since_checkpoint: u32,
     pub(super) tally: Tally,
 }
 
@@ -139,7 +135,6 @@ impl<'a> Bench<'a> {
             labels: Labels::default(),
             there: BTreeSet::new(),
             told: BTreeSet::new(),
-            since_checkpoint: 0,
             tally: Tally::default(),
         }
     }
@@ -302,14 +297,6 @@ impl Fixture for Bench<'_> {
     fn over(&mut self, outcome: &Outcome) {
         self.labels.over(&outcome.nest.name);
         self.tally.count(outcome);
-        self.since_checkpoint += 1;
-        if self.since_checkpoint >= CHECKPOINT {
-            self.since_checkpoint = 0;
-            if let Err(error) = self.station.checkpoint() {
-                self.screen
-                    .warn(&format!("the audit log was not signed: {error}"));
-            }
-        }
     }
 
     fn waiting(&mut self) {

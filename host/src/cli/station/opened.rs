@@ -2,8 +2,7 @@
 //! last one.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
@@ -13,15 +12,16 @@ use super::PlanArgs;
 use super::backend::Exporter;
 use super::books;
 use super::files::Loaded;
+use super::screen::Screen;
 use crate::audit::AuditLog;
 use crate::cli::hsm_args::named;
 use crate::cli::signals::end_on_second_signal;
-use crate::cli::{Context, TokenArgs, fields};
+use crate::cli::{Context, PinArgs, TokenArgs, fields};
 use crate::error::Failure;
 use crate::hsm::PIN_VARIABLE;
 use crate::station::journal::{Journal, JournalError, RunId};
 use crate::station::policy::OPEN;
-use crate::station::run::{Event, Hook, Line, Stock};
+use crate::station::run::{Event, Hook, Line, Stock, What};
 use crate::station::{Ca, Hsm, LocalHsm, Records, SharedHsm, Signers};
 
 /// The plan, and the PIN of its token.
@@ -29,19 +29,15 @@ use crate::station::{Ca, Hsm, LocalHsm, Records, SharedHsm, Signers};
 pub(in crate::cli) struct LineArgs {
     #[command(flatten)]
     pub(super) plan: PlanArgs,
-    /// File with the PIN, readable by its owner alone.
-    #[arg(long, value_name = "PATH", conflicts_with = "pin_env")]
-    pin_file: Option<PathBuf>,
-    /// Environment variable with the PIN [default: KEYFERRY_PIN].
-    #[arg(long, value_name = "NAME")]
-    pin_env: Option<String>,
-    /// Send the PIN even if a wrong one would lock the token.
-    #[arg(long)]
-    allow_last_try: bool,
+    #[command(flatten)]
+    pin: PinArgs,
     /// For units that failed: only devices of the registry; those whose keys are not all proved get them anew, with a higher version.
     #[arg(long)]
     rework: bool,
 }
+
+/// After so many devices the audit log is signed.
+const CHECKPOINT: u32 = 100;
 
 /// A station with its books and its token, in a run.
 pub(super) struct Station {
@@ -53,6 +49,41 @@ pub(super) struct Station {
     hsm: SharedHsm,
     exporter: Option<Exporter>,
     stop: Arc<AtomicBool>,
+}
+
+/// Shows what happens in a run, from all its threads. A crash of a long run leaves few records that are not signed for: now and then the audit log is
+/// signed.
+pub(super) struct Follower<'a> {
+    station: (&'a SharedHsm, &'a Mutex<Records>),
+    screen: &'a Screen,
+    /// How many devices are over.
+    ended: AtomicU32,
+}
+
+impl Follower<'_> {
+    pub(super) fn follow(&self, event: &Event<'_>) {
+        self.screen.show(event);
+        if !matches!(event.what, What::Ended(_)) {
+            return;
+        }
+        let ended = self.ended.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let (hsm, records) = self.station;
+        if ended.is_multiple_of(CHECKPOINT)
+            && let Err(error) = checkpoint(hsm, records)
+        {
+            let text = format!("the audit log was not signed: {error}");
+            self.screen.warn(&text);
+        }
+    }
+}
+
+/// Has the audit key sign the log, where there are both.
+fn checkpoint(hsm: &SharedHsm, records: &Mutex<Records>) -> Result<(), Failure> {
+    let mut records = records.lock().unwrap_or_else(PoisonError::into_inner);
+    if let (Some(auditor), Some(log)) = (hsm.auditor(), &mut records.audit) {
+        log.checkpoint(auditor)?;
+    }
+    Ok(())
 }
 
 /// How a run was closed.
@@ -115,7 +146,7 @@ impl Station {
         };
         event.extend(more);
         context.event(event);
-        self.checkpoint()
+        checkpoint(&self.hsm, &self.records)
     }
 
     /// The line.
@@ -134,13 +165,13 @@ impl Station {
         }
     }
 
-    /// Has the audit key sign the log, where there are both.
-    pub(super) fn checkpoint(&self) -> Result<(), Failure> {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(auditor), Some(log)) = (self.hsm.auditor(), &mut records.audit) {
-            log.checkpoint(auditor)?;
+    /// Who shows what happens in it.
+    pub(super) fn follower<'a>(&'a self, screen: &'a Screen) -> Follower<'a> {
+        Follower {
+            station: (&self.hsm, &self.records),
+            screen,
+            ended: AtomicU32::new(0),
         }
-        Ok(())
     }
 
     /// Tells the registry what it is still to be told, gives the backend what it is to have, has the audit log signed, and ends the run.
@@ -149,7 +180,7 @@ impl Station {
         let write = |exporter: &Exporter| exporter.write(context, &self.records, self.run);
         let waiting = books::catch_up(context, &self.records, &self.loaded, &self.stop);
         let exported = self.exporter.as_ref().map_or(Ok(0), write);
-        let checkpoint = self.checkpoint();
+        let checkpoint = checkpoint(&self.hsm, &self.records);
         with_journal(&self.records, |journal| journal.end_run(self.run))?;
         Ok(Closing {
             exported,
@@ -179,12 +210,7 @@ fn open_hsm(
     arguments: &LineArgs,
 ) -> Result<(SharedHsm, Option<Exporter>), Failure> {
     let plan = &loaded.plan;
-    let token = TokenArgs::of(
-        plan.hsm.token.clone(),
-        arguments.pin_file.clone(),
-        arguments.pin_env.clone(),
-        arguments.allow_last_try,
-    );
+    let token = TokenArgs::of(plan.hsm.token.clone(), arguments.pin.clone());
     let (token, _) = token.open(context)?;
     let authority = named(&token, &plan.hsm.authority)?;
     let auditor = plan.hsm.audit_key.as_ref();
@@ -211,7 +237,7 @@ fn open_hsm(
 
 /// The variables that may hold the PIN.
 fn pin_variables(arguments: &LineArgs) -> Vec<OsString> {
-    let named = arguments.pin_env.iter().map(OsString::from);
+    let named = arguments.pin.pin_env.iter().map(OsString::from);
     named.chain([PIN_VARIABLE.into()]).collect()
 }
 

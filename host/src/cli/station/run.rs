@@ -99,7 +99,8 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
     let station = Station::open(context, &arguments.line, loaded)?;
     station.begin(context, fields! { "nests" => nests.len() })?;
     let screen = Screen::new(context);
-    let on_event = |event: &Event<'_>| screen.show(event);
+    let follower = station.follower(&screen);
+    let on_event = |event: &Event<'_>| follower.follow(event);
     let outcomes = station.line(&on_event).run(&station.stock, &nests);
     screen.clear();
     let closing = station.close(context)?;

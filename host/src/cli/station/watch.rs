@@ -33,7 +33,8 @@ pub(super) fn run(context: &Context, arguments: &Watch) -> Outcome {
     let station = Station::open(context, &arguments.line, loaded)?;
     let screen = Screen::staying(context);
     station.begin(context, fields! {})?;
-    let on_event = |event: &Event<'_>| screen.show(event);
+    let follower = station.follower(&screen);
+    let on_event = |event: &Event<'_>| follower.follow(event);
     let mut bench = Bench::new(context, &screen, &station, ports, arguments.scan);
     let why = station.line(&on_event).watch(&station.stock, &mut bench);
     let tally = bench.tally;
