@@ -1,8 +1,8 @@
 //! What goes wrong, and when. Calls that name a session are counted, from 1; the faults are given in the environment.
 
 use std::io::Write as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use cryptoki_sys::{
     CK_FLAGS, CK_MECHANISM_TYPE, CK_RV, CKF_PROTECTED_AUTHENTICATION_PATH, CKF_USER_PIN_COUNT_LOW,
@@ -31,6 +31,13 @@ pub(crate) struct Faults {
     pub(crate) verifies_no_mac: bool,
     without: Vec<CK_MECHANISM_TYPE>,
 }
+
+/// Held for reading by each call that the real module is at, for writing while sessions are taken away: SoftHSM frees a session that is
+/// closed under a call of another thread, and a connection that breaks does no such thing.
+static CALLING: RwLock<()> = RwLock::new(());
+
+/// A call that the real module is at.
+pub(crate) type Calling = RwLockReadGuard<'static, ()>;
 
 static CALL: AtomicUsize = AtomicUsize::new(0);
 static REMOVED: AtomicBool = AtomicBool::new(false);
@@ -105,6 +112,31 @@ impl Faults {
         flags
     }
 
+    /// Whether anything is to happen at a call.
+    fn strike_at(&self, call: usize) -> bool {
+        self.lose_at.contains(&call)
+            || self.log_out_at.contains(&call)
+            || [self.replace_at, self.remove_at].contains(&Some(call))
+    }
+
+    /// Lets it happen.
+    fn strike(&self, call: usize) {
+        if self.lose_at.contains(&call) {
+            real::close_all();
+        }
+        if self.log_out_at.contains(&call) {
+            real::log_out();
+        }
+        if self.replace_at == Some(call) {
+            real::close_all();
+            REPLACED.store(true, Ordering::SeqCst);
+        }
+        if self.remove_at == Some(call) {
+            real::close_all();
+            REMOVED.store(true, Ordering::SeqCst);
+        }
+    }
+
     /// Whether the token lacks a mechanism.
     pub(crate) fn lacks(&self, mechanism: CK_MECHANISM_TYPE) -> bool {
         self.without.contains(&mechanism)
@@ -133,46 +165,42 @@ pub(crate) fn note_pin(right: bool) {
     });
 }
 
-/// Counts a call, and lets happen what is to happen at it. An error is the call's answer.
-pub(crate) fn before(name: &str) -> Result<(), CK_RV> {
+/// Counts a call, and lets happen what is to happen at it. An error is the call's answer; the other threads' faults wait until what is given
+/// back is dropped.
+pub(crate) fn before(name: &str) -> Result<Calling, CK_RV> {
     let call = CALL.fetch_add(1, Ordering::SeqCst) + 1;
     if let Some(path) = std::env::var_os(CALLS) {
         let file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(path);
-        if file.and_then(|mut file| writeln!(file, "{name}")).is_err() {
+        // In one write: threads must not mix their lines.
+        let line = format!("{name}\n");
+        if file
+            .and_then(|mut file| file.write_all(line.as_bytes()))
+            .is_err()
+        {
             eprintln!("keyferry-shim: the file that {CALLS} names cannot be written");
             std::process::exit(101);
         }
     }
     let faults = faults();
-    if faults.lose_at.contains(&call) {
-        real::close_all();
-    }
-    if faults.log_out_at.contains(&call) {
-        real::log_out();
-    }
-    if faults.replace_at == Some(call) {
-        real::close_all();
-        REPLACED.store(true, Ordering::SeqCst);
-    }
-    if faults.remove_at == Some(call) {
-        real::close_all();
-        REMOVED.store(true, Ordering::SeqCst);
+    if faults.strike_at(call) {
+        let _alone = CALLING.write().unwrap_or_else(PoisonError::into_inner);
+        faults.strike(call);
     }
     if is_removed() {
         Err(CKR_DEVICE_REMOVED)
     } else {
-        Ok(())
+        Ok(CALLING.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// As [`before`], for a call that names a mechanism.
-pub(crate) fn before_mechanism(name: &str, mechanism: CK_MECHANISM_TYPE) -> Result<(), CK_RV> {
-    before(name)?;
+pub(crate) fn before_mechanism(name: &str, mechanism: CK_MECHANISM_TYPE) -> Result<Calling, CK_RV> {
+    let calling = before(name)?;
     if faults().lacks(mechanism) {
         return Err(CKR_MECHANISM_INVALID);
     }
-    Ok(())
+    Ok(calling)
 }

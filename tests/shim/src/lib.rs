@@ -77,9 +77,10 @@ macro_rules! forward {
                 $(, $mechanism: *mut CK_MECHANISM)?
                 $(, $argument: $type)*
             ) -> CK_RV {
-                if let Err(value) = forward!(@before $name $($mechanism)?) {
-                    return value;
-                }
+                let _calling = match forward!(@before $name $($mechanism)?) {
+                    Ok(calling) => calling,
+                    Err(value) => return value,
+                };
                 call!($name($session $(, $mechanism)? $(, $argument)*))
             }
         )+
@@ -250,9 +251,9 @@ unsafe extern "C" fn C_OpenSession(
     notify: CK_NOTIFY,
     session: *mut CK_SESSION_HANDLE,
 ) -> CK_RV {
-    if before("C_OpenSession").is_err() {
+    let Ok(_calling) = before("C_OpenSession") else {
         return CKR_TOKEN_NOT_PRESENT;
-    }
+    };
     if faults()
         .sessions
         .is_some_and(|limit| open_sessions() >= limit)
@@ -273,9 +274,10 @@ unsafe extern "C" fn C_OpenSession(
 }
 
 unsafe extern "C" fn C_CloseSession(session: CK_SESSION_HANDLE) -> CK_RV {
-    if let Err(value) = before("C_CloseSession") {
-        return value;
-    }
+    let _calling = match before("C_CloseSession") {
+        Ok(calling) => calling,
+        Err(value) => return value,
+    };
     let value = call!(C_CloseSession(session));
     if value == CKR_OK
         && let Ok(mut sessions) = SESSIONS.lock()
@@ -291,9 +293,10 @@ unsafe extern "C" fn C_Login(
     pin: *mut CK_UTF8CHAR,
     length: CK_ULONG,
 ) -> CK_RV {
-    if let Err(value) = before("C_Login") {
-        return value;
-    }
+    let _calling = match before("C_Login") {
+        Ok(calling) => calling,
+        Err(value) => return value,
+    };
     if is_locked() {
         return CKR_PIN_LOCKED;
     }

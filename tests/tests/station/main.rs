@@ -1,6 +1,8 @@
 //! The station as an operator has it: plans, trays of devices, what is left when it is stopped.
 
 #[cfg(unix)]
+mod big_line;
+#[cfg(unix)]
 mod ci;
 #[cfg(unix)]
 mod guide;
