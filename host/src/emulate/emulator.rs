@@ -18,8 +18,8 @@ use super::monitor::{Monitor, pseudo_terminal, tcp_number};
 use super::process::{self, Process, UART};
 use super::{Config, EmulateError, Line, MonitorError, QemuBoard, native};
 
-/// How long QEMU may take to connect its monitor.
-const START_PATIENCE: Duration = Duration::from_secs(30);
+/// How long QEMU may take to connect its monitor, or a process to name a serial port.
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How often a wait looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// How much of QEMU's own output an error repeats, in bytes.
@@ -266,7 +266,7 @@ impl Drop for Emulator {
 }
 
 /// Kills the emulator and waits until it is gone. Does nothing if it is.
-fn end(process: &mut Process) {
+pub(super) fn end(process: &mut Process) {
     // Both fail only for a process that is no more.
     let _ = process.child.kill();
     let _ = process.child.wait();
@@ -305,7 +305,7 @@ fn accept(
 }
 
 /// The emulator ended by itself.
-fn exited(status: ExitStatus, dir: &Path) -> EmulateError {
+pub(super) fn exited(status: ExitStatus, dir: &Path) -> EmulateError {
     EmulateError::Exited {
         status,
         output: tail(&fs::read(dir.join(OUTPUT)).unwrap_or_default()),

@@ -88,6 +88,32 @@ pub enum EmulateError {
         /// For how long.
         after: Duration,
     },
+    /// A process may not have as many files open as the devices need.
+    #[error(
+        "{count} devices in one process need {wanted} open files, and this system allows {limit}"
+    )]
+    OpenFiles {
+        /// How many devices.
+        count: u16,
+        /// How many files.
+        wanted: u64,
+        /// The hard limit of this process.
+        limit: u64,
+    },
+    /// One device of a fleet could not be started.
+    #[error("device {number} does not start: {reason}")]
+    Device {
+        /// Its number, from 1.
+        number: u16,
+        /// The device's own words.
+        reason: String,
+    },
+    /// A fleet says something that is not understood.
+    #[error("`{program}` says something that is not understood")]
+    NotUnderstood {
+        /// The program's name.
+        program: &'static str,
+    },
     /// The emulator's monitor failed or refused.
     #[error("the emulator's monitor failed")]
     Monitor(#[from] MonitorError),
@@ -128,6 +154,15 @@ impl EmulateError {
                 Some("the machine may be overloaded: start fewer devices at once")
             }
             Self::Log(error) => error.hint(),
+            Self::OpenFiles { .. } => {
+                Some("start fewer devices, or have the limit raised (`ulimit -Hn` shows it)")
+            }
+            Self::Device { .. } => Some(
+                "if it says that there is no space or no file left, start fewer devices: terminals and open files are limited",
+            ),
+            Self::NotUnderstood { .. } => {
+                Some("firmware and command belong together: take both from the same version")
+            }
             Self::Start { .. } | Self::Monitor(_) => None,
         }
     }

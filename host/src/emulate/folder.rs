@@ -55,6 +55,14 @@ pub(crate) fn prepare(dir: &Path, board: Board) -> Result<Logs, EmulateError> {
     Ok(Logs { device, output })
 }
 
+/// Makes the folder of a fleet (an absolute path), and locks it by the log of the process that its devices are.
+pub(crate) fn prepare_fleet(dir: &Path) -> Result<File, EmulateError> {
+    fs::create_dir_all(dir).map_err(on(dir))?;
+    let output = lock(dir)?;
+    output.set_len(0).map_err(on(&dir.join(OUTPUT)))?;
+    Ok(output)
+}
+
 /// Says which file an error belongs to.
 pub(crate) fn on(path: &Path) -> impl FnOnce(io::Error) -> EmulateError {
     let path = path.to_owned();

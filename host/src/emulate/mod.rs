@@ -1,6 +1,8 @@
 //! Emulated devices: boards that QEMU runs, and the board `native`, which is a process by itself; each with a folder of its own that
 //! holds its flash, its fuses, its vendor key where it has one (`vendor.der`, `vendor.key`), and its logs.
 //!
+//! A [`Fleet`] has many devices of the board `native` in one process.
+//!
 //! The library starts and stops them and nothing more: whoever wants to talk to one opens [`Emulator::port`] like any
 //! other serial port. An emulated device is for tests and trials; its statement says `test`, and its root key is a plain
 //! file.
@@ -11,6 +13,7 @@ mod control;
 mod emulator;
 mod error;
 mod firmware;
+mod fleet;
 mod folder;
 pub mod logs;
 mod monitor;
@@ -26,6 +29,7 @@ use keyferry_protocol::identity::DeviceId;
 pub use control::Machine;
 pub use emulator::Emulator;
 pub use error::{EmulateError, MonitorError};
+pub use fleet::{Ended, Fleet, FleetConfig, Numbered};
 pub use qemu::QemuBoard;
 
 /// A board that can be emulated.
@@ -134,6 +138,15 @@ pub enum Line {
     Tcp,
 }
 
+impl Line {
+    /// A pseudo-terminal, where there are such.
+    pub const USUAL: Self = if cfg!(unix) {
+        Self::PseudoTerminal
+    } else {
+        Self::Tcp
+    };
+}
+
 /// One emulated device.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -174,11 +187,7 @@ impl Config {
             instruction_shift: None,
             frozen: false,
             capture: false,
-            line: if cfg!(unix) {
-                Line::PseudoTerminal
-            } else {
-                Line::Tcp
-            },
+            line: Line::USUAL,
             words: Vec::new(),
         }
     }

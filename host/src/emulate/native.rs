@@ -7,15 +7,17 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use keyferry_protocol::identity::DeviceId;
+
 use super::folder::{CAPTURE, FLASH, Logs, SOCKET};
 use super::process::{self, Process};
-use super::{Config, EmulateError, Line};
+use super::{Config, EmulateError, Entropy, Line};
 
 /// The program, for messages.
-const PROGRAM: &str = "keyferry-native";
+pub(super) const PROGRAM: &str = "keyferry-native";
 
 /// Longest name of a serial port in bytes.
-const LONGEST_NAME: u64 = 4096;
+pub(super) const LONGEST_NAME: u64 = 4096;
 
 /// Starts it in `dir`.
 pub(crate) fn start(config: &Config, dir: &Path, logs: Logs) -> Result<Process, EmulateError> {
@@ -36,19 +38,31 @@ pub(crate) fn start(config: &Config, dir: &Path, logs: Logs) -> Result<Process, 
 }
 
 fn arguments(config: &Config, dir: &Path) -> Vec<String> {
-    let mut arguments = process::words(config, dir);
-    arguments.push(format!("flash={FLASH}"));
-    arguments.push(match config.line {
-        Line::PseudoTerminal => "line=pty".to_owned(),
-        Line::UnixSocket => format!("line=unix:{SOCKET}"),
-        Line::Tcp => "line=tcp:127.0.0.1:0".to_owned(),
-    });
+    let mut arguments = words(config.device_id, config.entropy, config.line, dir, "");
     if config.capture {
         arguments.push(format!("capture={CAPTURE}"));
     }
     arguments.push("control=stdin".to_owned());
     arguments.extend(config.words.iter().cloned());
     arguments
+}
+
+/// What a device is told of itself, its flash and its serial port; see [`process::words`].
+pub(super) fn words(
+    device_id: DeviceId,
+    entropy: Entropy,
+    line: Line,
+    dir: &Path,
+    prefix: &str,
+) -> Vec<String> {
+    let mut words = process::words(device_id, entropy, dir, prefix);
+    words.push(format!("flash={prefix}{FLASH}"));
+    words.push(match line {
+        Line::PseudoTerminal => "line=pty".to_owned(),
+        Line::UnixSocket => format!("line=unix:{prefix}{SOCKET}"),
+        Line::Tcp => "line=tcp:127.0.0.1:0".to_owned(),
+    });
+    words
 }
 
 /// The name of its serial port, which it prints when there is one. `None` if it ends before that.
@@ -82,9 +96,7 @@ pub(crate) fn port(
 
 #[cfg(test)]
 mod tests {
-    use keyferry_protocol::identity::DeviceId;
-
-    use super::super::{Board, Entropy};
+    use super::super::Board;
     use super::*;
 
     #[test]

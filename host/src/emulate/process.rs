@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::{env, io, thread};
 
+use keyferry_protocol::identity::DeviceId;
+
 use super::folder::{CAPTURE, FLASH, FUSE, Logs, SOCKET, VENDOR_CERTIFICATE, VENDOR_KEY};
 use super::{Config, EmulateError, Entropy, Line, QemuBoard};
 
@@ -84,11 +86,16 @@ pub(crate) fn spawn(program: &'static str, mut command: Command) -> Result<Proce
     })
 }
 
-/// What the board is told of itself: words of the form `name=value`, all relative to its folder.
-pub(crate) fn words(config: &Config, dir: &Path) -> Vec<String> {
+/// What the board is told of itself: words of the form `name=value`. Files are those in its folder `dir`, which its process calls `prefix`.
+pub(crate) fn words(
+    device_id: DeviceId,
+    entropy: Entropy,
+    dir: &Path,
+    prefix: &str,
+) -> Vec<String> {
     let mut words = vec![
-        format!("id={}", hex::encode(config.device_id.0)),
-        format!("fuse={FUSE}"),
+        format!("id={}", hex::encode(device_id.0)),
+        format!("fuse={prefix}{FUSE}"),
     ];
     // A device with one of the two only must say so itself: it refuses to be enrolled.
     for (word, name) in [
@@ -96,10 +103,10 @@ pub(crate) fn words(config: &Config, dir: &Path) -> Vec<String> {
         ("vendor-key", VENDOR_KEY),
     ] {
         if dir.join(name).exists() {
-            words.push(format!("{word}={name}"));
+            words.push(format!("{word}={prefix}{name}"));
         }
     }
-    match config.entropy {
+    match entropy {
         Entropy::Host => {}
         Entropy::Seed(seed) => words.push(format!("seed={}", hex::encode(seed))),
         Entropy::Failing => words.push("entropy=fail".to_owned()),
@@ -127,7 +134,7 @@ fn arguments(
         uart.push_str(&format!(",logfile={CAPTURE},logappend=on"));
     }
     let mut semihosting = "enable=on,target=native,arg=keyferry".to_owned();
-    for word in words(config, dir) {
+    for word in words(config.device_id, config.entropy, dir, "") {
         semihosting.push_str(&format!(",arg={word}"));
     }
     for word in &config.words {

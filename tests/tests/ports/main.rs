@@ -3,6 +3,7 @@
 
 mod busy;
 mod emulated;
+mod fleet;
 mod latency;
 mod sockets;
 mod waiting;

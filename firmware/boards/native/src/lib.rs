@@ -10,6 +10,7 @@
 
 mod device;
 mod flash;
+mod fleet;
 mod folder;
 mod line;
 mod panic;

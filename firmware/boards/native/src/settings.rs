@@ -48,6 +48,9 @@ pub enum SettingsError {
     /// The flash file is not named.
     #[error("no flash file is named")]
     NoFlash,
+    /// A device of a fleet is to be controlled.
+    #[error("standard input starts devices, and controls none")]
+    OthersInput,
 }
 
 impl SettingsError {
@@ -57,13 +60,16 @@ impl SettingsError {
         match self {
             Self::Unknown { .. } => {
                 "there are flash=FILE, line=KIND, capture=FILE, id=HEX, fuse=FILE, vendor-certificate=FILE, vendor-key=FILE, seed=HEX, \
-                 entropy=fail, entropy=stuck, early=UNWRAP-KEY, strap=off and control=stdin; or let `keyferry emulate --board native` start it"
+                 entropy=fail, entropy=stuck, early=UNWRAP-KEY, strap=off and control=stdin, or fleet=stdin alone; or let `keyferry emulate --board native` start it"
             }
             Self::Line(_) => {
                 "there are pty, unix:PATH and tcp:127.0.0.1:NUMBER; Windows has the last one only"
             }
             Self::NoFlash => {
                 "name an existing one with flash=FILE; `keyferry emulate --board native` makes it"
+            }
+            Self::OthersInput => {
+                "leave control=stdin away, or start the device as a process of its own"
             }
         }
     }
