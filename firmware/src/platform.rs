@@ -186,13 +186,14 @@ pub struct Description {
 /// What the device is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// Waiting for a station.
+    /// Waiting for a station, or for what one that has greeted wants.
     Idle,
     /// An order is under way.
     Busy,
-    /// The last order was applied.
+    /// The last order was applied. Until the next greeting.
     Done,
-    /// The last order was refused, or the device can do none: its entropy source or root key failed.
+    /// The last order was refused, or the station has given the device up; until the next greeting. Or the device can do no order: its entropy
+    /// source or root key failed.
     Failed,
     /// The key store is quarantined: see [`crate::store::Condition`].
     Quarantined,

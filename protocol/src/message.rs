@@ -56,6 +56,8 @@ pub enum Request<'a> {
         #[serde(with = "postcard::fixint::le")]
         baud: u32,
     },
+    /// The station gives the device up, for reasons of its own: the device's LED shall tell the person in front of it.
+    Failed,
 }
 
 /// From the device to the station. Numbers are appended, never reused.
@@ -103,6 +105,8 @@ pub enum Reply<'a> {
         #[serde(with = "postcard::fixint::le")]
         baud: u32,
     },
+    /// Answer to [`Request::Failed`].
+    Failed,
 }
 
 /// What a device says of itself in the greeting, unsigned.
@@ -181,7 +185,8 @@ impl<'a> Request<'a> {
             | Self::Status { .. }
             | Self::List
             | Self::Certificate
-            | Self::Rate { .. } => 128,
+            | Self::Rate { .. }
+            | Self::Failed => 128,
         }
     }
 

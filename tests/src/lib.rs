@@ -11,6 +11,7 @@ pub mod desk;
 pub mod faults;
 pub mod fuzz;
 pub mod guide;
+pub mod led;
 pub mod line;
 pub mod long_log;
 pub mod mitm;

@@ -182,9 +182,10 @@ fn only_blobs_keep_an_order_waiting() {
         Request::List,
         Request::Blob { bytes: &[] },
         Request::Certificate,
+        Request::Failed,
         forged,
     ] {
-        station.now += JOB_PATIENCE / 6;
+        station.now += JOB_PATIENCE / 7;
         station.say(&request);
         assert_eq!(station.work, Work::Idle(Some(until)), "{request:?}");
     }

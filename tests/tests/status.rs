@@ -18,6 +18,7 @@ use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::board::{Board, Image, QemuBoard, Rig, open_again};
 use keyferry_tests::command::keyferry;
+use keyferry_tests::led::{await_pattern, switched};
 use keyferry_tests::search::{Search, secrets_of};
 use keyferry_tests::software::{SoftAuthority, SoftKey, aes_key, hmac_key, proof_is_right, wrap};
 
@@ -203,50 +204,6 @@ fn the_command_shows_the_log(board: QemuBoard) {
                 "{shown}"
             );
         }
-    }
-}
-
-/// What the log says of the LED: milliseconds of the device's own time, and whether it was lit then.
-fn switched(log: &[Entry]) -> Vec<(i64, bool)> {
-    log.iter()
-        .filter_map(|entry| {
-            let lit = entry.message.strip_prefix("LED ")?.parse().unwrap();
-            let seconds: f64 = entry.time.as_deref().unwrap().parse().unwrap();
-            Some(((seconds * 1_000.0).round() as i64, lit))
-        })
-        .collect()
-}
-
-/// What the log says from its last entry with these words on.
-fn log_from(rig: &Rig, words: &str) -> Vec<Entry> {
-    let mut log = rig.log();
-    let begin = log.iter().rposition(|entry| entry.message.contains(words));
-    log.drain(..begin.unwrap_or(log.len()));
-    log
-}
-
-/// Waits until the LED was lit and then switched after each of these spans in milliseconds, since the log had these words. The device's
-/// clock does not run while the host lets it wait in its work, but may be late by that at the end of a sleep: then another turn of the pattern counts.
-fn await_pattern(rig: &Rig, words: &str, spans: &[i64]) {
-    let fits = |changes: &[(i64, bool)]| {
-        let (begin, lit) = changes[0];
-        let mut expected = begin;
-        lit && spans.iter().zip(&changes[1..]).all(|(span, (at, _))| {
-            expected += span;
-            (expected - 5..=expected + 5).contains(at)
-        })
-    };
-    let end = Instant::now() + Duration::from_secs(120);
-    loop {
-        let log = log_from(rig, words);
-        let changes = switched(&log);
-        // It is told of changes only.
-        assert!(changes.windows(2).all(|pair| pair[0].1 != pair[1].1));
-        if changes.windows(spans.len() + 1).any(fits) {
-            return;
-        }
-        assert!(Instant::now() < end, "{spans:?}: {log:?}");
-        thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -453,6 +453,10 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             Ok(Request::Echo { .. }) => self.echo(),
             Ok(Request::Certificate) => self.answer_certificate(),
             Ok(Request::Rate { baud }) => self.change_rate(baud),
+            Ok(Request::Failed) => {
+                self.show(Status::Failed);
+                self.reply(&Reply::Failed);
+            }
         }
     }
 
@@ -478,6 +482,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
             return;
         };
         debug!("greeted");
+        self.show(self.resting_status());
         self.greeted = true;
         let description = self.platform.description();
         let hello = Hello {
@@ -500,6 +505,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
     /// Never part of its caller's frame, which the scrubbing afterwards does not reach: what there is of a key of an `Enroll` moves through it.
     #[inline(never)]
     fn drop_job(&mut self) {
+        let idle = matches!(self.job, Job::Idle);
         // What was found of a key is kept for the next `Enroll`.
         if let Job::Enroll(enrolling) = core::mem::replace(&mut self.job, Job::Idle) {
             self.early = Some(enrolling.into_generation());
@@ -508,8 +514,15 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.buffer.wipe();
         self.kek = Kek::none();
         self.blob_length = 0;
-        let status = resting_status(self.answers, &self.memory, self.random.as_ref());
-        self.show(status);
+        // What the last order came to stays to be seen, also when its session is over.
+        let status = self.resting_status();
+        if !idle || status != Status::Idle {
+            self.show(status);
+        }
+    }
+
+    const fn resting_status(&self) -> Status {
+        resting_status(self.answers, &self.memory, self.random.as_ref())
     }
 
     /// Mixes fresh entropy into the generator, so that its state tells nothing of what it gave before: the keys that an

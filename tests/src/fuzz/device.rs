@@ -165,7 +165,8 @@ impl Line {
                 | Reply::Slots { .. }
                 | Reply::Echo { .. }
                 | Reply::Certificate { .. }
-                | Reply::Rate { .. } => {}
+                | Reply::Rate { .. }
+                | Reply::Failed => {}
             }
         }
         heard

@@ -40,7 +40,8 @@ pub(super) fn request(data: &[u8]) -> bool {
         | Request::List
         | Request::Echo { .. }
         | Request::Certificate
-        | Request::Rate { .. } => None,
+        | Request::Rate { .. }
+        | Request::Failed => None,
     };
     assert_eq!(Request::blob_front(front), expected);
     true

@@ -38,6 +38,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         },
         Request::Certificate,
         Request::Rate { baud: 921_600 },
+        Request::Failed,
     ];
     let name = |request: &Request<'_>| match request {
         Request::Hello { .. } => "Hello",
@@ -48,6 +49,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>)> {
         Request::Echo { .. } => "Echo",
         Request::Certificate => "Certificate",
         Request::Rate { .. } => "Rate",
+        Request::Failed => "Failed",
     };
     all.iter()
         .map(|one| (name(one), one.encode(&mut [0; 512]).expect("room").to_vec()))
@@ -109,6 +111,7 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
             bytes: b"certificate",
         },
         Reply::Rate { baud: 921_600 },
+        Reply::Failed,
     ];
     let name = |reply: &Reply<'_>| match reply {
         Reply::Hello(_) => "Hello",
@@ -120,6 +123,7 @@ fn replies() -> Vec<(&'static str, Vec<u8>)> {
         Reply::Echo { .. } => "Echo",
         Reply::Certificate { .. } => "Certificate",
         Reply::Rate { .. } => "Rate",
+        Reply::Failed => "Failed",
     };
     all.iter()
         .map(|one| (name(one), one.encode(&mut [0; 512]).expect("room").to_vec()))
@@ -307,6 +311,7 @@ fn the_fields_of_all_messages_stand_in_the_order_of_the_table() {
             "Request Rate",
             vec![("baud", 921_600_u32.to_le_bytes().to_vec())],
         ),
+        ("Request Failed", vec![]),
         (
             "Reply Progress",
             vec![
@@ -346,6 +351,7 @@ fn the_fields_of_all_messages_stand_in_the_order_of_the_table() {
             "Reply Rate",
             vec![("baud", 921_600_u32.to_le_bytes().to_vec())],
         ),
+        ("Reply Failed", vec![]),
     ];
     let mut compared = 0;
     for (way, after, messages) in [

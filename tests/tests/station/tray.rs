@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 
 use keyferry_tests::board::{Board, Image, Rig};
+use keyferry_tests::led::{await_pattern, switched};
 
 use crate::{Fleet, KEYS, Plant, ended};
 
@@ -110,6 +111,25 @@ fn eight_boards_of_two_architectures_get_five_keys_each() {
         let of_board = boards.iter().filter(|device| device["board"] == board);
         assert_eq!(of_board.count(), 4, "{boards:?}");
     }
+}
+
+/// Whoever stands in front of eight boards sees which one it was, also where the board has done all that it was told.
+#[test]
+fn the_led_of_a_board_that_the_station_fails_blinks() {
+    let plant = Plant::new();
+    let rig = Rig::start(Image::Default, 33).restart_with_led_log();
+    let plan = plant.plan("");
+    let answer = plant.run(&plan, &[rig.port()], &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stdout.contains("is a test device"), "{answer:?}");
+    await_pattern(&rig, "keyferry", &[500, 500, 500]);
+
+    // It passes later, and is lit.
+    let answer = plant.run(&plant.plan(TEST_DEVICES), &[rig.port()], &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let lit = || switched(&rig.log()).last().map(|(_, lit)| *lit);
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    assert_eq!(lit(), Some(true));
 }
 
 /// One bad port never stops another, and each failure is told with its reason and the next move.

@@ -63,6 +63,7 @@ fn request(request: Request<'_>) -> Description {
         Request::Echo { bytes } => Description::new("echo", [("bytes", json!(bytes.len()))]),
         Request::Certificate => Description::new("certificate", []),
         Request::Rate { baud } => Description::new("rate", [("baud", json!(baud))]),
+        Request::Failed => Description::new("failed", []),
     }
 }
 
@@ -175,6 +176,7 @@ fn reply(reply: Reply<'_>) -> Description {
         }
         Reply::Echo { bytes } => Description::new("echo", [("bytes", json!(bytes.len()))]),
         Reply::Rate { baud } => Description::new("rate", [("baud", json!(baud))]),
+        Reply::Failed => Description::new("failed", []),
         Reply::Certificate { bytes } => {
             Description::new("certificate", [("bytes", json!(bytes.len()))])
         }

@@ -526,6 +526,18 @@ pub fn certificate(session: &mut Session) -> Result<Option<Vec<u8>>, DeviceError
     }
 }
 
+/// Has the device show people that the station has given it up. One that refuses shows that as well, and one of an older protocol refuses.
+///
+/// # Errors
+/// [`DeviceError`].
+pub fn show_failed(session: &mut Session) -> Result<(), DeviceError> {
+    let message = ask(session, &Request::Failed)?;
+    match Reply::decode(&message) {
+        Ok(Reply::Failed | Reply::Refused(_)) => Ok(()),
+        Ok(_) | Err(_) => Err(DeviceError::Unexpected),
+    }
+}
+
 /// The device's table of slots. Unsigned: for people to look at.
 ///
 /// # Errors

@@ -13,6 +13,9 @@ use super::event::{Nest, Outcome, Verdict, What};
 use super::hook::Moment;
 use super::watch::Closed;
 use super::{Line, Stock, json, lock};
+use crate::device::session::Session;
+use crate::device::{DeviceError, flow, port};
+use crate::station::JobError;
 use crate::station::journal::{End, Ending};
 use crate::station::plan::OnFailure;
 
@@ -96,7 +99,13 @@ impl<'a> Shared<'a> {
         let start = Instant::now();
         self.tell(nest, What::Begun);
         let mut heard = Heard::default();
-        let verdict = self.work(nest, &mut heard).unwrap_or_else(Verdict::Failed);
+        let worked = self.work(nest, &mut heard);
+        let verdict = worked.unwrap_or_else(|error| {
+            if heard.device.is_some() {
+                show_failed(nest, &error);
+            }
+            Verdict::Failed(error)
+        });
         if matches!(verdict, Verdict::Before) {
             // Nothing was begun.
             self.begun.fetch_sub(1, Ordering::Relaxed);
@@ -212,4 +221,26 @@ impl Drop for Busy<'_> {
     fn drop(&mut self) {
         lock(self.busy).remove(&self.device);
     }
+}
+
+/// Has a board show that it has failed where it cannot know: by what the books say, or a proof. Whether it does changes nothing of what was done.
+fn show_failed(nest: &Nest, error: &UnitError) {
+    match error {
+        // It has refused, and shows that; or nobody can talk to it.
+        UnitError::Job(JobError::Device(_)) => return,
+        // It is not to blame.
+        UnitError::Stopped | UnitError::BrokeOff | UnitError::HookBefore(_) => return,
+        UnitError::Job(_)
+        | UnitError::Twice { .. }
+        | UnitError::NoSerial { .. }
+        | UnitError::OtherSerial { .. }
+        | UnitError::Erased { .. }
+        | UnitError::NothingToRework { .. }
+        | UnitError::HookAfter(_) => {}
+    }
+    let session = port::open(&nest.port).map_err(DeviceError::from);
+    let shown = session
+        .and_then(Session::open)
+        .and_then(|mut session| flow::show_failed(&mut session));
+    drop(shown);
 }

@@ -36,6 +36,7 @@ pub(in crate::fuzz) fn requests() -> Inputs {
         Request::List,
         Request::Echo { bytes: &bytes },
         Request::Certificate,
+        Request::Failed,
         Request::Rate { baud: 921_600 },
         order(Some(SIGNATURE), &bytes),
     ];
@@ -81,6 +82,7 @@ pub(in crate::fuzz) fn replies() -> Inputs {
         Reply::Echo { bytes: &bytes },
         Reply::Certificate { bytes: &bytes },
         Reply::Rate { baud: 921_600 },
+        Reply::Failed,
         Reply::Status {
             signature: SIGNATURE,
             status: &bytes,
