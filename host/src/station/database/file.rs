@@ -22,6 +22,19 @@ pub(in crate::station) enum Found {
     Newer(i64),
 }
 
+impl Found {
+    /// What a database is that says that it is ours, or not, and of this version.
+    pub(super) const fn marked(ours: bool, version: i64, newest: i64) -> Self {
+        if !ours || version < 1 {
+            Self::Foreign
+        } else if version > newest {
+            Self::Newer(version)
+        } else {
+            Self::Ready
+        }
+    }
+}
+
 /// Brings a file up to date, in one transaction. `application` marks whose it is (`PRAGMA application_id`); `migrations` are those of
 /// all versions in their order.
 pub(in crate::station) fn migrate(
@@ -58,12 +71,8 @@ fn look(connection: &Connection, application: i64, newest: i64) -> rusqlite::Res
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let found = if (found, version, objects) == (0, 0, 0) {
         Found::Ready
-    } else if found != application || version < 1 {
-        Found::Foreign
-    } else if version > newest {
-        Found::Newer(version)
     } else {
-        Found::Ready
+        Found::marked(found == application, version, newest)
     };
     Ok((found, version))
 }

@@ -426,14 +426,8 @@ impl Server {
             return Ok((Found::Foreign, 0));
         };
         let version = row.get("version")?;
-        let found = if row.get::<i64>("application")? != self.application || version < 1 {
-            Found::Foreign
-        } else if version > newest {
-            Found::Newer(version)
-        } else {
-            Found::Ready
-        };
-        Ok((found, version))
+        let ours = row.get::<i64>("application")? == self.application;
+        Ok((Found::marked(ours, version, newest), version))
     }
 }
 
