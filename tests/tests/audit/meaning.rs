@@ -216,6 +216,43 @@ fn a_later_proof_settles_a_key_whose_receipt_was_lost() {
     assert_eq!((tally.wrapped, tally.proved, tally.proofs_again), (1, 1, 1));
 }
 
+/// An order was given up, the same key went out again, and the station died before it had verified the proof: what is in the slot is the second
+/// one's key, not that of the order which was given up.
+#[test]
+fn a_later_proof_is_of_the_key_that_arrived_and_not_of_one_that_was_given_up() {
+    for received in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let (station, device, mut statement) = with_device(&folder);
+        let shipment = wrap(&statement, &[aes_key(16, 1)], 1);
+        let first = station.wrapping(&statement, &shipment).unwrap();
+        station.inject_order(&statement, &shipment).unwrap();
+        give_up(&station, Work::Job(first)).unwrap();
+        statement.standing.challenge = Challenge([8; 32]);
+        statement.standing.counter += 1;
+        station.wrapping(&statement, &shipment).unwrap();
+        let second = station.inject_order(&statement, &shipment).unwrap();
+        let mut log = station.log.lock();
+        if received {
+            let receipt = device.stored(&second, &shipment);
+            log.received(&second.digest(), &receipt).unwrap();
+        }
+        statement.standing.counter += 1;
+        let demands = [Demand::from((0, Proof::Cmac))];
+        let terms = flow::terms(&statement, log.head().digest).unwrap();
+        let prove = flow::prove_order(&station.authority, terms, &demands, Challenge([7; 32]));
+        let prove = prove.unwrap();
+        log.ordered(&prove).unwrap();
+        log.received(&prove.digest(), &device.stored(&prove, &shipment))
+            .unwrap();
+        log.proved(device.id, &prove.digest(), [(0, Proof::Cmac)])
+            .unwrap();
+        drop(log);
+        assert_eq!(stages(&station), [], "received: {received}");
+        let tally = whole(&station).tally;
+        assert_eq!((tally.wrapped, tally.proved, tally.failed), (2, 1, 1));
+    }
+}
+
 #[test]
 fn a_key_of_which_no_proof_was_demanded_is_counted_apart() {
     let folder = tempfile::tempdir().unwrap();

@@ -268,23 +268,25 @@ impl Checker {
     }
 
     /// The job whose key a later `Prove` has shown to be in its slot: its own receipt or proof was lost. A job whose order the
-    /// device has refused brought no key, and one for other device keys none to this device.
+    /// device has refused brought no key, and one for other device keys none to this device. Of several that may have, the one whose order is known
+    /// to be applied did; then one that nobody has given up; then the newest, since a device takes no version twice.
     fn arrived_before(&self, device: &DeviceId, slot: u16, version: u32) -> Option<JobId> {
         let device = self.devices.get(device)?;
-        let brought = |order: &Digest| {
-            let order = self.orders.get(order);
-            order.is_none_or(|order| order.answer != Answer::Refused)
+        let may_have = |name: &JobId| {
+            let job = self.jobs.get(name)?;
+            let answer = self.orders.get(&job.order?).map(|order| order.answer);
+            let key = job.keys.iter().find(|key| {
+                (key.slot, key.version) == (slot, version)
+                    && matches!(key.fate, Fate::Open | Fate::Failed)
+            })?;
+            let brings = job.unwrap == device.unwrap && answer != Some(Answer::Refused);
+            brings.then_some((answer == Some(Answer::Applied), key.fate == Fate::Open))
         };
-        device.jobs.iter().copied().find(|name| {
-            self.jobs.get(name).is_some_and(|job| {
-                job.unwrap == device.unwrap
-                    && job.order.as_ref().is_some_and(brought)
-                    && job.keys.iter().any(|key| {
-                        (key.slot, key.version) == (slot, version)
-                            && matches!(key.fate, Fate::Open | Fate::Failed)
-                    })
-            })
-        })
+        let jobs = device.jobs.iter().enumerate();
+        let likely = jobs.filter_map(|(age, name)| Some((may_have(name)?, age, *name)));
+        likely
+            .max_by_key(|(likelihood, age, _)| (*likelihood, *age))
+            .map(|(_, _, name)| name)
     }
 
     pub(super) fn failed(&mut self, line: &Failed) -> Result<(), Fault> {
