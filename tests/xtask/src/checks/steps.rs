@@ -368,31 +368,6 @@ pub(crate) const STEPS: &[Step] = &[
         ])),
     },
     Step {
-        name: "tests: firmware with one RSA suite, without key generation",
-        action: Action::Tests(cargo(&[
-            "test",
-            "--no-fail-fast",
-            "--package",
-            "keyferry-firmware",
-            "--lib",
-            "--no-default-features",
-            "--features",
-            "rsa-oaep-sha256,aes-192,aes-modes",
-        ])),
-    },
-    Step {
-        name: "tests: firmware with the other ECDH suite alone",
-        action: Action::Tests(cargo(&[
-            "test",
-            "--no-fail-fast",
-            "--package",
-            "keyferry-firmware",
-            "--no-default-features",
-            "--features",
-            "ecdh-p256-x963-sha256,aes-192,aes-modes",
-        ])),
-    },
-    Step {
         name: "the demo on riscv-virt",
         action: Action::Call {
             run: |screen, _| demo::run(screen, Board::RiscvVirt, "p-256", None).map(|_| ()),
@@ -437,6 +412,31 @@ pub(crate) const CAMPAIGNS: &[Step] = &[
             "--no-fail-fast",
             "--features",
             "keyferry-firmware/rsa,keyferry-firmware/ecdh-p256-x963-sha256",
+        ])),
+    },
+    Step {
+        name: "tests: firmware with one RSA suite, without key generation",
+        action: Action::Tests(cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--package",
+            "keyferry-firmware",
+            "--lib",
+            "--no-default-features",
+            "--features",
+            "rsa-oaep-sha256,aes-192,aes-modes",
+        ])),
+    },
+    Step {
+        name: "tests: firmware with the other ECDH suite alone",
+        action: Action::Tests(cargo(&[
+            "test",
+            "--no-fail-fast",
+            "--package",
+            "keyferry-firmware",
+            "--no-default-features",
+            "--features",
+            "ecdh-p256-x963-sha256,aes-192,aes-modes",
         ])),
     },
     Step {
