@@ -10,6 +10,8 @@ mod nss;
 mod process;
 mod softhsm;
 
+pub use softhsm::Kept;
+
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -123,6 +125,15 @@ impl Scratch {
             scratch.add(*kind, label);
         }
         scratch
+    }
+
+    /// For tests that kill processes which use its SoftHSM tokens.
+    ///
+    /// # Panics
+    /// If the tokens' files cannot be read.
+    #[must_use]
+    pub fn keep_tokens(&self) -> Kept {
+        Kept::of(self)
     }
 
     /// The folder that another process has made, and keeps.

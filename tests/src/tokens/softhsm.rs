@@ -47,3 +47,31 @@ pub(super) fn add(scratch: &Scratch, label: &str) {
             .env("SOFTHSM2_CONF", configuration(scratch)),
     );
 }
+
+/// What SoftHSM writes of its tokens at each login, their state and a count of changes. It does not do that in one go: a process that is killed there
+/// leaves half a file, and with it the token is lost. No hardware forgets its keys because a client goes.
+pub struct Kept(Vec<(PathBuf, Vec<u8>)>);
+
+impl Kept {
+    pub(super) fn of(scratch: &Scratch) -> Self {
+        let tokens = std::fs::read_dir(scratch.path("softhsm")).expect("a folder of tokens");
+        let tokens = tokens.map(|token| token.expect("a token").path());
+        let files =
+            tokens.flat_map(|token| ["token.object", "generation"].map(|it| token.join(it)));
+        let kept = files.map(|path| {
+            let bytes = std::fs::read(&path).expect("a token's file");
+            (path, bytes)
+        });
+        Self(kept.collect())
+    }
+
+    /// Puts it back after a process was killed.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn put_back(&self) {
+        for (path, bytes) in &self.0 {
+            std::fs::write(path, bytes).expect("a token's file");
+        }
+    }
+}
