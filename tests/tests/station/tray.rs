@@ -83,11 +83,27 @@ fn a_key_of_another_name_is_another_key() {
     done(&plant, &[device.port()], "");
     let plan = plant.scratch.path("plan.toml");
     let text = std::fs::read_to_string(&plan).unwrap();
-    assert!(text.contains("\"own aes\""));
-    std::fs::write(&plan, text.replace("\"own aes\"", "\"other aes\"")).unwrap();
+    // Another name, another type, another use.
+    for (from, to) in [
+        ("\"own aes\"", "\"other aes\""),
+        ("aes-256", "aes-128"),
+        ("use = \"ecdsa\"", "use = \"ecdh\""),
+    ] {
+        assert!(text.contains(from));
+        std::fs::write(&plan, text.replacen(from, to, 1)).unwrap();
+        let answer = plant.run(&plan, &[device.port()], &[]);
+        assert_eq!(answer.code, 1, "{to}: {answer:?}");
+        assert!(
+            answer.stdout.contains("is not the plan's key"),
+            "{answer:?}"
+        );
+        assert!(answer.stdout.contains("raise the version"), "{answer:?}");
+    }
+    // Nothing was made for it, and it is done by its own plan.
+    std::fs::write(&plan, text).unwrap();
     let answer = plant.run(&plan, &[device.port()], &[]);
-    assert_eq!(answer.code, 1, "{answer:?}");
-    assert!(answer.stdout.contains("raise the version"), "{answer:?}");
+    assert_eq!(answer.code, 0, "{answer:?}");
+    plant.assert_all_done(1);
 }
 
 /// SPEC of the station: a tray of eight boards of two architectures.

@@ -139,7 +139,13 @@ impl<'a> Shared<'a> {
         };
         let ending = Ending {
             nest: outcome.nest.name.clone(),
-            device: outcome.device,
+            // Two that claim to be one device are counted by their nests.
+            device: match &outcome.verdict {
+                Verdict::Failed(UnitError::Twice { .. }) => None,
+                Verdict::Failed(_) | Verdict::NotBegun(_) | Verdict::Done(_) | Verdict::Before => {
+                    outcome.device
+                }
+            },
             serial: outcome.nest.serial.clone(),
             end,
             reason,
@@ -235,6 +241,7 @@ fn show_failed(nest: &Nest, error: &UnitError) {
         | UnitError::NoSerial { .. }
         | UnitError::OtherSerial { .. }
         | UnitError::Erased { .. }
+        | UnitError::OtherKey { .. }
         | UnitError::NothingToRework { .. }
         | UnitError::HookAfter(_) => {}
     }

@@ -52,6 +52,16 @@ pub enum UnitError {
         /// The device, as it says.
         device: DeviceId,
     },
+    /// A slot holds a key that is not the plan's.
+    #[error("slot {slot} of device {device} holds {holds}, which is not the plan's key")]
+    OtherKey {
+        /// The device, as it says.
+        device: DeviceId,
+        /// The slot.
+        slot: u16,
+        /// What the registry says that it holds: label, type and proof.
+        holds: String,
+    },
     /// Only devices that the registry knows are wanted.
     #[error(
         "device {device} is not in the registry: it was never begun, and there is nothing to rework"
@@ -92,8 +102,11 @@ impl UnitError {
             Self::OtherSerial { .. } => "check label and nest: they may have been mixed up",
             Self::Erased { device } => {
                 return Some(format!(
-                    "compare it with its label; if it is to begin anew, its old keys count no more: `keyferry registry release {device} --reason TEXT`, and run the plan again"
+                    "compare it with its label; if it is to begin anew, its old keys count no more: `keyferry registry release --registry REGISTRY --reason WHY {device}`, and try it again"
                 ));
+            }
+            Self::OtherKey { .. } => {
+                "look first whether this is the plan for this device (`keyferry registry show`); if it is, raise the version in the plan to replace the keys of all devices, or replace this one's with --rework"
             }
             Self::NothingToRework { .. } => "run it without --rework",
             Self::HookBefore(error) => error.hint(),
@@ -130,7 +143,7 @@ fn for_a_line(error: &JobError) -> Option<String> {
             "check audit log, registry and journal, then run the plan again: what was under way is found out"
         }
         JobError::SlotRefused { .. } | JobError::Registry(RegistryError::SlotHeld { .. }) => {
-            "give this device its keys anew with --rework, raise the version in the plan to replace those of all devices, or choose free slots"
+            "look first what it holds and why (`keyferry registry show`); if this is the plan for it, give it its keys anew with --rework, or raise the version in the plan to replace those of all devices"
         }
         JobError::ProofWrong { .. } => {
             "do not ship this device; give it its keys anew with --rework"

@@ -18,6 +18,13 @@ pub(super) enum Known {
     Not,
     /// It was enrolled; some of its keys are missing.
     Enrolled,
+    /// It was enrolled, and a slot of the plan holds another key.
+    Otherwise {
+        /// The slot.
+        slot: u16,
+        /// What it holds: label and type.
+        holds: String,
+    },
     /// All its keys are proved; it is still to be locked.
     Keyed,
     /// All is done.
@@ -109,16 +116,31 @@ impl Shared<'_> {
         };
         let slots = self.slots(device)?;
         let plan = self.line.plan;
-        // A key with another label is another key: a plan that names it asks for a new version, or another slot.
         let proved = |key: &KeyPlan| {
             let mut slots = slots.iter();
             slots.find(|it| {
-                it.slot == key.slot
-                    && it.state == SlotState::Proved
-                    && it.version >= plan.version
-                    && it.label == key.source.label()
+                it.slot == key.slot && it.state == SlotState::Proved && it.version >= plan.version
             })
         };
+        // A key with another label, of another type or for another use is another key: a plan that names it asks for a new version, or another
+        // slot.
+        let keys = plan.keys.iter().zip(&self.stock.attributes);
+        let other = keys
+            .filter_map(|(key, attributes)| Some((key, attributes, proved(key)?)))
+            .find(|(key, attributes, it)| {
+                it.label != key.source.label() || it.attributes != **attributes
+            });
+        if let Some((key, _, it)) = other {
+            return Ok(Known::Otherwise {
+                slot: key.slot,
+                holds: format!(
+                    "'{}' ({}, {})",
+                    it.label.escape_default(),
+                    it.key_type,
+                    it.proof.name()
+                ),
+            });
+        }
         let all: Option<Vec<_>> = plan.keys.iter().map(proved).collect();
         let Some(all) = all else {
             return Ok(Known::Enrolled);

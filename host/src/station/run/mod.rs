@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use keyferry_protocol::attributes::Attributes;
 use keyferry_protocol::identity::DeviceId;
 
 pub use backend::{Manifests, Sign, write_exports};
@@ -68,6 +69,8 @@ pub struct Line<'a> {
 pub struct Stock {
     /// For each key of the plan: the token's, where it is the same for all devices.
     cards: Vec<Option<KeyCard>>,
+    /// For each key of the plan: what it is and may do on a device.
+    attributes: Vec<Attributes>,
 }
 
 impl Stock {
@@ -82,6 +85,7 @@ impl Stock {
         backend: Option<&Backend>,
     ) -> Result<Self, JobError> {
         let mut cards = Vec::new();
+        let mut attributes = Vec::new();
         for key in &plan.keys {
             let context = context(key, DeviceId::ZERO, plan.version);
             let card = card(hsm, plan, key, &context)?;
@@ -93,10 +97,11 @@ impl Stock {
             if let Some(backend) = backend.filter(|_| key.export) {
                 hsm.export(&card, &context, backend)?;
             }
+            attributes.push(card.attributes);
             let is_token = matches!(key.source, KeySource::Token { .. });
             cards.push(is_token.then_some(card));
         }
-        Ok(Self { cards })
+        Ok(Self { cards, attributes })
     }
 }
 

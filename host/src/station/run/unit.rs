@@ -70,7 +70,9 @@ impl Shared<'_> {
             (Some(unit), Known::Done { order, .. }) => {
                 !self.journal(|journal| journal.is_of(unit.id, order))?
             }
-            (Some(_), Known::Not | Known::Enrolled | Known::Keyed) => false,
+            (Some(_), Known::Not | Known::Enrolled | Known::Otherwise { .. } | Known::Keyed) => {
+                false
+            }
             (None, _) => true,
         };
         if is_others && self.was_done(&mut session, &known)? {
@@ -78,6 +80,14 @@ impl Shared<'_> {
                 self.done_elsewhere(unit)?;
             }
             return Ok(Verdict::Before);
+        }
+        if let (false, Known::Otherwise { slot, holds }) = (self.line.rework, &known) {
+            let (device, slot, holds) = (found, *slot, holds.clone());
+            return Err(UnitError::OtherKey {
+                device,
+                slot,
+                holds,
+            });
         }
         self.call_before(nest, found, serial)?;
         let new = NewUnit {
@@ -172,7 +182,12 @@ impl Way<'_> {
                 Settled::NotApplied
             }
             // It may have been wiped since.
-            Settled::Proved if matches!(self.known, Known::Not | Known::Enrolled) => {
+            Settled::Proved
+                if matches!(
+                    self.known,
+                    Known::Not | Known::Enrolled | Known::Otherwise { .. }
+                ) =>
+            {
                 Settled::Unclear
             }
             settled => settled,
@@ -190,7 +205,10 @@ impl Way<'_> {
                 self.believed()?;
                 self.shared.journal(|journal| journal.proved(self.id()))?;
             }
-            (Settled::NotApplied, Known::Not | Known::Enrolled | Known::Done { .. }) => {
+            (
+                Settled::NotApplied,
+                Known::Not | Known::Enrolled | Known::Otherwise { .. } | Known::Done { .. },
+            ) => {
                 self.deliver(&mut visit, &mut done)?;
             }
             (Settled::Applied, _) => done.keys = self.prove(&mut visit)?,
