@@ -352,9 +352,12 @@ fn ctrl_c_leaves_nothing_under_way() {
         .spawn()
         .expect("the command starts");
     let output = BufReader::new(child.stdout.take().expect("a pipe"));
-    let (mut ended, mut stopped) = (Vec::new(), false);
+    let (mut ended, mut stopped, mut told) = (Vec::new(), false, 0);
     for line in output.lines() {
         let line: serde_json::Value = serde_json::from_str(&line.expect("text")).expect("JSON");
+        if line["warning"].to_string().contains("stopping") {
+            told += 1;
+        }
         // The first device is about to be sent its keys, the others are somewhere before.
         if line["step"] == "prepared" && !stopped {
             stopped = true;
@@ -368,6 +371,7 @@ fn ctrl_c_leaves_nothing_under_way() {
     assert_eq!(child.wait().expect("it ends").code(), Some(1), "{ended:?}");
     let last = ended.pop().expect("a last line");
     assert_eq!((ended.len(), &last["ok"]), (8, &false.into()), "{last}");
+    assert_eq!(told, 1, "{ended:?}");
     let stopped = ended.iter().filter(|it| it["result"] == "FAIL");
     for outcome in stopped.clone() {
         assert!(

@@ -28,6 +28,11 @@ pub(super) fn open_registry(
 ) -> Result<Registry, Failure> {
     let plan = &loaded.plan;
     let location = Location::parse(&plan.registry, &loaded.folder).map_err(RegistryError::from)?;
+    if let Location::File(path) = &location
+        && !path.exists()
+    {
+        context.note(&format!("registry {} is new", path.display()));
+    }
     let password = plan.registry_password.as_deref();
     let password = password.map(|path| loaded.path(path));
     let limit = plan.limits.registry_wait;

@@ -55,13 +55,21 @@ pub(super) struct Station {
 /// signed.
 pub(super) struct Follower<'a> {
     station: (&'a SharedHsm, &'a Mutex<Records>),
+    stop: &'a AtomicBool,
     screen: &'a Screen,
+    /// Whether it was told that the line is being stopped.
+    told: AtomicBool,
     /// How many devices are over.
     ended: AtomicU32,
 }
 
 impl Follower<'_> {
     pub(super) fn follow(&self, event: &Event<'_>) {
+        if self.stop.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::Relaxed) {
+            self.screen.warn(
+                "stopping: devices that were sent their keys are finished; Ctrl-C again ends at once",
+            );
+        }
         self.screen.show(event);
         if !matches!(event.what, What::Ended(_)) {
             return;
@@ -169,7 +177,9 @@ impl Station {
     pub(super) fn follower<'a>(&'a self, screen: &'a Screen) -> Follower<'a> {
         Follower {
             station: (&self.hsm, &self.records),
+            stop: &self.stop,
             screen,
+            told: AtomicBool::new(false),
             ended: AtomicU32::new(0),
         }
     }
@@ -247,8 +257,12 @@ fn open_books(
     stop: &Arc<AtomicBool>,
 ) -> Result<Records, Failure> {
     let plan = &loaded.plan;
+    let path = loaded.path(&plan.journal);
+    if !path.exists() {
+        context.note(&format!("journal {} is new", path.display()));
+    }
     // The journal first: where another station is at work, nothing of it is touched.
-    let journal = Journal::open(&loaded.path(&plan.journal))?;
+    let journal = Journal::open(&path)?;
     let registry = books::open_registry(context, loaded, Arc::clone(stop))?;
     let audit = plan.audit.as_ref();
     let audit = audit.map(|file| AuditLog::open(&loaded.path(&file.path)));
