@@ -219,8 +219,11 @@ fn a_big_line_does_every_good_device_and_names_every_other() {
     let last = answer.last();
     assert_eq!(last["passed"], count, "{last}");
     assert_eq!(last["keys_proved"], usize::from(count) * KEYS, "{last}");
-    plant.assert_all_done(usize::from(count));
+    // What the backend got is looked into once, at the end: opening it takes a process for each key.
     let known = records(plant);
+    assert_eq!(known.len(), usize::from(count));
+    let audit = plant.audit();
+    assert_eq!(audit["keys"]["proved"], last["keys_proved"], "{audit}");
     let calls = plant.scratch.calls().len();
 
     // All that can be bad. The sessions are lost in the midst of the run: fewer devices take nearly as many calls.
