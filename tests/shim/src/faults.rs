@@ -17,6 +17,9 @@ const FAULTS: &str = "KEYFERRY_SHIM_FAULTS";
 /// A file that gets a line with the function's name for each call that is counted.
 const CALLS: &str = "KEYFERRY_SHIM_CALLS";
 
+/// A file: at the first call after it was made, all sessions are closed, and it is removed.
+const LOSE: &str = "KEYFERRY_SHIM_LOSE";
+
 /// What was asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
@@ -28,6 +31,7 @@ pub(crate) struct Faults {
     pub(crate) pin_pad: bool,
     pub(crate) write_protected: bool,
     pub(crate) unwraps_another: bool,
+    pub(crate) renumbers: bool,
     pub(crate) verifies_no_mac: bool,
     without: Vec<CK_MECHANISM_TYPE>,
 }
@@ -62,6 +66,7 @@ impl Faults {
     /// - `write-protected`: the token cannot be changed;
     /// - `unwraps-another`: what comes out of a wrapped elliptic-curve key is a new key;
     /// - `verifies-no-mac`: no MAC is right;
+    /// - `renumbers`: sessions get the lowest numbers that are free, as from a server that starts anew; those of SoftHSM never come again;
     /// - `without=0xID`: a mechanism is missing.
     fn parse(text: &str) -> Self {
         let mut faults = Self::default();
@@ -84,6 +89,7 @@ impl Faults {
                 ("write-protected", None) => faults.write_protected = true,
                 ("unwraps-another", None) => faults.unwraps_another = true,
                 ("verifies-no-mac", None) => faults.verifies_no_mac = true,
+                ("renumbers", None) => faults.renumbers = true,
                 ("without", Some(id)) => faults.without.push(id as CK_MECHANISM_TYPE),
                 // A test with a slip of the pen must not pass.
                 _ => {
@@ -183,6 +189,10 @@ pub(crate) fn before(name: &str) -> Result<Calling, CK_RV> {
             eprintln!("keyferry-shim: the file that {CALLS} names cannot be written");
             std::process::exit(101);
         }
+    }
+    if std::env::var_os(LOSE).is_some_and(|file| std::fs::remove_file(file).is_ok()) {
+        let _alone = CALLING.write().unwrap_or_else(PoisonError::into_inner);
+        real::close_all();
     }
     let faults = faults();
     if faults.strike_at(call) {

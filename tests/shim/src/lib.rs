@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 use cryptoki_sys::*;
 
 use faults::{before, before_mechanism, faults, is_locked, is_removed, is_replaced, note_pin};
-use real::{SESSIONS, functions, open_sessions};
+use real::{functions, open_sessions};
 
 /// The module's door (PKCS#11 v3.1 §5.4.4).
 ///
@@ -79,6 +79,10 @@ macro_rules! forward {
             ) -> CK_RV {
                 let _calling = match forward!(@before $name $($mechanism)?) {
                     Ok(calling) => calling,
+                    Err(value) => return value,
+                };
+                let $session = match real::session($session) {
+                    Ok(session) => session,
                     Err(value) => return value,
                 };
                 call!($name($session $(, $mechanism)? $(, $argument)*))
@@ -158,6 +162,10 @@ unsafe extern "C" fn unwraps_another(
                 // SAFETY: CKA_CLASS is a CK_ULONG (PKCS#11 v3.1 §4.2).
                 && unsafe { *one.pValue.cast::<CK_ULONG>() } == CKO_PRIVATE_KEY
         });
+    let session = match real::session(session) {
+        Ok(session) => session,
+        Err(value) => return value,
+    };
     if !is_private {
         return call!(C_UnwrapKey(
             session, mechanism, unwrapping, input, length, template, count, key
@@ -265,10 +273,8 @@ unsafe extern "C" fn C_OpenSession(
     }
     let value = call!(C_OpenSession(slot, flags, application, notify, session));
     // SAFETY: the caller gives a place for the answer, or nothing.
-    if let (CKR_OK, Some(session)) = (value, unsafe { session.as_ref() })
-        && let Ok(mut sessions) = SESSIONS.lock()
-    {
-        sessions.push((*session, slot));
+    if let (CKR_OK, Some(session)) = (value, unsafe { session.as_mut() }) {
+        *session = real::opened(*session, slot);
     }
     value
 }
@@ -278,11 +284,12 @@ unsafe extern "C" fn C_CloseSession(session: CK_SESSION_HANDLE) -> CK_RV {
         Ok(calling) => calling,
         Err(value) => return value,
     };
-    let value = call!(C_CloseSession(session));
-    if value == CKR_OK
-        && let Ok(mut sessions) = SESSIONS.lock()
-    {
-        sessions.retain(|(open, _)| *open != session);
+    let value = match real::session(session) {
+        Ok(session) => call!(C_CloseSession(session)),
+        Err(value) => value,
+    };
+    if value == CKR_OK {
+        real::closed(session);
     }
     value
 }
@@ -313,7 +320,10 @@ unsafe extern "C" fn C_Login(
     } else {
         (pin, length)
     };
-    let value = call!(C_Login(session, user, pin, length));
+    let value = match real::session(session) {
+        Ok(session) => call!(C_Login(session, user, pin, length)),
+        Err(value) => value,
+    };
     if matches!(value, CKR_OK | CKR_PIN_INCORRECT) {
         note_pin(value == CKR_OK);
     }

@@ -1,10 +1,13 @@
 //! The real module behind this one.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CKR_FUNCTION_FAILED, CKR_OK, Pkcs11,
+    CK_FUNCTION_LIST, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CKR_FUNCTION_FAILED, CKR_OK,
+    CKR_SESSION_HANDLE_INVALID, Pkcs11,
 };
+
+use crate::faults::faults;
 
 /// The real module's path.
 const MODULE: &str = "KEYFERRY_SHIM_MODULE";
@@ -17,8 +20,52 @@ struct Real {
 
 static REAL: OnceLock<Result<Real, String>> = OnceLock::new();
 
-/// The sessions that are open, with their slots.
-pub(crate) static SESSIONS: Mutex<Vec<(CK_SESSION_HANDLE, CK_SLOT_ID)>> = Mutex::new(Vec::new());
+/// A session that is open.
+struct Open {
+    /// What the caller knows it by.
+    number: CK_SESSION_HANDLE,
+    /// What the real module knows it by.
+    session: CK_SESSION_HANDLE,
+    slot: CK_SLOT_ID,
+}
+
+static OPEN: Mutex<Vec<Open>> = Mutex::new(Vec::new());
+
+fn open() -> MutexGuard<'static, Vec<Open>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes note of a session that was opened, and says what the caller is to know it by.
+pub(crate) fn opened(session: CK_SESSION_HANDLE, slot: CK_SLOT_ID) -> CK_SESSION_HANDLE {
+    let mut open = open();
+    let number = if faults().renumbers {
+        let is_free = |number: &CK_SESSION_HANDLE| open.iter().all(|it| it.number != *number);
+        (1..).find(is_free).unwrap_or(session)
+    } else {
+        session
+    };
+    open.push(Open {
+        number,
+        session,
+        slot,
+    });
+    number
+}
+
+/// What the real module knows the session by.
+pub(crate) fn session(number: CK_SESSION_HANDLE) -> Result<CK_SESSION_HANDLE, CK_RV> {
+    if !faults().renumbers {
+        return Ok(number);
+    }
+    let open = open();
+    let found = open.iter().find(|it| it.number == number);
+    found.map(|it| it.session).ok_or(CKR_SESSION_HANDLE_INVALID)
+}
+
+/// Takes note of a session that was closed.
+pub(crate) fn closed(number: CK_SESSION_HANDLE) {
+    open().retain(|it| it.number != number);
+}
 
 /// The real module's functions.
 pub(crate) fn functions() -> Result<&'static CK_FUNCTION_LIST, CK_RV> {
@@ -54,13 +101,13 @@ fn load() -> Result<Real, String> {
 
 /// Closes every session, as the other end of a broken connection does.
 pub(crate) fn close_all() {
-    let sessions = std::mem::take(&mut *SESSIONS.lock().unwrap_or_else(PoisonError::into_inner));
+    let sessions = std::mem::take(&mut *open());
     if let Ok(CK_FUNCTION_LIST {
         C_CloseAllSessions: Some(close),
         ..
     }) = functions()
     {
-        for (_, slot) in sessions {
+        for Open { slot, .. } in sessions {
             // SAFETY: a slot of the module.
             unsafe { close(slot) };
         }
@@ -69,13 +116,13 @@ pub(crate) fn close_all() {
 
 /// Logs out on every slot.
 pub(crate) fn log_out() {
-    let sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let sessions = open();
     if let Ok(CK_FUNCTION_LIST {
         C_Logout: Some(log_out),
         ..
     }) = functions()
     {
-        for (session, _) in sessions.iter() {
+        for Open { session, .. } in sessions.iter() {
             // SAFETY: a session of the module; where the token is logged out already, it says so.
             unsafe { log_out(*session) };
         }
@@ -84,8 +131,5 @@ pub(crate) fn log_out() {
 
 /// How many sessions are open.
 pub(crate) fn open_sessions() -> usize {
-    SESSIONS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .len()
+    open().len()
 }

@@ -21,7 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::command::{self, Answer};
-pub use process::{in_own_process, in_own_process_with};
+pub use process::{LOSE, in_own_process, in_own_process_with, in_own_process_with_faults};
 
 /// The PIN of every scratch token. No output of any command may ever contain it.
 pub const PIN: &str = "scratch-pin-4711";

@@ -1,10 +1,13 @@
 //! Tokens that fail in the middle of a job. What can be done again is done; what cannot is said, with the token's name and the
 //! next move.
 
+use keyferry::hsm::KeyType;
 use keyferry_tests::command::{Answer, done, refused};
-use keyferry_tests::tokens::{Kind, PIN, Scratch, set_mode};
+use keyferry_tests::tokens::{Kind, LOSE, PIN, Scratch, in_own_process_with_faults, set_mode};
 
 use keyferry_tests::openssl::make_rsa;
+
+use crate::open_uri;
 
 const LINE: &str = "line";
 
@@ -141,6 +144,26 @@ fn a_list_is_whole_or_nothing() {
         }
         done(&mut scratch.faulty("", &list));
     }
+}
+
+/// Whoever notices late that all sessions were lost must not close the one that has his number by now.
+#[test]
+fn a_number_that_is_somebody_elses_by_now_is_not_closed() {
+    let name = "faults::a_number_that_is_somebody_elses_by_now_is_not_closed";
+    in_own_process_with_faults(name, LINE, "renumbers", |scratch| {
+        let late = open_uri(&scratch.faulty_uri(LINE)).unwrap();
+        let quick = late.another_session().unwrap();
+        let lost = scratch.path(LOSE);
+        std::fs::write(&lost, "").unwrap();
+        quick.keys().unwrap();
+        assert!(!lost.exists());
+        // A key that would end with its session.
+        let made = quick.fresh_device_key(KeyType::Aes { bits: 128 }).unwrap();
+        late.keys().unwrap();
+        assert_eq!(late.session_objects().unwrap(), 1);
+        drop(made);
+        assert_eq!(late.session_objects().unwrap(), 0);
+    });
 }
 
 #[test]

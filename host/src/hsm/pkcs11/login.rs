@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
+use cryptoki_sys::CK_SESSION_HANDLE;
 use secrecy::SecretString;
 
 use super::failure;
@@ -30,6 +31,8 @@ struct State {
     anchor: Session,
     /// Counts renewals. The names of objects are good for one login.
     epoch: u64,
+    /// The first of the logins whose sessions were not all lost since: their numbers are still theirs.
+    numbered: u64,
     /// Whether the token tells by a session's state that the process is logged in.
     telling: bool,
     /// Sessions that nobody uses at the moment.
@@ -73,6 +76,7 @@ impl Login {
                 anchor,
                 telling,
                 epoch: 0,
+                numbered: 0,
                 free: Vec::new(),
                 refused: false,
                 key_pin_refused: false,
@@ -123,9 +127,15 @@ impl Login {
         Ok(state.opened(session))
     }
 
-    /// A session in place of one that was lost, under a new login if that was lost too. The caller has closed the old one.
-    pub(super) fn renew(&self) -> Result<Opened, HsmError> {
+    /// A session in place of one that was lost and had this number, under a new login if that was lost too.
+    ///
+    /// The old one is closed before, because a server that starts anew gives out the same numbers again; and for the same reason only while
+    /// its number is its own: once somebody was quicker, it may be his.
+    pub(super) fn renew(&self, old: CK_SESSION_HANDLE, epoch: u64) -> Result<Opened, HsmError> {
         let mut state = self.state();
+        if epoch >= state.numbered {
+            self.module.close_session(old);
+        }
         if is_lost(&state.anchor, state.telling) {
             self.renew_login(&mut state)?;
         }
@@ -151,6 +161,8 @@ impl Login {
                 found: found.label,
             });
         }
+        // Not if the token has only forgotten the login.
+        let numbers_are_gone = is_lost(&state.anchor, false);
         for session in state.free.drain(..) {
             close(&self.module, session);
         }
@@ -164,6 +176,9 @@ impl Login {
             })?;
         forget(std::mem::replace(&mut state.anchor, anchor));
         state.epoch += 1;
+        if numbers_are_gone {
+            state.numbered = state.epoch;
+        }
         Ok(())
     }
 

@@ -102,10 +102,8 @@ impl Connection {
 
     /// Takes a new session in place of a lost one, and logs in again if that is lost too.
     pub(in crate::hsm) fn renew(&self) -> Result<(), HsmError> {
-        // Closed before the new one is opened: a server that starts anew gives out the same numbers again.
-        self.module().close_session(self.session().handle());
-        self.epoch.set(NO_LOGIN);
-        let Opened { session, epoch, .. } = self.login.renew()?;
+        let (old, before) = (self.session().handle(), self.epoch.replace(NO_LOGIN));
+        let Opened { session, epoch, .. } = self.login.renew(old, before)?;
         forget(self.session.replace(session));
         self.epoch.set(epoch);
         self.clean.set(true);
