@@ -37,10 +37,14 @@ impl Counts {
                 Some(device) => device.to_string(),
                 None => format!("nest {}", ending.nest),
             };
-            // A device that is done stays so, whatever is found when it is plugged in again.
-            match last.get(&who) {
-                Some(known) if known.end == End::Done && ending.end == End::Before => {}
-                Some(_) | None => {
+            // A device that is done stays so. What claims its id later and fails is somebody else, or a matter of its nest.
+            let known = last.get(&who).map(|known| known.end);
+            match (known, ending.end) {
+                (Some(End::Done), End::Before) => {}
+                (Some(End::Done | End::Before), End::Failed | End::NotBegun) => {
+                    last.insert(format!("nest {}", ending.nest), ending);
+                }
+                (Some(_) | None, _) => {
                     last.insert(who, ending);
                 }
             }

@@ -3,6 +3,8 @@
 #[cfg(unix)]
 mod big_line;
 #[cfg(unix)]
+mod changed;
+#[cfg(unix)]
 mod ci;
 #[cfg(unix)]
 mod guide;

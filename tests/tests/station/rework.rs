@@ -77,10 +77,23 @@ fn a_unit_with_a_wrong_proof_gets_its_keys_anew() {
         assert_eq!(answer.code, 0, "{answer:?}");
         assert_eq!(ended(&answer)[0]["before"], true, "{answer:?}");
     }
+    assert!(
+        proved.iter().all(|slot| slot["version"] == 65_537),
+        "{shown}"
+    );
     // The backend has each device's own keys once, those that are in it.
     assert_eq!(plant.exported().len(), 2 * OWN);
     let audit = plant.audit();
     assert_eq!(audit["keys"]["open"], 0, "{audit}");
     assert_eq!(audit["open_orders"], 0, "{audit}");
     assert_eq!(audit["keys"]["proved"], 2 * KEYS, "{audit}");
+
+    // The plan's next version is for both: a rework hides nobody from it.
+    let text = fs::read_to_string(&plan).unwrap();
+    fs::write(&plan, text.replace("[order]", "[order]\nversion = 2")).unwrap();
+    for port in [good.port(), bad.port()] {
+        let answer = through("", port, &[]);
+        assert_eq!(answer.code, 0, "{answer:?}");
+        assert_eq!(answer.last()["keys_proved"], KEYS, "{answer:?}");
+    }
 }

@@ -41,7 +41,7 @@ const MOMENT: &str = "KEYFERRY_TEST_MOMENT";
 /// Where it writes what it has come to.
 const MOMENTS: &str = "moments.txt";
 
-const PLAN: &str = "[devices]\nallow-test-devices = true\n[after]\nlock = true\n";
+pub(crate) const PLAN: &str = "[devices]\nallow-test-devices = true\n[after]\nlock = true\n";
 
 /// A station as the command has it, with an observer of its journal that kills the process.
 fn station(folder: &Path) {
@@ -125,7 +125,7 @@ fn station(folder: &Path) {
 }
 
 /// Starts the station in a process of its own, which ends at this moment. Gives the moments that it has come to.
-fn start(plant: &Plant, device: &Device, moment: Option<usize>) -> Vec<String> {
+pub(crate) fn start(plant: &Plant, device: &Device, moment: Option<usize>) -> Vec<String> {
     let executable = std::env::current_exe().expect("the test executable");
     let mut command = Command::new(executable);
     command

@@ -199,8 +199,12 @@ impl<'a> Bench<'a> {
             None => look.listed().to_vec(),
             Some(folder) => match self.station.loaded.path(folder).read_dir() {
                 Ok(entries) => {
-                    let entries = entries.take(MOST_NAMES).filter_map(Result::ok);
-                    entries.map(|entry| entry.path()).collect()
+                    let entries = entries.filter_map(Result::ok).filter(|entry| {
+                        let name = entry.file_name();
+                        name.to_str().is_some_and(|name| pattern.fits(name))
+                    });
+                    let paths = entries.map(|entry| entry.path());
+                    paths.take(MOST_NAMES).collect()
                 }
                 // Linux has no /dev/serial as long as no adapter is there.
                 Err(error) => {

@@ -1,6 +1,6 @@
 //! `station report`: a page about a run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -26,12 +26,24 @@ pub(in crate::cli) struct Report {
     force: bool,
 }
 
+/// Whether two names are of one file, if both are there.
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (one.canonicalize(), other.canonicalize()) {
+        (Ok(one), Ok(other)) => one == other,
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => false,
+    }
+}
+
 pub(super) fn run(context: &Context, arguments: &Report) -> Outcome {
     check_new(&arguments.out, arguments.force)?;
-    if !arguments.journal.exists() {
-        // Opening it would begin one.
+    // Opening it would begin one.
+    if std::fs::metadata(&arguments.journal).map_or(0, |file| file.len()) == 0 {
         let path = arguments.journal.clone();
         return Err(Failure::Journal(JournalError::NotThere { path }));
+    }
+    if same_file(&arguments.journal, &arguments.out) {
+        let path = arguments.journal.clone();
+        return Err(Failure::Journal(JournalError::NotForOutput { path }));
     }
     let journal = Journal::open(&arguments.journal)?;
     let history = journal.history(arguments.run.as_deref())?;

@@ -37,6 +37,12 @@ pub enum JournalError {
         /// Where it should be.
         path: PathBuf,
     },
+    /// Something is to be written over it.
+    #[error("the journal {} is no place for a page", path.display())]
+    NotForOutput {
+        /// The file.
+        path: PathBuf,
+    },
     /// It knows no run of that name.
     #[error("the journal has no run '{}'", run.escape_default())]
     NoRun {
@@ -102,6 +108,7 @@ impl JournalError {
         match self {
             Self::NotAJournal { .. }
             | Self::NotThere { .. }
+            | Self::NotForOutput { .. }
             | Self::NoRun { .. }
             | Self::Newer { .. }
             | Self::InUse { .. } => Exit::Usage,
@@ -123,6 +130,7 @@ impl JournalError {
         match self {
             Self::NotAJournal { .. } => "check the name after journal in the plan",
             Self::NotThere { .. } => "name the file that stands after journal in the plan",
+            Self::NotForOutput { .. } => "name another file after --out",
             Self::NoRun { .. } => {
                 "leave the name out for the last run; `station run` tells each in its last line with --json"
             }

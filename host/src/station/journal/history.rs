@@ -172,7 +172,9 @@ impl Journal {
         for row in rows {
             let (unit, step, at) = row?;
             if let Some((_, since)) = before.filter(|(same, _)| *same == unit) {
-                let took = Duration::from_millis(u64::try_from(at - since).unwrap_or_default());
+                let took = Duration::from_millis(
+                    u64::try_from(at.saturating_sub(since)).unwrap_or_default(),
+                );
                 match times.iter_mut().find(|(known, _)| *known == step) {
                     Some((_, all)) => all.push(took),
                     None => times.push((step, vec![took])),

@@ -133,6 +133,14 @@ impl Journal {
                 reason: verdict,
             });
         }
+        // Whoever deletes rows by hand leaves others that belonged to them, and the next unit would have the dead one's keys.
+        let mut orphans = self.done(connection.prepare("PRAGMA foreign_key_check"))?;
+        if self.done(orphans.exists([]))? {
+            return Err(JournalError::Damaged {
+                path: self.path.clone(),
+                reason: "rows are missing that others belong to".to_owned(),
+            });
+        }
         // Takes the lock, so that a second station is told now and not in the midst of a device.
         self.change("open", |_| Ok(()))
     }

@@ -212,9 +212,9 @@ impl Journal {
         self.change(Step::Begun.name(), |transaction| {
             let (run, device, now) = (new.run.to_string(), new.device.to_string(), now()?);
             let found = transaction.execute(
-                "UPDATE units SET run = ?1, port = ?2, nest = ?3, updated_at = ?4, serial = coalesce(serial, ?6)
+                "UPDATE units SET run = ?1, port = ?2, nest = ?3, updated_at = ?4
                  WHERE device = ?5 AND step NOT IN ('done', 'failed')",
-                (&run, new.port, new.nest, &now, &device, new.serial),
+                (&run, new.port, new.nest, &now, &device),
             );
             if self.done(found)? == 0 {
                 let inserted = transaction.execute(
@@ -236,7 +236,12 @@ impl Journal {
                 [device],
                 Unit::read,
             );
-            self.done(unit)
+            let unit = self.done(unit)?;
+            // Whoever is there only says that it is this device: a label is not written beside a unit that began without one.
+            Ok(Unit {
+                serial: unit.serial.or_else(|| new.serial.map(str::to_owned)),
+                ..unit
+            })
         })
     }
 

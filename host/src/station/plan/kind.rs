@@ -21,6 +21,9 @@ pub(super) const LONGEST: usize = 4096;
 /// Most ports of a plan.
 pub const MAXIMUM_PORTS: usize = 256;
 
+/// Highest version of a plan's keys. What is above counts reworks of a device.
+pub const MAXIMUM_VERSION: u32 = 0xffff;
+
 /// Most patterns of ports that are watched.
 pub(super) const MAXIMUM_PATTERNS: usize = 16;
 

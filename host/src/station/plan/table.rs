@@ -4,9 +4,9 @@
 use keyferry_protocol::MAX_ENTRIES;
 
 use super::kind::{
-    FRESH, HIGHEST_SLOT, Kind, LABEL, MASTER, MAXIMUM_PATTERNS, MAXIMUM_PORTS, Section, TOKEN,
-    Times, enrolments, failures, field, fingerprint, key_type, levels, needed, port, registry,
-    slot_label, sources, suites, unwraps, uri, uses, visits, watched, with,
+    FRESH, HIGHEST_SLOT, Kind, LABEL, MASTER, MAXIMUM_PATTERNS, MAXIMUM_PORTS, MAXIMUM_VERSION,
+    Section, TOKEN, Times, enrolments, failures, field, fingerprint, key_type, levels, needed,
+    port, registry, slot_label, sources, suites, unwraps, uri, uses, visits, watched, with,
 };
 
 /// All sections.
@@ -182,7 +182,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 "version",
                 Kind::Number {
                     least: 1,
-                    most: u32::MAX,
+                    most: MAXIMUM_VERSION,
                 },
                 "Version of the keys; a higher one replaces a key in its slot; 1 unless it is said.",
             ),

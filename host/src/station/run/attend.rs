@@ -99,13 +99,7 @@ impl<'a> Shared<'a> {
         let start = Instant::now();
         self.tell(nest, What::Begun);
         let mut heard = Heard::default();
-        let worked = self.work(nest, &mut heard);
-        let verdict = worked.unwrap_or_else(|error| {
-            if heard.device.is_some() {
-                show_failed(nest, &error);
-            }
-            Verdict::Failed(error)
-        });
+        let verdict = self.work(nest, &mut heard).unwrap_or_else(Verdict::Failed);
         if matches!(verdict, Verdict::Before) {
             // Nothing was begun.
             self.begun.fetch_sub(1, Ordering::Relaxed);
@@ -120,6 +114,9 @@ impl<'a> Shared<'a> {
             took: start.elapsed(),
         };
         self.call_after(&mut outcome);
+        if let (Verdict::Failed(error), Some(_)) = (&outcome.verdict, outcome.device) {
+            show_failed(nest, error);
+        }
         if outcome.verdict.is_pass() {
             self.failed_in_a_row.store(0, Ordering::Relaxed);
         } else {
@@ -242,6 +239,7 @@ fn show_failed(nest: &Nest, error: &UnitError) {
         | UnitError::OtherSerial { .. }
         | UnitError::Erased { .. }
         | UnitError::OtherKey { .. }
+        | UnitError::OtherPlan { .. }
         | UnitError::NothingToRework { .. }
         | UnitError::HookAfter(_) => {}
     }

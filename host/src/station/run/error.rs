@@ -52,6 +52,14 @@ pub enum UnitError {
         /// The device, as it says.
         device: DeviceId,
     },
+    /// The plan asks for more than the one that the device was begun with.
+    #[error(
+        "device {device} has the keys that were asked for when it was begun, and the plan asks for others now"
+    )]
+    OtherPlan {
+        /// The device.
+        device: DeviceId,
+    },
     /// A slot holds a key that is not the plan's.
     #[error("slot {slot} of device {device} holds {holds}, which is not the plan's key")]
     OtherKey {
@@ -105,6 +113,7 @@ impl UnitError {
                     "compare it with its label; if it is to begin anew, its old keys count no more: `keyferry registry release --registry REGISTRY --reason WHY {device}`, and try it again"
                 ));
             }
+            Self::OtherPlan { .. } => "try it again: it gets what is missing",
             Self::OtherKey { .. } => {
                 "look first whether this is the plan for this device (`keyferry registry show`); if it is, raise the version in the plan to replace the keys of all devices, or replace this one's with --rework"
             }

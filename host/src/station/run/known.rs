@@ -8,9 +8,12 @@ use super::error::UnitError;
 use super::event::Nest;
 use crate::station::JobError;
 use crate::station::journal::Unit;
-use crate::station::plan::KeyPlan;
+use crate::station::plan::{KeyPlan, MAXIMUM_VERSION};
 use crate::station::records::patiently;
 use crate::station::registry::{DeviceRecord, RegistryError, SlotRecord, SlotState};
+
+/// A rework adds this to the version of a device's keys; versions of plans are below.
+const REWORK: u32 = MAXIMUM_VERSION + 1;
 
 /// What the registry says of a device, seen from the plan.
 pub(super) enum Known {
@@ -97,17 +100,18 @@ impl Shared<'_> {
         Ok(slots.unwrap_or_default())
     }
 
-    /// The version that a device's keys get. A device under rework may hold whatever was ordered for it, right or wrong: its keys are of a higher
-    /// version than all of that, so that it takes them.
+    /// The version that a device's keys get: the plan's, above one step for each rework. A device under rework may hold whatever was ordered for it,
+    /// right or wrong; the step has it take other keys all the same, and the plan's next version is still higher.
     pub(super) fn version(&self, device: DeviceId) -> Result<u32, JobError> {
         let plan = self.line.plan;
-        if !self.line.rework {
-            return Ok(plan.version);
-        }
         let slots = self.slots(device)?.into_iter();
         let of_plan = slots.filter(|it| plan.keys.iter().any(|key| key.slot == it.slot));
-        let held = of_plan.map(|it| it.version).max().unwrap_or_default();
-        Ok(plan.version.max(held.saturating_add(1)))
+        let Some(held) = of_plan.map(|it| it.version).max() else {
+            return Ok(plan.version);
+        };
+        let reworks =
+            (held - held % REWORK).saturating_add(if self.line.rework { REWORK } else { 0 });
+        Ok(reworks.saturating_add(plan.version))
     }
 
     pub(super) fn known(&self, device: DeviceId) -> Result<Known, JobError> {
@@ -119,7 +123,9 @@ impl Shared<'_> {
         let proved = |key: &KeyPlan| {
             let mut slots = slots.iter();
             slots.find(|it| {
-                it.slot == key.slot && it.state == SlotState::Proved && it.version >= plan.version
+                it.slot == key.slot
+                    && it.state == SlotState::Proved
+                    && it.version % REWORK >= plan.version
             })
         };
         // A key with another label, of another type or for another use is another key: a plan that names it asks for a new version, or another

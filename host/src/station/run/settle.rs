@@ -12,7 +12,7 @@ use crate::device::flow;
 use crate::device::session::Session;
 use crate::hsm::random;
 use crate::station::finding::Finding;
-use crate::station::journal::Unit;
+use crate::station::journal::{Step, Unit};
 use crate::station::records::patiently;
 use crate::station::registry::RegistryError;
 use crate::station::{JobError, Records, Visit};
@@ -20,7 +20,7 @@ use crate::station::{JobError, Records, Visit};
 const STOPPED: &str =
     "the station was stopped before its answer came, and the device says that it was not applied";
 
-const RELEASED: &str = "the device was released from the registry since";
+const RELEASED: &str = "the device was released from the registry since, or no order of the unit is one of the device as it was enrolled last";
 
 const ELSEWHERE: &str = "the registry has it as done, by an order that was not one of this unit";
 
@@ -55,16 +55,27 @@ impl Shared<'_> {
         Ok(())
     }
 
-    /// The unit of a device that is under way, unless somebody has released the device since: then nothing counts that was open of it.
+    /// The unit of a device that is under way, unless somebody has released the device since, or enrolled it anew: then nothing counts that was open
+    /// of it, and its keys, which another device may hold, go nowhere.
     pub(super) fn unless_released(&self, unit: Option<Unit>) -> Result<Option<Unit>, UnitError> {
         let Some(unit) = unit else {
             return Ok(None);
         };
-        let record = patiently(self.line.records, |records| match &records.registry {
-            Some(registry) => registry.find(unit.device),
-            None => Ok(None),
+        let (record, orders) = patiently(self.line.records, |records| match &records.registry {
+            Some(registry) => {
+                let record = registry.find(unit.device)?;
+                Ok::<_, RegistryError>((record, registry.orders(unit.device)?))
+            }
+            None => Ok((None, Vec::new())),
         })?;
-        if record.is_none_or(|record| record.released.is_none()) {
+        let Some(record) = record else {
+            return Ok(Some(unit));
+        };
+        let mut is_its = unit.step < Step::Ordered;
+        for order in &orders {
+            is_its |= self.journal(|journal| journal.is_of(unit.id, &order.digest))?;
+        }
+        if record.released.is_none() && is_its {
             return Ok(Some(unit));
         }
         if let Some(log) = &mut lock(self.line.records).audit {

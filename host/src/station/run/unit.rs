@@ -181,15 +181,6 @@ impl Way<'_> {
                 self.not_applied()?;
                 Settled::NotApplied
             }
-            // It may have been wiped since.
-            Settled::Proved
-                if matches!(
-                    self.known,
-                    Known::Not | Known::Enrolled | Known::Otherwise { .. }
-                ) =>
-            {
-                Settled::Unclear
-            }
             settled => settled,
         };
         self.tidy(&visit)?;
@@ -211,12 +202,16 @@ impl Way<'_> {
             ) => {
                 self.deliver(&mut visit, &mut done)?;
             }
-            (Settled::Applied, _) => done.keys = self.prove(&mut visit)?,
+            (Settled::Applied, _) => {
+                done.keys = self.prove(&mut visit).inspect_err(|error| {
+                    // They were removed since.
+                    if is_empty(error) {
+                        self.end_saying(&error.to_string());
+                    }
+                })?;
+            }
             (Settled::Unclear | Settled::NotYet { .. }, _) => match self.prove(&mut visit) {
-                Err(UnitError::Job(JobError::Device(DeviceError::Refused {
-                    refusal: Refusal::SlotEmpty,
-                    signed: true,
-                }))) => {
+                Err(error) if is_empty(&error) => {
                     // What is not in its slot was not brought by the order, and cannot be any more.
                     self.not_applied()?;
                     self.deliver(&mut visit, &mut done)?;
@@ -225,10 +220,28 @@ impl Way<'_> {
             },
             (Settled::Proved, _) => {}
         }
+        self.check_plan(&done)?;
         done.locked = self.lock(&mut visit)?;
         self.shared.journal(|journal| journal.finished(self.id()))?;
         self.at(Step::Done);
         Ok(done)
+    }
+
+    /// The plan may have been changed since the unit began: a device that has only what was asked for then is neither locked nor passed. Its unit is
+    /// over, and what is missing comes with the next one.
+    fn check_plan(&self, done: &Done) -> Result<(), UnitError> {
+        let device = self.unit.device;
+        if done.suite.is_some() {
+            // All that this plan names went out just now.
+            return Ok(());
+        }
+        match self.shared.known(device)? {
+            Known::Keyed | Known::Done { .. } => Ok(()),
+            Known::Not | Known::Enrolled | Known::Otherwise { .. } => {
+                self.shared.journal(|journal| journal.finished(self.id()))?;
+                Err(UnitError::OtherPlan { device })
+            }
+        }
     }
 
     /// Enrols the device or visits it. One that the registry does not know has to satisfy the policy for new devices, unless what the
@@ -291,11 +304,8 @@ impl Way<'_> {
         let mut progress = self.shared.progress(self.nest);
         done.suite = Some(suite);
         done.keys = inject(visit, line.hsm, &shipping, &mut progress).inspect_err(|error| {
-            if is_final(error)
-                && let Err(unwritten) = self.end(&error.to_string())
-            {
-                let words = unwritten.to_string();
-                self.shared.tell(self.nest, What::Note(&words));
+            if is_final(error) {
+                self.end_saying(&error.to_string());
             }
         })?;
         self.shared.journal(|journal| journal.proved(self.id()))?;
@@ -370,11 +380,8 @@ impl Way<'_> {
         let mut progress = self.shared.progress(self.nest);
         let proved = prove(visit, line.hsm, &targets, minimum, &mut progress);
         let proved = proved.inspect_err(|error| {
-            if matches!(error, JobError::ProofWrong { .. })
-                && let Err(unwritten) = self.end(&error.to_string())
-            {
-                let words = unwritten.to_string();
-                self.shared.tell(self.nest, What::Note(&words));
+            if matches!(error, JobError::ProofWrong { .. }) {
+                self.end_saying(&error.to_string());
             }
         })?;
         self.shared.journal(|journal| journal.proved(self.id()))?;
@@ -402,6 +409,14 @@ impl Way<'_> {
             .journal(|journal| journal.failed(self.id(), reason))
     }
 
+    /// Ends the unit on the way to another error.
+    fn end_saying(&self, reason: &str) {
+        if let Err(unwritten) = self.end(reason) {
+            let words = unwritten.to_string();
+            self.shared.tell(self.nest, What::Note(&words));
+        }
+    }
+
     /// Ends the unit, unless an order of it may have been applied.
     fn give_up(&self, error: &UnitError) -> Result<(), JobError> {
         let now = self
@@ -412,6 +427,17 @@ impl Way<'_> {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether the device says, signed, that there is no key in a slot.
+const fn is_empty(error: &UnitError) -> bool {
+    matches!(
+        error,
+        UnitError::Job(JobError::Device(DeviceError::Refused {
+            refusal: Refusal::SlotEmpty,
+            signed: true,
+        }))
+    )
 }
 
 /// Whether it is certain that a device has none of the keys, or not the right ones.
