@@ -190,7 +190,7 @@ pub enum Status {
     Idle,
     /// An order is under way.
     Busy,
-    /// The last order was applied. Until the next greeting.
+    /// The last order was applied, and there are keys. Until the next greeting.
     Done,
     /// The last order was refused, or the station has given the device up; until the next greeting. Or the device can do no order: its entropy
     /// source or root key failed.

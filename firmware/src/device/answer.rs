@@ -133,7 +133,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.drop_job();
         // The order is done, whatever the source says; the next one is refused if it failed.
         let _ = self.refresh_random();
-        self.show(Status::Done);
+        self.show_done();
         Ok(())
     }
 
@@ -156,8 +156,17 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         self.memory = next;
         self.send_receipt(length, signature);
         self.drop_job();
-        self.platform.show(Status::Done);
+        self.show_done();
         Ok(())
+    }
+
+    /// An order was applied. A device without keys is not done, whatever it has done.
+    fn show_done(&mut self) {
+        let status = match self.memory.state {
+            State::Provisioned | State::Locked => Status::Done,
+            State::Blank | State::Enrolled | State::Quarantined => self.resting_status(),
+        };
+        self.show(status);
     }
 
     /// Signs with the identity key in the store, then concludes.

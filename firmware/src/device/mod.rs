@@ -521,7 +521,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         }
     }
 
-    const fn resting_status(&self) -> Status {
+    pub(super) const fn resting_status(&self) -> Status {
         resting_status(self.answers, &self.memory, self.random.as_ref())
     }
 
