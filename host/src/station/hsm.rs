@@ -134,6 +134,14 @@ pub trait Hsm {
     /// [`JobError`].
     fn suites(&self) -> Result<Vec<Suite>, JobError>;
 
+    /// Whether keys can be wrapped under one suite. A token that is asked for no other is tried for no other, which may take long.
+    ///
+    /// # Errors
+    /// [`JobError`].
+    fn supports(&self, suite: Suite) -> Result<bool, JobError> {
+        Ok(self.suites()?.contains(&suite))
+    }
+
     /// Wraps keys for a device, all under one KEK.
     ///
     /// # Errors
@@ -636,6 +644,10 @@ impl Hsm for LocalHsm {
 
     fn suites(&self) -> Result<Vec<Suite>, JobError> {
         Ok(self.token.supported_suites()?)
+    }
+
+    fn supports(&self, suite: Suite) -> Result<bool, JobError> {
+        Ok(self.token.supports(suite)?)
     }
 
     fn wrap(

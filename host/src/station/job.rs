@@ -256,14 +256,14 @@ pub struct Proved {
 /// # Errors
 /// [`JobError::NoCommonSuite`], and those of the HSM.
 pub fn choose_suite(hsm: &dyn Hsm, rules: &Rules, device: &Statement) -> Result<Suite, JobError> {
-    let offered = hsm.suites()?;
-    rules
-        .permitted_suites(device)
-        .into_iter()
-        .find(|suite| offered.contains(suite))
-        .ok_or_else(|| JobError::NoCommonSuite {
-            device: device.suites.clone(),
-        })
+    for suite in rules.permitted_suites(device) {
+        if hsm.supports(suite)? {
+            return Ok(suite);
+        }
+    }
+    Err(JobError::NoCommonSuite {
+        device: device.suites.clone(),
+    })
 }
 
 /// Checks that every key will show as much as is demanded, before anything is wrapped.

@@ -229,6 +229,10 @@ impl Hsm for SharedHsm {
         self.seats.with(Hsm::suites)
     }
 
+    fn supports(&self, suite: Suite) -> Result<bool, JobError> {
+        self.seats.with(|hsm| hsm.supports(suite))
+    }
+
     fn wrap(
         &self,
         recipient: Recipient<'_>,

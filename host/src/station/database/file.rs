@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params_from_iter};
 
@@ -33,6 +34,18 @@ impl Found {
             Self::Ready
         }
     }
+}
+
+/// Statements that a connection remembers: as many as a station has, about.
+const STATEMENTS: usize = 64;
+
+/// Has a connection remember its statements: reading one takes longer than what most of them do.
+pub(in crate::station) fn remember_statements(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // Otherwise they are read again for other values (https://sqlite.org/queryplanner-ng.html#qpstab).
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(|_| ())
 }
 
 /// Brings a file up to date, in one transaction. `application` marks whose it is (`PRAGMA application_id`); `migrations` are those of
@@ -118,7 +131,7 @@ impl ToSql for Value {
 
 /// Runs a statement, and gives the number of rows that it has changed.
 pub(super) fn execute(connection: &Connection, sql: &str, values: &[Value]) -> Result<u64, Fault> {
-    let mut statement = connection.prepare(sql)?;
+    let mut statement = connection.prepare_cached(sql)?;
     let changed = statement.execute(params_from_iter(values))?;
     Ok(u64::try_from(changed).unwrap_or(u64::MAX))
 }
@@ -129,7 +142,7 @@ pub(super) fn rows(
     sql: &str,
     values: &[Value],
 ) -> Result<Vec<Row>, Fault> {
-    let mut statement = connection.prepare(sql)?;
+    let mut statement = connection.prepare_cached(sql)?;
     let columns: Arc<[String]> = statement.column_names().map(str::to_owned).collect();
     let mut found = statement.query(params_from_iter(values))?;
     let mut rows = Vec::new();

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Transaction as FileTransaction, TransactionBehavior};
 
-pub(super) use file::{Found, is_busy, migrate, write_ahead};
+pub(super) use file::{Found, is_busy, migrate, remember_statements, write_ahead};
 pub use location::{Address, Location, LocationError};
 pub use password::PasswordError;
 use postgres::error::SqlState;

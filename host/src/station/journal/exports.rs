@@ -3,7 +3,7 @@
 
 use rusqlite::Transaction;
 
-use super::{Journal, JournalError, UnitId};
+use super::{Journal, JournalError, UnitId, execute};
 use crate::station::Exported;
 
 impl Journal {
@@ -19,7 +19,8 @@ impl Journal {
             let slot = export.entry.slot;
             let entry = serde_json::to_string(&export.entry);
             let entry = entry.map_err(|_| JournalError::Key { slot })?;
-            let inserted = transaction.execute(
+            let inserted = execute(
+                transaction,
                 "INSERT INTO exports (unit, slot, entry, blob) VALUES (?1, ?2, ?3, ?4)",
                 (unit.0, slot, entry, &export.blob),
             );
@@ -34,7 +35,7 @@ impl Journal {
         transaction: &Transaction<'_>,
         unit: UnitId,
     ) -> Result<(), JournalError> {
-        let removed = transaction.execute("DELETE FROM exports WHERE unit = ?1", [unit.0]);
+        let removed = execute(transaction, "DELETE FROM exports WHERE unit = ?1", [unit.0]);
         self.done(removed).map(|_| ())
     }
 
@@ -44,7 +45,8 @@ impl Journal {
     /// Those of the database; so in all functions here.
     pub fn claim_exports(&self, folder: &str, most: usize) -> Result<usize, JournalError> {
         self.change("claimed", |transaction| {
-            let changed = transaction.execute(
+            let changed = execute(
+                transaction,
                 "UPDATE exports SET folder = ?1 WHERE rowid IN
                  (SELECT exports.rowid FROM exports JOIN units USING (unit)
                   WHERE folder IS NULL AND step = 'done' ORDER BY unit, slot LIMIT ?2)",
@@ -62,7 +64,7 @@ impl Journal {
         let read = || {
             let sql =
                 "SELECT DISTINCT folder FROM exports WHERE folder IS NOT NULL ORDER BY folder";
-            let mut query = self.connection.prepare(sql)?;
+            let mut query = self.connection.prepare_cached(sql)?;
             let rows = query.query_map([], |row| row.get(0))?;
             rows.collect()
         };
@@ -76,7 +78,7 @@ impl Journal {
     pub fn exports_in(&self, folder: &str) -> Result<Vec<Exported>, JournalError> {
         let read = || {
             let sql = "SELECT slot, entry, blob FROM exports WHERE folder = ?1 ORDER BY unit, slot";
-            let mut query = self.connection.prepare(sql)?;
+            let mut query = self.connection.prepare_cached(sql)?;
             let rows = query.query_map([folder], |row| {
                 Ok((
                     row.get::<_, u16>(0)?,
@@ -99,7 +101,11 @@ impl Journal {
     /// Those of the database.
     pub fn exported(&self, folder: &str) -> Result<(), JournalError> {
         self.change("exported", |transaction| {
-            let removed = transaction.execute("DELETE FROM exports WHERE folder = ?1", [folder]);
+            let removed = execute(
+                transaction,
+                "DELETE FROM exports WHERE folder = ?1",
+                [folder],
+            );
             self.done(removed).map(|_| ())
         })
     }

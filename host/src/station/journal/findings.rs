@@ -4,7 +4,7 @@
 use keyferry_protocol::identity::DeviceId;
 use rusqlite::Row;
 
-use super::{Journal, JournalError, now};
+use super::{Journal, JournalError, execute, now};
 use crate::station::finding::Finding;
 use crate::station::registry::names;
 
@@ -38,7 +38,8 @@ impl Journal {
         let text = serde_json::to_string(finding).map_err(|_| JournalError::Finding)?;
         self.change("kept", |transaction| {
             let row = (device.to_string(), text, now()?);
-            let inserted = transaction.execute(
+            let inserted = execute(
+                transaction,
                 "INSERT INTO findings (device, finding, found_at) VALUES (?1, ?2, ?3)",
                 row,
             );
@@ -51,7 +52,7 @@ impl Journal {
         let read = || {
             let sql = "SELECT number, device, finding FROM findings WHERE untaken IS NULL
                  ORDER BY number LIMIT ?1";
-            let mut query = self.connection.prepare(sql)?;
+            let mut query = self.connection.prepare_cached(sql)?;
             let rows = query.query_map([PAGE], |row: &Row<'_>| {
                 let text: String = row.get("finding")?;
                 Ok((row.get("number")?, names::device(row, "device")?, text))
@@ -72,7 +73,11 @@ impl Journal {
     /// The registry has been told.
     pub(in crate::station) fn told(&self, number: i64) -> Result<(), JournalError> {
         self.change("told", |transaction| {
-            let removed = transaction.execute("DELETE FROM findings WHERE number = ?1", [number]);
+            let removed = execute(
+                transaction,
+                "DELETE FROM findings WHERE number = ?1",
+                [number],
+            );
             self.done(removed).map(|_| ())
         })
     }
@@ -85,7 +90,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         self.change("put-aside", |transaction| {
             let sql = "UPDATE findings SET untaken = ?1 WHERE number = ?2";
-            let changed = transaction.execute(sql, (reason, number));
+            let changed = execute(transaction, sql, (reason, number));
             self.done(changed).map(|_| ())
         })
     }
@@ -110,7 +115,7 @@ impl Journal {
         let read = || {
             let sql = "SELECT device, untaken FROM findings WHERE untaken IS NOT NULL
                  ORDER BY number";
-            let mut query = self.connection.prepare(sql)?;
+            let mut query = self.connection.prepare_cached(sql)?;
             let rows = query.query_map([], |row| {
                 Ok(Untaken {
                     device: names::device(row, "device")?,

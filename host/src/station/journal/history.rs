@@ -6,7 +6,7 @@ use keyferry_protocol::identity::DeviceId;
 use rusqlite::{OptionalExtension, Row, named_params};
 
 use super::units::Step;
-use super::{Journal, JournalError, RunId, now};
+use super::{Journal, JournalError, RunId, execute, now};
 use crate::station::registry::names;
 
 /// How a device's time at a nest ended.
@@ -94,7 +94,8 @@ impl Journal {
     pub fn ended(&self, run: RunId, ending: &Ending) -> Result<(), JournalError> {
         self.change("ending", |transaction| {
             let took = i64::try_from(ending.took.as_millis()).unwrap_or(i64::MAX);
-            let inserted = transaction.execute(
+            let inserted = execute(
+                transaction,
                 "INSERT INTO endings (run, nest, device, serial, ending, reason, took_ms, ended_at)
                  VALUES (:run, :nest, :device, :serial, :ending, :reason, :took, :now)",
                 named_params! {

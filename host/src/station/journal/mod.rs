@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use der::DateTime;
 use keyferry_protocol::identity::Digest;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Params, Transaction, TransactionBehavior};
 
 pub use error::JournalError;
 pub use findings::Untaken;
@@ -94,6 +94,7 @@ impl Journal {
     fn set_up(&self) -> Result<(), JournalError> {
         let connection = &self.connection;
         self.done(connection.busy_timeout(PATIENCE))?;
+        self.done(database::remember_statements(connection))?;
         for (name, value) in [
             // Held from the first access on: nobody else reads or writes.
             ("locking_mode", "EXCLUSIVE"),
@@ -191,7 +192,8 @@ impl Journal {
         let run = RunId(random().map_err(|_| JournalError::Random)?);
         self.change("run", |transaction| {
             let row = (run.to_string(), plan, plan_digest.to_string(), now()?);
-            let inserted = transaction.execute(
+            let inserted = execute(
+                transaction,
                 "INSERT INTO runs (run, plan, plan_digest, begun_at) VALUES (?1, ?2, ?3, ?4)",
                 row,
             );
@@ -207,7 +209,11 @@ impl Journal {
     pub fn end_run(&self, run: RunId) -> Result<(), JournalError> {
         self.change("end", |transaction| {
             let row = (now()?, run.to_string());
-            let changed = transaction.execute("UPDATE runs SET ended_at = ?1 WHERE run = ?2", row);
+            let changed = execute(
+                transaction,
+                "UPDATE runs SET ended_at = ?1 WHERE run = ?2",
+                row,
+            );
             self.done(changed).map(|_| ())
         })
     }
@@ -230,6 +236,15 @@ impl Journal {
         self.tell(what, true);
         Ok(result)
     }
+}
+
+/// Runs a statement that is run again and again.
+fn execute(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    parameters: impl Params,
+) -> rusqlite::Result<usize> {
+    transaction.prepare_cached(sql)?.execute(parameters)
 }
 
 /// What a failure of the database means.

@@ -4,7 +4,7 @@ use keyferry_protocol::identity::Digest;
 use keyferry_protocol::order::{self, Kind};
 use rusqlite::{OptionalExtension, Transaction};
 
-use super::{Journal, JournalError, Step, UnitId, now};
+use super::{Journal, JournalError, Step, UnitId, execute, now};
 use crate::device::verify::digest;
 use crate::station::registry::names;
 
@@ -42,7 +42,8 @@ impl Journal {
             if header.kind == Kind::Inject {
                 self.step(transaction, unit.id, Step::Ordered, None)?;
             }
-            let inserted = transaction.execute(
+            let inserted = execute(
+                transaction,
                 "INSERT INTO orders (digest, unit, kind, counter, state, made_at)
                  VALUES (?1, ?2, ?3, ?4, 'sent', ?5)",
                 (
@@ -63,7 +64,7 @@ impl Journal {
     /// Those of the database.
     pub fn sent(&self, unit: UnitId) -> Result<Vec<Sent>, JournalError> {
         let read = || {
-            let mut query = self.connection.prepare(
+            let mut query = self.connection.prepare_cached(
                 "SELECT digest, kind, counter FROM orders WHERE unit = ?1 AND state = 'sent'
                  ORDER BY counter DESC, rowid DESC",
             )?;
@@ -113,7 +114,8 @@ impl Journal {
         applied: Option<&Digest>,
     ) -> Result<(), JournalError> {
         let applied = applied.map(Digest::to_string);
-        let changed = transaction.execute(
+        let changed = execute(
+            transaction,
             "UPDATE orders SET state = CASE WHEN digest = ?1 THEN 'applied' ELSE 'not-applied' END
              WHERE unit = ?2 AND state = 'sent'",
             (applied, unit.0),
@@ -129,13 +131,11 @@ impl Journal {
         self.change(Step::Proved.name(), |transaction| {
             self.step(transaction, unit, Step::Proved, None)?;
             // Made again with other challenges, at most one was applied: the last.
-            let last = transaction
-                .query_row(
-                    "SELECT digest FROM orders WHERE unit = ?1 AND state = 'sent'
-                     ORDER BY counter DESC, rowid DESC LIMIT 1",
-                    [unit.0],
-                    |row| names::digest(row, "digest"),
-                )
+            let sql = "SELECT digest FROM orders WHERE unit = ?1 AND state = 'sent'
+                 ORDER BY counter DESC, rowid DESC LIMIT 1";
+            let mut query = self.done(transaction.prepare_cached(sql))?;
+            let last = query
+                .query_row([unit.0], |row| names::digest(row, "digest"))
                 .optional();
             let last = self.done(last)?;
             self.orders_are(transaction, unit, last.as_ref())

@@ -1,9 +1,9 @@
 //! Units: one device's way through a station, step by step.
 
 use keyferry_protocol::identity::DeviceId;
-use rusqlite::{OptionalExtension, Row, Transaction, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 
-use super::{Journal, JournalError, RunId, now};
+use super::{Journal, JournalError, RunId, execute, now};
 use crate::station::registry::names;
 use crate::station::{Exported, KeyCard, Target};
 
@@ -139,21 +139,20 @@ pub struct NewUnit<'a> {
     pub serial: Option<&'a str>,
 }
 
+/// A device's unit that is under way.
+const UNDER_WAY: &str = "SELECT * FROM units WHERE device = ?1 AND step NOT IN ('done', 'failed')";
+
 impl Journal {
     /// The unit of a device that is under way.
     ///
     /// # Errors
     /// Those of the database; so in all functions here.
     pub fn under_way(&self, device: DeviceId) -> Result<Option<Unit>, JournalError> {
-        let found = self
-            .connection
-            .query_row(
-                "SELECT * FROM units WHERE device = ?1 AND step NOT IN ('done', 'failed')",
-                [device.to_string()],
-                Unit::read,
-            )
-            .optional();
-        self.done(found)
+        let read = |connection: &Connection| {
+            let mut query = connection.prepare_cached(UNDER_WAY)?;
+            query.query_row([device.to_string()], Unit::read).optional()
+        };
+        self.done(read(&self.connection))
     }
 
     /// All units that are under way: as many as devices were plugged in when a station ended at most.
@@ -197,7 +196,7 @@ impl Journal {
         parameters: impl rusqlite::Params,
     ) -> Result<Vec<Unit>, JournalError> {
         let read = || {
-            let mut query = self.connection.prepare(sql)?;
+            let mut query = self.connection.prepare_cached(sql)?;
             let rows = query.query_map(parameters, Unit::read)?;
             rows.collect()
         };
@@ -211,13 +210,15 @@ impl Journal {
     pub fn begin(&self, new: &NewUnit<'_>) -> Result<Unit, JournalError> {
         self.change(Step::Begun.name(), |transaction| {
             let (run, device, now) = (new.run.to_string(), new.device.to_string(), now()?);
-            let found = transaction.execute(
+            let found = execute(
+                transaction,
                 "UPDATE units SET run = ?1, port = ?2, nest = ?3, updated_at = ?4
                  WHERE device = ?5 AND step NOT IN ('done', 'failed')",
                 (&run, new.port, new.nest, &now, &device),
             );
             if self.done(found)? == 0 {
-                let inserted = transaction.execute(
+                let inserted = execute(
+                transaction,
                     "INSERT INTO units (run, device, port, nest, serial, step, begun_at, updated_at)
                      VALUES (:run, :device, :port, :nest, :serial, 'begun', :now, :now)",
                     named_params! {
@@ -231,12 +232,8 @@ impl Journal {
                 );
                 self.done(inserted)?;
             }
-            let unit = transaction.query_row(
-                "SELECT * FROM units WHERE device = ?1 AND step NOT IN ('done', 'failed')",
-                [device],
-                Unit::read,
-            );
-            let unit = self.done(unit)?;
+            let mut query = self.done(transaction.prepare_cached(UNDER_WAY))?;
+            let unit = self.done(query.query_row([device], Unit::read))?;
             // Whoever is there only says that it is this device: a label is not written beside a unit that began without one.
             Ok(Unit {
                 serial: unit.serial.or_else(|| new.serial.map(str::to_owned)),
@@ -258,7 +255,8 @@ impl Journal {
             .iter()
             .map(|step| format!("'{}'", step.name()))
             .collect();
-        let changed = transaction.execute(
+        let changed = execute(
+            transaction,
             // The names are ours.
             &format!(
                 "UPDATE units SET step = ?1, reason = ?2, updated_at = ?3 WHERE unit = ?4 AND step IN ({})",
@@ -306,7 +304,8 @@ impl Journal {
             for Target { key, slot } in targets {
                 let card = serde_json::to_string(key);
                 let card = card.map_err(|_| JournalError::Key { slot: *slot })?;
-                let inserted = transaction.execute(
+                let inserted = execute(
+                    transaction,
                     "INSERT INTO keys (unit, slot, card) VALUES (?1, ?2, ?3)",
                     (unit.0, slot, card),
                 );
@@ -323,7 +322,7 @@ impl Journal {
     pub fn targets(&self, unit: UnitId) -> Result<Vec<Target>, JournalError> {
         let read = || {
             let sql = "SELECT slot, card FROM keys WHERE unit = ?1 ORDER BY slot";
-            let mut query = self.connection.prepare(sql)?;
+            let mut query = self.connection.prepare_cached(sql)?;
             let rows = query.query_map([unit.0], |row| {
                 Ok((row.get::<_, u16>(0)?, row.get::<_, String>(1)?))
             })?;
@@ -372,7 +371,7 @@ impl Journal {
     }
 
     fn forget(&self, transaction: &Transaction<'_>, unit: UnitId) -> Result<(), JournalError> {
-        let removed = transaction.execute("DELETE FROM keys WHERE unit = ?1", [unit.0]);
+        let removed = execute(transaction, "DELETE FROM keys WHERE unit = ?1", [unit.0]);
         self.done(removed).map(|_| ())
     }
 }

@@ -32,12 +32,12 @@ pub enum RegistryError {
         /// What was found.
         reason: String,
     },
-    /// What the server has written might be lost, or not be what was given to it.
+    /// What was written might be lost, or not be what was given.
     #[error("the registry {registry} cannot be relied on: {setting} is {found}")]
     Setting {
         /// Where it is.
         registry: Location,
-        /// The server's setting.
+        /// The setting of the server or the file.
         setting: &'static str,
         /// Its value.
         found: String,
@@ -273,6 +273,10 @@ impl RegistryError {
             Self::Refused { .. } => {
                 "check user, database, password file and the CA in sslrootcert; the server's log says more"
             }
+            Self::Setting {
+                registry: Location::File(_),
+                ..
+            } => "keep the file on a disk of this computer",
             Self::Setting { .. } => {
                 "have the server's administrator set fsync = on, and make the database with the encoding UTF8"
             }

@@ -194,6 +194,7 @@ impl Registry {
 fn set_up(connection: &Connection, location: &Location) -> Result<(), RegistryError> {
     let done = |fault: rusqlite::Error| failed(location, fault.into());
     connection.busy_timeout(PATIENCE).map_err(done)?;
+    database::remember_statements(connection).map_err(done)?;
     for (name, value) in [
         ("foreign_keys", "ON"),
         // What was committed stays, also through a power cut.
@@ -209,7 +210,22 @@ fn set_up(connection: &Connection, location: &Location) -> Result<(), RegistryEr
         Found::Empty | Found::Ready => {}
         other @ (Found::Foreign | Found::Newer(_)) => check(other, location)?,
     }
-    database::write_ahead(connection, PATIENCE).map_err(done)?;
+    let mode = database::write_ahead(connection, PATIENCE).map_err(done)?;
+    let synchronous = connection.pragma_query_value(None, "synchronous", |row| row.get(0));
+    let synchronous: i64 = synchronous.map_err(done)?;
+    for (setting, found, wanted) in [
+        ("journal_mode", mode, "wal"),
+        // FULL (https://sqlite.org/pragma.html#pragma_synchronous).
+        ("synchronous", synchronous.to_string(), "2"),
+    ] {
+        if found != wanted {
+            return Err(RegistryError::Setting {
+                registry: location.clone(),
+                setting,
+                found,
+            });
+        }
+    }
     let verdict = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
     let verdict: String = verdict.map_err(done)?;
     if verdict == "ok" {
