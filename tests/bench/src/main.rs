@@ -8,9 +8,12 @@ mod leakage;
 mod link;
 mod measure;
 mod rows;
+mod station;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use serde_json::Value;
@@ -51,6 +54,27 @@ enum Bench {
         #[arg(long, default_value_t = 12)]
         seeds: u8,
     },
+    /// What a line costs: devices a second, the station's time beside the bare calls, grown books.
+    Station,
+    /// The `keyferry` command, in a process whose time is counted.
+    #[command(hide = true)]
+    StationCommand {
+        /// Where to tell what it took.
+        report: PathBuf,
+        /// Its arguments.
+        #[arg(last = true)]
+        arguments: Vec<OsString>,
+    },
+    /// The bare calls for so many devices, in a process whose time is counted.
+    #[command(hide = true)]
+    StationBare {
+        /// Where to tell what they took.
+        report: PathBuf,
+        /// The token, with its PIN's file.
+        uri: String,
+        /// How many.
+        devices: u32,
+    },
     /// The cases of one token, in a process of its own: a token's library is initialised once for the process, and reads its
     /// configuration then.
     #[command(hide = true)]
@@ -77,8 +101,8 @@ fn record(row: &Value) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().bench {
+fn main() -> anyhow::Result<ExitCode> {
+    let done = match Arguments::parse().bench {
         Bench::Link => link::run(),
         Bench::Firmware {
             images,
@@ -93,5 +117,13 @@ fn main() -> anyhow::Result<()> {
             uri,
             seconds,
         } => hsm::token(&kind, &module, &uri, seconds),
-    }
+        Bench::Station => station::run(),
+        Bench::StationCommand { report, arguments } => return station::command(&report, arguments),
+        Bench::StationBare {
+            report,
+            uri,
+            devices,
+        } => station::bare(&report, &uri, devices),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

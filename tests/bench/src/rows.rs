@@ -54,7 +54,9 @@ impl Row {
     }
 
     pub(crate) fn print(self) -> anyhow::Result<()> {
-        let value = (self.value * 10_000.0).round() / 10_000.0;
+        // Seconds to the nanosecond: some of them are few.
+        let places = if self.metric == "seconds" { 1e9 } else { 1e4 };
+        let value = (self.value * places).round() / places;
         let mut row = json!({
             "bench": self.bench, "case": self.case, "metric": self.metric, "value": value,
         });

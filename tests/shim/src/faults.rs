@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use cryptoki_sys::{
     CK_FLAGS, CK_MECHANISM_TYPE, CK_RV, CKF_PROTECTED_AUTHENTICATION_PATH, CKF_USER_PIN_COUNT_LOW,
@@ -27,6 +28,7 @@ pub(crate) struct Faults {
     log_out_at: Vec<usize>,
     remove_at: Option<usize>,
     replace_at: Option<usize>,
+    latency: Duration,
     pub(crate) sessions: Option<usize>,
     pub(crate) pin_pad: bool,
     pub(crate) write_protected: bool,
@@ -60,6 +62,8 @@ impl Faults {
     /// - `log-out-at=N`: at call N, the token forgets the login;
     /// - `remove-at=N`: from call N on, the token is not there;
     /// - `replace-at=N`: from call N on, another token is in its place;
+    /// - `latency-ms=N`: each call takes so many milliseconds longer, as with an HSM on a network. Calls of several threads wait side by
+    ///   side, as an HSM serves its sessions side by side;
     /// - `sessions=N`: there are no more sessions than N;
     /// - `wrong-pins=N`: 1 some tries were used, 2 one is left, 3 none;
     /// - `pin-pad`: the PIN is entered at the token, and is `KEYFERRY_SHIM_PIN`;
@@ -81,6 +85,9 @@ impl Faults {
                 ("log-out-at", Some(call)) => faults.log_out_at.push(call),
                 ("remove-at", Some(call)) => faults.remove_at = Some(call),
                 ("replace-at", Some(call)) => faults.replace_at = Some(call),
+                ("latency-ms", Some(millis)) => {
+                    faults.latency = Duration::from_millis(millis as u64);
+                }
                 ("sessions", Some(limit)) => faults.sessions = Some(limit),
                 ("wrong-pins", Some(count @ 0..=3)) => {
                     WRONG_PINS.store(count as u8, Ordering::SeqCst);
@@ -195,6 +202,8 @@ pub(crate) fn before(name: &str) -> Result<Calling, CK_RV> {
         real::close_all();
     }
     let faults = faults();
+    // Nothing is locked here.
+    std::thread::sleep(faults.latency);
     if faults.strike_at(call) {
         let _alone = CALLING.write().unwrap_or_else(PoisonError::into_inner);
         faults.strike(call);

@@ -25,6 +25,10 @@ use super::{Cable, Counts, Nanos, Settings, Way};
 
 /// Longest time that one direction waits before the other is looked at.
 const TURN: Duration = Duration::from_millis(1);
+/// The same on a line where nothing has moved for [`CALM`]: a machine carries many of those.
+const IDLE_TURN: Duration = Duration::from_millis(10);
+/// See [`IDLE_TURN`].
+const CALM: Duration = Duration::from_millis(100);
 /// Time between two attempts to open a device that has gone away.
 const RETRY: Duration = Duration::from_millis(100);
 /// Bytes that wait for a reader; nothing more is taken from the writer then.
@@ -113,6 +117,7 @@ impl Proxy {
             down: VecDeque::new(),
             up: VecDeque::new(),
             begun: Instant::now(),
+            moved_at: Instant::now(),
         };
         let thread = thread::spawn(move || carrier.run());
         Ok(Self {
@@ -223,6 +228,8 @@ struct Carrier {
     /// Has come out of the line and waits for the station.
     up: VecDeque<u8>,
     begun: Instant,
+    /// When bytes were last on their way.
+    moved_at: Instant,
 }
 
 impl Carrier {
@@ -242,6 +249,9 @@ impl Carrier {
                 .is_err()
             {
                 self.disconnect();
+            }
+            if self.cable.next().is_some() {
+                self.moved_at = Instant::now();
             }
             let counts = *self.cable.counts();
             *self
@@ -288,7 +298,12 @@ impl Carrier {
             thread::sleep(TURN);
             return Ok(());
         }
-        let until = device.now() + TURN.as_millis() as u64;
+        let turn = if self.moved_at.elapsed() < CALM {
+            TURN
+        } else {
+            IDLE_TURN
+        };
+        let until = device.now() + turn.as_millis() as u64;
         let count = device.read(&mut buffer[..room], until)?;
         let now = self.now();
         self.cable.write(Way::Up, &buffer[..count], now);

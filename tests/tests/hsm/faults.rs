@@ -1,6 +1,8 @@
 //! Tokens that fail in the middle of a job. What can be done again is done; what cannot is said, with the token's name and the
 //! next move.
 
+use std::time::{Duration, Instant};
+
 use keyferry::hsm::KeyType;
 use keyferry_tests::command::{Answer, done, refused};
 use keyferry_tests::tokens::{Kind, LOSE, PIN, Scratch, in_own_process_with_faults, set_mode};
@@ -401,4 +403,17 @@ fn a_wrong_copy_is_not_proved() {
     }
     let listed = scratch.done(["key", "list", "--token", &scratch.uri_of("copy")]);
     assert_eq!(listed["keys"], 0, "{listed}");
+}
+
+/// What `cargo xtask bench station` counts on: a token that is said to be slow is as slow as that.
+#[test]
+fn a_token_far_away_takes_its_time() {
+    const EACH: Duration = Duration::from_millis(20);
+    let scratch = line();
+    let begun = Instant::now();
+    done(&mut scratch.faulty("latency-ms=20", &["key", "list"]));
+    let took = begun.elapsed();
+    let calls = u32::try_from(scratch.calls().len()).unwrap();
+    assert!(calls > 10, "{calls} calls");
+    assert!(took >= EACH * calls, "{calls} calls took {took:?}");
 }

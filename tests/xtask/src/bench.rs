@@ -46,6 +46,9 @@ pub(crate) enum Bench {
         #[arg(long, default_value_t = 12)]
         seeds: u8,
     },
+    /// What a line costs: devices a second with up to 256 devices, the station's own time for one beside the bare calls of the token, a registry
+    /// of a million devices, an audit log of a million records.
+    Station,
     /// Thousands of sessions, and long streams, over bad lines in virtual time: how many end well in time, how the others end, and that no
     /// wrong byte is delivered.
     Sessions {
@@ -64,7 +67,9 @@ pub(crate) enum Bench {
 impl Bench {
     const fn package(&self) -> &'static str {
         match self {
-            Self::Hsm | Self::Link | Self::Leakage | Self::Firmware { .. } => PACKAGE,
+            Self::Hsm | Self::Link | Self::Leakage | Self::Firmware { .. } | Self::Station => {
+                PACKAGE
+            }
             Self::Sessions { .. } => CAMPAIGN,
         }
     }
@@ -78,6 +83,7 @@ impl Bench {
             | Self::Link
             | Self::Leakage
             | Self::Firmware { .. }
+            | Self::Station
             | Self::Sessions { .. } => &[],
         }
     }
@@ -89,7 +95,10 @@ impl Bench {
 /// If something cannot be built, or a measurement fails. That a target is missed is in the outcome.
 pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
     // Virtual time needs no token and no emulator.
-    if matches!(bench, Bench::Hsm | Bench::Leakage | Bench::Firmware { .. }) {
+    if matches!(
+        bench,
+        Bench::Hsm | Bench::Leakage | Bench::Firmware { .. } | Bench::Station
+    ) {
         setup::ensure(screen, setup::Need::Tests)?;
     }
     build(bench)?;
@@ -99,6 +108,7 @@ pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
             .args(["--", "hsm"])
             .env("KEYFERRY_KRYOPTIC", kryoptic::built().unwrap_or_default()),
         Bench::Link => measure.args(["--", "link"]),
+        Bench::Station => measure.args(["--", "station"]),
         Bench::Leakage => measure
             .args(["--", "leakage"])
             .env("KEYFERRY_FIRMWARE_DIR", images()?),

@@ -18,9 +18,9 @@ use anyhow::{Context as _, Result, ensure};
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_BYTE, CK_ECDH1_DERIVE_PARAMS, CK_MECHANISM, CK_MECHANISM_TYPE,
     CK_OBJECT_HANDLE, CK_RSA_PKCS_OAEP_PARAMS, CK_ULONG, CKA_EC_POINT, CKD_NULL, CKD_SHA256_KDF,
-    CKG_MGF1_SHA1, CKG_MGF1_SHA256, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP, CKM_AES_KEY_WRAP_PAD,
-    CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_RSA_PKCS_OAEP, CKM_SHA_1, CKM_SHA256,
-    CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKZ_DATA_SPECIFIED,
+    CKG_MGF1_SHA1, CKG_MGF1_SHA256, CKM_AES_CMAC, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP_KWP,
+    CKM_AES_KEY_WRAP_PAD, CKM_EC_KEY_PAIR_GEN, CKM_ECDH1_DERIVE, CKM_ECDSA, CKM_RSA_PKCS_OAEP,
+    CKM_SHA_1, CKM_SHA256, CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKZ_DATA_SPECIFIED,
 };
 use keyferry::hsm::{PublicKey, PublicNumbers};
 use keyferry_protocol::suite::Suite;
@@ -308,12 +308,33 @@ impl Bare {
         Ok(usize::try_from(written)?)
     }
 
-    fn sign(&self, digest: &[u8; 32]) -> Result<usize> {
-        let mut ecdsa = mechanism(CKM_ECDSA, &mut ());
+    /// Signs a digest.
+    ///
+    /// # Errors
+    /// If any of the calls fails.
+    pub(crate) fn sign(&self, digest: &[u8; 32]) -> Result<usize> {
+        self.sign_with(CKM_ECDSA, self.authority, digest)
+    }
+
+    /// Makes a MAC with the target key.
+    ///
+    /// # Errors
+    /// If any of the calls fails.
+    pub(crate) fn mac(&self, digest: &[u8; 32]) -> Result<usize> {
+        self.sign_with(CKM_AES_CMAC, self.target, digest)
+    }
+
+    fn sign_with(
+        &self,
+        kind: CK_MECHANISM_TYPE,
+        key: CK_OBJECT_HANDLE,
+        digest: &[u8; 32],
+    ) -> Result<usize> {
+        let mut with = mechanism(kind, &mut ());
         let init = self.module.functions.C_SignInit;
         // SAFETY: the mechanism lives until the call returns.
         self.module.done("C_SignInit", unsafe {
-            init.context("C_SignInit")?(self.module.session, &raw mut ecdsa, self.authority)
+            init.context("C_SignInit")?(self.module.session, &raw mut with, key)
         })?;
         let mut signature = [0; ROOM];
         let mut written = length(&signature);
