@@ -8,7 +8,7 @@ use keyferry_protocol::receipt::{
     self, Body, Flavour, Header, Outcome, Refusal, SourceClass, State,
 };
 use keyferry_protocol::suite::Suite;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use p256::ecdsa::signature::Verifier;
 use sha2::{Digest as _, Sha256};
 
 use super::DeviceError;
@@ -32,9 +32,11 @@ pub fn signature_is_valid(spki: &[u8], message: &[u8], signature: &Signature) ->
     let Some(point) = p256_spki::to_point(spki) else {
         return false;
     };
-    UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
-        .verify(message, &signature.to_bytes())
-        .is_ok()
+    let Ok(key) = p256::ecdsa::VerifyingKey::from_sec1_bytes(point) else {
+        return false;
+    };
+    p256::ecdsa::Signature::from_scalars(signature.r, signature.s)
+        .is_ok_and(|signature| key.verify(message, &signature).is_ok())
 }
 
 /// A receipt exactly as it came. Anyone can verify it later.
