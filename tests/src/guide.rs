@@ -15,12 +15,13 @@ fn normal(line: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Runs every block of shell commands of a document in its order, in the scratch folder, with these variables. Each line of a block of text is
-/// among those that the commands before it have printed, whatever time something took.
+/// Runs every block of shell commands of a document in its order, in the scratch folder, with these variables. Each line of a block of output is
+/// among those that the commands before it have printed, whatever time something took. Gives
+/// how many lines were compared.
 ///
 /// # Panics
 /// If the document has no such blocks, one of them fails, or prints something else.
-pub fn run(document: &str, scratch: &Scratch, variables: &[(&str, String)]) {
+pub fn run(document: &str, scratch: &Scratch, variables: &[(&str, String)]) -> usize {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
         .join(document);
@@ -29,14 +30,14 @@ pub fn run(document: &str, scratch: &Scratch, variables: &[(&str, String)]) {
         .split("\n```")
         .filter_map(|block| {
             let commands = block.strip_prefix("sh\n").map(|block| (true, block));
-            commands.or_else(|| Some((false, block.strip_prefix("text\n")?)))
+            commands.or_else(|| Some((false, block.strip_prefix("output\n")?)))
         })
         .collect();
     let commands = blocks.iter().filter(|(is_commands, _)| *is_commands);
     assert!(commands.count() >= 4, "{blocks:?}");
     let folder = binary().parent().expect("a file has a folder");
     let search = std::env::var("PATH").expect("a search path");
-    let mut printed = Vec::new();
+    let (mut printed, mut compared) = (Vec::new(), 0);
     for (is_commands, block) in blocks {
         if !is_commands {
             for line in block.lines() {
@@ -44,6 +45,7 @@ pub fn run(document: &str, scratch: &Scratch, variables: &[(&str, String)]) {
                     printed.contains(&normal(line)),
                     "{line}\nis not among {printed:#?}"
                 );
+                compared += 1;
             }
             continue;
         }
@@ -61,4 +63,5 @@ pub fn run(document: &str, scratch: &Scratch, variables: &[(&str, String)]) {
         assert!(output.status.success(), "{block}\n{err}");
         printed = out.lines().chain(err.lines()).map(normal).collect();
     }
+    compared
 }
