@@ -1,5 +1,8 @@
 //! What a signed answer is worth. The one place where the station verifies a device.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use keyferry_protocol::attributes::Attributes;
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint, Signature, p256_spki};
 use keyferry_protocol::order::Kind;
@@ -27,8 +30,27 @@ pub fn digest(bytes: &[u8]) -> Digest {
 }
 
 /// Whether `signature` is that of the P-256 key in `spki` (91 bytes DER) over SHA-256 of `message`.
+///
+/// Flow, registry and audit log each ask this of the same receipt, since none of them takes another's word; what was valid a moment ago is not
+/// computed again.
 #[must_use]
 pub fn signature_is_valid(spki: &[u8], message: &[u8], signature: &Signature) -> bool {
+    let name = name_of(spki, message, signature);
+    if valid().contains(&name) {
+        return true;
+    }
+    let is_valid = is_valid(spki, message, signature);
+    if is_valid {
+        let mut valid = valid();
+        if valid.len() == REMEMBERED {
+            valid.pop_front();
+        }
+        valid.push_back(name);
+    }
+    is_valid
+}
+
+fn is_valid(spki: &[u8], message: &[u8], signature: &Signature) -> bool {
     let Some(point) = p256_spki::to_point(spki) else {
         return false;
     };
@@ -37,6 +59,31 @@ pub fn signature_is_valid(spki: &[u8], message: &[u8], signature: &Signature) ->
     };
     p256::ecdsa::Signature::from_scalars(signature.r, signature.s)
         .is_ok_and(|signature| key.verify(message, &signature).is_ok())
+}
+
+/// How many valid signatures are remembered: a few of each device that a station has at once.
+const REMEMBERED: usize = 1024;
+
+/// Of the last signatures that were valid, what [`name_of`] gives.
+static VALID: Mutex<VecDeque<[u8; 32]>> = Mutex::new(VecDeque::new());
+
+fn valid() -> MutexGuard<'static, VecDeque<[u8; 32]>> {
+    // Whoever panicked has put a whole name in or none.
+    VALID.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// SHA-256 of all that decides whether a signature is valid; key and signature first, for their lengths are fixed.
+fn name_of(spki: &[u8], message: &[u8], signature: &Signature) -> [u8; 32] {
+    let mut name = Sha256::new();
+    for part in [
+        Sha256::digest(spki).as_slice(),
+        &signature.r,
+        &signature.s,
+        message,
+    ] {
+        name.update(part);
+    }
+    name.finalize().into()
 }
 
 /// A receipt exactly as it came. Anyone can verify it later.
@@ -373,4 +420,47 @@ pub fn status(
         return untrusted("the status answers another question");
     }
     Ok(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use p256::ecdsa::signature::Signer as _;
+    use p256::ecdsa::{Signature as Ecdsa, SigningKey};
+    use p256::pkcs8::EncodePublicKey as _;
+
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_good_for_nothing_else() {
+        let key = |byte| SigningKey::from_bytes(&[byte; 32].into()).unwrap();
+        let public = |key: &SigningKey| key.verifying_key().to_public_key_der().unwrap();
+        let sign = |key: &SigningKey, message: &[u8]| {
+            let signature: Ecdsa = key.sign(message);
+            Signature::from_bytes(&signature.to_bytes().into())
+        };
+        let (one, other) = (key(1), key(2));
+        let spki = public(&one).into_vec();
+        let signature = sign(&one, b"message");
+        for _ in 0..2 {
+            assert!(signature_is_valid(&spki, b"message", &signature));
+            assert!(!signature_is_valid(&spki, b"massage", &signature));
+            assert!(!signature_is_valid(
+                public(&other).as_bytes(),
+                b"message",
+                &signature
+            ));
+            assert!(!signature_is_valid(
+                &spki,
+                b"message",
+                &sign(&other, b"message")
+            ));
+        }
+        // More than are remembered; the first is computed again.
+        for number in 0..=REMEMBERED {
+            let message = number.to_be_bytes();
+            assert!(signature_is_valid(&spki, &message, &sign(&one, &message)));
+        }
+        assert_eq!(valid().len(), REMEMBERED);
+        assert!(signature_is_valid(&spki, b"message", &signature));
+    }
 }

@@ -344,7 +344,7 @@ impl AuditLog {
         self.file
             .write_all(line)
             .and_then(|()| after(&self.file))
-            .and_then(|()| self.file.sync_all())
+            .and_then(|()| self.file.sync_data())
             .map_err(failed)?;
         self.length += line.len() as u64;
         self.unusable = false;
