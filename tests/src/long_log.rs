@@ -36,12 +36,12 @@ pub fn write_long(path: &Path, jobs: u32, devices: u8) -> u64 {
         authorities: vec![writer.authority.public_key().to_vec()],
         audit_key: SoftAuthority::new(100).public_key().to_vec(),
     }));
-    let mut known: Vec<Option<Statement>> = vec![None; usize::from(devices)];
-    for job in 0..jobs {
-        let number = job % u32::from(devices);
-        let device = Invented::new(u8::try_from(number).unwrap());
-        let known = &mut known[usize::try_from(number).unwrap()];
-        *known = Some(writer.job(&device, known.as_ref(), job));
+    let mut known: Vec<(Invented, Option<Statement>)> = (0..devices)
+        .map(|number| (Invented::new(number), None))
+        .collect();
+    for (job, at) in (0..jobs).zip((0..known.len()).cycle()) {
+        let (device, statement) = &mut known[at];
+        *statement = Some(writer.job(device, statement.as_ref(), job));
     }
     writer.file.flush().unwrap();
     writer.lines
