@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::process::{ChildStdin, ChildStdout};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use keyferry_protocol::identity::DeviceId;
 
 use super::emulator::{START_PATIENCE, end, exited};
 use super::folder::{self, OUTPUT, on};
-use super::native::{LONGEST_NAME, PROGRAM, words};
-use super::process::{self, Process};
+use super::native::{self, LONGEST_NAME, PROGRAM, words};
+use super::process::Process;
 use super::{Board, EmulateError, Entropy, Line, firmware};
 
 /// A device by its number among several, from 1.
@@ -100,19 +100,8 @@ impl Fleet {
             folder::prepare(&dir.join(device.folder()), Board::Native)?;
         }
 
-        let failed = |source| EmulateError::Start {
-            program: PROGRAM,
-            source,
-        };
-        let firmware = std::path::absolute(&config.firmware).map_err(failed)?;
-        let mut command = process::mortal(&firmware);
-        command
-            .arg("fleet=stdin")
-            .current_dir(&dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
-        let mut process = process::spawn(PROGRAM, command)?;
+        let words = ["fleet=stdin".to_owned()];
+        let mut process = native::spawn(&config.firmware, &words, &dir, log)?;
         let pipes = process.child.stdin.take().zip(process.child.stdout.take());
         let Some((input, output)) = pipes else {
             end(&mut process);

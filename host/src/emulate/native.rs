@@ -21,19 +21,29 @@ pub(super) const LONGEST_NAME: u64 = 4096;
 
 /// Starts it in `dir`.
 pub(crate) fn start(config: &Config, dir: &Path, logs: Logs) -> Result<Process, EmulateError> {
+    spawn(&config.firmware, &arguments(config, dir), dir, logs.output)
+}
+
+/// Starts the program in `dir`.
+pub(super) fn spawn(
+    firmware: &Path,
+    words: &[String],
+    dir: &Path,
+    log: impl Into<Stdio>,
+) -> Result<Process, EmulateError> {
     let failed = |source| EmulateError::Start {
         program: PROGRAM,
         source,
     };
-    let firmware = std::path::absolute(&config.firmware).map_err(failed)?;
+    let firmware = std::path::absolute(firmware).map_err(failed)?;
     let mut command = process::mortal(&firmware);
     command
-        .args(arguments(config, dir))
+        .args(words)
         .current_dir(dir)
         // It ends with this pipe: also on systems whose kernel does not end it with us.
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(logs.output);
+        .stderr(log);
     process::spawn(PROGRAM, command)
 }
 
