@@ -41,7 +41,11 @@ impl Token {
                     }
                 })
             }
-            result => result,
+            Err(error) => match self.connection.token_is_gone() {
+                Some(gone) => Err(gone.into()),
+                None => Err(error),
+            },
+            done => done,
         }
     }
 

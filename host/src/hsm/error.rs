@@ -406,7 +406,7 @@ impl HsmError {
                 "a wrong PIN would lock the token: make sure of the PIN, then repeat with --allow-last-try".into()
             }
             Self::TokenGone { .. } | Self::LostTwice { .. } => {
-                "see to the token or the connection to it, then repeat the command: nothing is done twice".into()
+                "see to the token or the connection to it, then start the command again: nothing is done twice".into()
             }
             Self::TokenReplaced { .. } => {
                 "put the right token back, then repeat the command: nothing is done twice".into()

@@ -3,13 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use keyferry::hsm::KeyType;
+use keyferry::hsm::{HsmError, KeySpec, KeyType};
 use keyferry_tests::command::{Answer, done, refused};
-use keyferry_tests::tokens::{Kind, LOSE, PIN, Scratch, in_own_process_with_faults, set_mode};
+use keyferry_tests::tokens::{
+    Kind, LOSE, PIN, Scratch, in_own_process_with, in_own_process_with_faults, set_mode,
+};
 
 use keyferry_tests::openssl::make_rsa;
 
-use crate::open_uri;
+use crate::{MESSAGE, key, open, open_uri};
 
 const LINE: &str = "line";
 
@@ -168,6 +170,32 @@ fn a_number_that_is_somebody_elses_by_now_is_not_closed() {
     });
 }
 
+/// SoftHSM's files are where its configuration says, on a share maybe. When they are gone, its sessions last, and find nothing.
+#[test]
+fn a_token_that_is_away_is_not_told_as_one_without_keys() {
+    let name = "faults::a_token_that_is_away_is_not_told_as_one_without_keys";
+    in_own_process_with(name, &[(Kind::SoftHsm, LINE)], |scratch| {
+        create(scratch, "signer", "p-256");
+        let token = open(scratch);
+        let signer = key(&token, "signer");
+        token.sign_p256(&signer, MESSAGE).unwrap();
+        let (tokens, aside) = (scratch.path("softhsm"), scratch.path("aside"));
+        std::fs::rename(&tokens, &aside).unwrap();
+        std::fs::create_dir(&tokens).unwrap();
+        for _ in 0..2 {
+            let signed = token.sign_p256(&signer, MESSAGE).map(|_| ());
+            let found = token.key(&KeySpec::label("signer")).map(|_| ());
+            for error in [signed.unwrap_err(), found.unwrap_err()] {
+                assert!(matches!(error, HsmError::TokenGone { .. }), "{error:?}");
+            }
+        }
+        std::fs::remove_dir(&tokens).unwrap();
+        std::fs::rename(&aside, &tokens).unwrap();
+        // It is found again by a process that starts now.
+        assert_eq!(scratch.done(["key", "list"])["keys"], 1);
+    });
+}
+
 #[test]
 fn a_session_that_is_lost_twice_is_given_up() {
     let scratch = line();
@@ -179,7 +207,7 @@ fn a_session_that_is_lost_twice_is_given_up() {
         start,
         3,
         "token 'line' lost the session twice in one operation",
-        "repeat the command",
+        "start the command again",
     );
 }
 
@@ -210,7 +238,12 @@ fn a_token_that_is_pulled_is_named() {
     let login = healthy.iter().position(|call| call == "C_Login").unwrap() + 1;
     for moment in [login, login + 1, login + 5, wrap] {
         let start = || scratch.faulty(&format!("remove-at={moment}"), &export);
-        refused(start, 3, "token 'line' is gone (C_", "repeat the command");
+        refused(
+            start,
+            3,
+            "token 'line' is gone (C_",
+            "start the command again",
+        );
         assert!(!scratch.path("blob").exists(), "nothing is written");
     }
 }

@@ -143,6 +143,18 @@ impl Login {
         Ok(state.opened(session))
     }
 
+    /// The error that says that the token is away, if it is: asked what it is, it does not answer.
+    pub(super) fn is_gone(&self) -> Option<HsmError> {
+        match self.module.token(self.slot) {
+            Err(HsmError::Token { function, code }) => Some(HsmError::TokenGone {
+                token: self.token.label.clone(),
+                function,
+                code,
+            }),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     fn renew_login(&self, state: &mut State) -> Result<(), HsmError> {
         if state.refused {
             return Err(HsmError::PinIncorrect {

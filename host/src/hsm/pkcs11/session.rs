@@ -100,6 +100,11 @@ impl Connection {
         self.is_lost()
     }
 
+    /// What there is to say of a token that is away although its sessions last: SoftHSM's, whose files are gone, then only finds no objects.
+    pub(in crate::hsm) fn token_is_gone(&self) -> Option<HsmError> {
+        self.login.is_gone()
+    }
+
     /// Takes a new session in place of a lost one, and logs in again if that is lost too.
     pub(in crate::hsm) fn renew(&self) -> Result<(), HsmError> {
         let (old, before) = (self.session().handle(), self.epoch.replace(NO_LOGIN));
