@@ -385,7 +385,7 @@ impl Scribe {
     pub fn distrust(&self, device: DeviceId, reason: &str) -> Result<(), JobError> {
         let mut records = self.records();
         if let Some(log) = &mut records.audit {
-            log.note(&format!("device {device} is let go of: {reason}"))?;
+            log.released(device, reason)?;
         }
         let reason = reason.to_owned();
         records.tell(device, &Finding::Released { reason })

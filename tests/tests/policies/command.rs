@@ -6,6 +6,7 @@ use std::process::Command;
 use keyferry::station::policy::{Allowlist, NoRegistry, Trust, Visiting};
 use keyferry::station::registry::Enrolled;
 use keyferry_protocol::identity::DeviceId;
+use keyferry_tests::audited::Station;
 use keyferry_tests::command::{Answer, keyferry, refused};
 use serde_json::Value;
 
@@ -116,7 +117,7 @@ fn a_record_that_does_not_hold_together_is_not_shown_as_if_it_did() {
 
 #[test]
 fn a_release_is_written_down_with_its_reason() {
-    let (book, one, _) = book();
+    let (book, one, two) = book();
     let id = one.id.to_string();
     for wrong in ["", " ", "two\nlines"] {
         let answer = Answer::of(&mut registry(&book, &["release", &id, "--reason", wrong]));
@@ -130,6 +131,31 @@ fn a_release_is_written_down_with_its_reason() {
     let listed = Answer::of(registry(&book, &["list", "--released"]).arg("--json"));
     assert_eq!(listed.last()["devices"], 2);
     assert_eq!(listed.json()[0]["release_reason"], "wiped for rework");
+
+    // The log gets what the registry gets: once, and nothing of a device that is not there.
+    let path = book.path().with_file_name("line.audit");
+    drop(Station::new(&path));
+    let release = |id: &str| {
+        let mut command = registry(&book, &["release", id, "--reason", "sold", "--audit"]);
+        command.arg(&path);
+        command
+    };
+    let (id, nobody) = (two.id.to_string(), DeviceId([9; 16]).to_string());
+    assert_eq!(Answer::of(&mut release(&id)).code, 0);
+    refused(|| release(&id), 5, "was released", "enrol it again");
+    refused(
+        || release(&nobody),
+        2,
+        "is not in the registry",
+        "registry list",
+    );
+    let log = fs::read_to_string(&path).unwrap();
+    let lines: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("is let go of: sold"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains(&id), "{log}");
 }
 
 #[test]

@@ -222,6 +222,14 @@ impl AuditLog {
         }))
     }
 
+    /// Writes down that a device was let go of: it is not to be believed before somebody enrols it again.
+    ///
+    /// # Errors
+    /// As [`AuditLog::append`].
+    pub fn released(&mut self, device: DeviceId, reason: &str) -> Result<Head, AuditError> {
+        self.note(&format!("device {device} is let go of: {reason}"))
+    }
+
     /// Writes words down, for whoever reads the log later.
     ///
     /// # Errors

@@ -4,11 +4,14 @@ mod export;
 mod list;
 mod show;
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use keyferry_protocol::identity::DeviceId;
 use serde_json::{Map, Value, json};
 
 use super::{Context, Outcome, RegistryArgs, fields};
+use crate::audit::AuditLog;
 use crate::error::Failure;
 use crate::station::registry::{
     DeviceRecord, Filter, OrderRecord, PAGE, Registry, RegistryError, SlotRecord,
@@ -36,6 +39,9 @@ pub(super) struct Release {
     /// Why, for whoever reads it later.
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     reason: String,
+    /// The audit log of the station that let go of it: there the release is written down first.
+    #[arg(long, value_name = "FILE", env = "KEYFERRY_AUDIT")]
+    audit: Option<PathBuf>,
 }
 
 pub(super) fn run(context: &Context, command: Command) -> Outcome {
@@ -49,12 +55,17 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
 
 fn release(context: &Context, arguments: &Release) -> Outcome {
     let registry = arguments.registry.open_named()?;
-    registry.release(arguments.device, &arguments.reason)?;
+    let (device, reason) = (arguments.device, &arguments.reason);
+    let log = arguments.audit.as_deref().map(AuditLog::open).transpose()?;
+    // Nothing is written of a device that is not there, or was let go of before.
+    if let (Some(mut log), None) = (log, find(&registry, device)?.released) {
+        log.released(device, reason)?;
+    }
+    registry.release(device, reason)?;
     context.note(&format!(
-        "device {} is released: it may be enrolled with new keys",
-        arguments.device
+        "device {device} is released: it may be enrolled with new keys",
     ));
-    Ok(fields! { "device" => arguments.device.to_string(), "reason" => arguments.reason })
+    Ok(fields! { "device" => device.to_string(), "reason" => reason })
 }
 
 fn parse_id(text: &str) -> Result<DeviceId, String> {
