@@ -1,17 +1,17 @@
-//! A page about a run, for whoever answers for a shift: how many, how many of them good, where the time went, what went wrong.
+//! A page about a run or a shift, for whoever answers for a shift: how many, how many of them good, where the time went, what went wrong.
 //!
 //! One file of HTML without anything that is loaded from elsewhere, so that it can be sent and kept. What comes from outside (names of nests,
 //! serial numbers, reasons) is text in it and never markup: [`maud`] sees to that.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::journal::{End, Ending, History};
 
-/// What a run came to, in numbers.
+/// What runs came to, in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Devices that got all that the plan asks for.
@@ -119,21 +119,34 @@ pub fn page(history: &History) -> String {
     let share = counts
         .passed()
         .map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
+    let plans: BTreeSet<_> = history.runs.iter().map(|run| run.plan.as_str()).collect();
+    let plans = plans.into_iter().collect::<Vec<_>>().join(", ");
+    let since = history.since.as_deref();
+    let since = since.or_else(|| history.runs.first().map(|run| run.begun.as_str()));
+    let since = since.unwrap_or_default();
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
-                title { "keyferry: " (history.plan) ", " (history.begun) }
+                title { "keyferry: " (plans) ", " (since) }
                 style { (PreEscaped(STYLE)) }
             }
             body {
-                h1 { (history.plan) }
-                p {
-                    "Run " code { (history.run) } ", " (history.begun) " to "
-                    @match &history.ended {
-                        Some(ended) => (ended),
-                        None => strong class="fail" { "no end: the station was stopped, or is at work" },
+                h1 { (plans) }
+                @if let Some(since) = &history.since { p { "What ended since " (since) "." } }
+                table {
+                    tr { th { "run" } th { "plan" } th { "begun" } th { "ended" } }
+                    @for run in &history.runs {
+                        tr {
+                            td { code { (run.name) } }
+                            td { (run.plan) }
+                            td { (run.begun) }
+                            @match &run.ended {
+                                Some(ended) => td { (ended) },
+                                None => td class="fail" { "no end: the station was stopped, or is at work" },
+                            }
+                        }
                     }
                 }
                 dl {
@@ -228,7 +241,7 @@ mod tests {
     use keyferry_protocol::identity::DeviceId;
 
     use super::*;
-    use crate::station::journal::Step;
+    use crate::station::journal::{Run, Step};
 
     fn ending(nest: &str, device: u8, end: End, reason: Option<&str>) -> Ending {
         Ending {
@@ -244,10 +257,13 @@ mod tests {
     fn history() -> History {
         let id = DeviceId([2; 16]);
         History {
-            run: "ab".repeat(16),
-            plan: "five <keys>".to_owned(),
-            begun: "2026-01-01T06:00:00Z".to_owned(),
-            ended: None,
+            runs: vec![Run {
+                name: "ab".repeat(16),
+                plan: "five <keys>".to_owned(),
+                begun: "2026-01-01T06:00:00Z".to_owned(),
+                ended: None,
+            }],
+            since: None,
             endings: vec![
                 ending("1", 1, End::Done, None),
                 ending(

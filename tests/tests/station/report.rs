@@ -1,9 +1,9 @@
-//! The page about a run.
+//! The page about a run or a shift.
 
 use std::fs;
 use std::net::TcpListener;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{Fleet, Plant};
 
@@ -35,7 +35,7 @@ fn a_run_fits_on_one_page() {
         &plant,
         &["--journal", "station.journal", "--out", "shift.html"],
     );
-    assert_eq!(told["run"], first.as_str(), "{told}");
+    assert_eq!(told["runs"], json!([first]), "{told}");
     assert_eq!(
         [&told["done"], &told["before"], &told["failed"]],
         [2, 0, 1],
@@ -60,7 +60,8 @@ fn a_run_fits_on_one_page() {
         &plant,
         &["--journal", "station.journal", "--out", "shift.html"],
     );
-    assert_eq!(last["run"], second.last()["run"]);
+    let second = second.last()["run"].clone();
+    assert_eq!(last["runs"], json!([second]));
     assert_eq!([&last["done"], &last["before"]], [0, 1], "{last}");
     let named = [
         &first[..8],
@@ -70,6 +71,42 @@ fn a_run_fits_on_one_page() {
         "shift.html",
     ];
     assert_eq!(report(&plant, &named), told);
+
+    // Both are of this shift, and a device that was done in the first is one device.
+    let shift = ["--hours", "8", "--journal", "station.journal"];
+    let shift = report(&plant, &[&shift[..], &["--out", "shift.html"]].concat());
+    assert_eq!(shift["runs"], json!([first, second]));
+    assert_eq!(
+        [&shift["done"], &shift["before"], &shift["failed"]],
+        [2, 0, 1],
+        "{shift}"
+    );
+    let page = fs::read_to_string(plant.scratch.path("shift.html")).unwrap();
+    assert!(page.contains("What ended since"), "{page}");
+
+    let list = ["station", "runs", "--json", "--journal", "station.journal"];
+    let list = plant.scratch.run(list);
+    assert_eq!(list.code, 0, "{list:?}");
+    let runs = list.json();
+    let seen: Vec<_> = runs
+        .iter()
+        .map(|run| [&run["run"], &run["done"], &run["before"], &run["failed"]])
+        .collect();
+    let (first, second) = (json!(first), second);
+    let wanted = [
+        [&first, &json!(2), &json!(0), &json!(1)],
+        [&second, &json!(0), &json!(1), &json!(0)],
+    ];
+    assert_eq!(seen[..2], wanted, "{list:?}");
+    let last = [
+        "station",
+        "runs",
+        "--last",
+        "1",
+        "--journal",
+        "station.journal",
+    ];
+    assert_eq!(plant.scratch.done(last)["runs"], 1);
 }
 
 #[test]

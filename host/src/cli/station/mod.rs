@@ -27,8 +27,10 @@ pub(super) enum Command {
     Run(run::Run),
     /// Stay, and do what the plan says with every device that is plugged in, each by itself.
     Watch(watch::Watch),
-    /// Write a page about a run: how many devices, how many good ones, where the time went, what went wrong.
+    /// Write a page about a run or a shift: how many devices, how many good ones, where the time went, what went wrong.
     Report(report::Report),
+    /// List the runs that the journal knows.
+    Runs(report::Runs),
     /// Print the JSON schema of plans, for editors.
     Schema,
 }
@@ -47,6 +49,7 @@ pub(super) fn run(context: &Context, command: Command) -> Outcome {
         Command::Run(arguments) => run::run(context, &arguments),
         Command::Watch(arguments) => watch::run(context, &arguments),
         Command::Report(arguments) => report::run(context, &arguments),
+        Command::Runs(arguments) => report::runs(context, &arguments),
         Command::Schema => check::schema(context),
     }
 }

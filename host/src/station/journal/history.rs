@@ -1,9 +1,10 @@
-//! What a run came to: each end of a device at a nest, and when it came to which step. Only reports read it; no decision rests on it.
+//! What runs came to: each end of a device at a nest, and when it came to which step. Only reports read it; no decision rests on it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use der::DateTime;
 use keyferry_protocol::identity::DeviceId;
-use rusqlite::{OptionalExtension, Row, named_params};
+use rusqlite::{Params, Row, named_params};
 
 use super::units::Step;
 use super::{Journal, JournalError, RunId, execute, now};
@@ -69,17 +70,46 @@ impl Ending {
     }
 }
 
-/// A run, and all that ended in it.
+/// One start of a station.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct History {
+pub struct Run {
     /// Its name.
-    pub run: String,
+    pub name: String,
     /// The plan's name.
     pub plan: String,
     /// When it began, RFC 3339 in UTC.
     pub begun: String,
     /// When it ended; it has not if the station was killed, or is at work.
     pub ended: Option<String>,
+}
+
+impl Run {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            name: row.get("run")?,
+            plan: row.get("plan")?,
+            begun: row.get("begun_at")?,
+            ended: row.get("ended_at")?,
+        })
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// A run, by the first digits of its name; of several, and without digits, the last.
+    Run(&'a str),
+    /// All that ended since then, in whatever run: a shift.
+    Since(SystemTime),
+}
+
+/// Runs, and what ended in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// The runs, in the order in which they began.
+    pub runs: Vec<Run>,
+    /// From when on, RFC 3339 in UTC, where not all of the runs is meant.
+    pub since: Option<String>,
     /// In the order in which they ended.
     pub endings: Vec<Ending>,
     /// How long devices took from the step before to this one, for each step that any came to.
@@ -113,65 +143,90 @@ impl Journal {
         })
     }
 
-    /// What a run came to, by the first digits of its name, or the last run.
+    /// The last runs, in the order in which they began.
     ///
     /// # Errors
-    /// [`JournalError::NoRun`], and those of the database.
-    pub fn history(&self, run: Option<&str>) -> Result<History, JournalError> {
-        let wanted = run.unwrap_or_default();
-        let named = || JournalError::NoRun {
-            run: wanted.to_owned(),
-        };
-        if !wanted.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(named());
-        }
-        let found = self
-            .connection
-            .query_row(
-                "SELECT run, plan, begun_at, ended_at FROM runs WHERE substr(run, 1, length(?1)) = lower(?1)
-                 ORDER BY begun_at DESC, rowid DESC LIMIT 1",
-                [wanted],
-                |row| {
-                    Ok(History {
-                        run: row.get(0)?,
-                        plan: row.get(1)?,
-                        begun: row.get(2)?,
-                        ended: row.get(3)?,
-                        endings: Vec::new(),
-                        steps: Vec::new(),
-                    })
-                },
-            )
-            .optional();
-        let mut history = self.done(found)?.ok_or_else(named)?;
-        history.endings = self.done(self.endings(&history.run))?;
-        history.steps = self.done(self.steps(&history.run))?;
-        Ok(history)
+    /// Those of the database.
+    pub fn runs(&self, at_most: u32) -> Result<Vec<Run>, JournalError> {
+        let sql =
+            "SELECT * FROM (SELECT *, rowid FROM runs ORDER BY rowid DESC LIMIT ?1) ORDER BY rowid";
+        self.done(self.read(sql, [at_most], Run::read))
     }
 
-    fn endings(&self, run: &str) -> rusqlite::Result<Vec<Ending>> {
-        let sql = "SELECT * FROM endings WHERE run = ?1 ORDER BY number";
+    /// What runs came to.
+    ///
+    /// # Errors
+    /// [`JournalError::NoRun`], [`JournalError::Clock`], and those of the database.
+    pub fn history(&self, wanted: Wanted<'_>) -> Result<History, JournalError> {
+        match wanted {
+            Wanted::Run(digits) => {
+                let run = self.run(digits)?;
+                let of = [&run.name];
+                Ok(History {
+                    endings: self.done(self.endings("run = ?1", of))?,
+                    steps: self.done(self.steps("run = ?1", of))?,
+                    runs: vec![run],
+                    since: None,
+                })
+            }
+            Wanted::Since(time) => {
+                let text = DateTime::from_system_time(time).map_err(|_| JournalError::Clock)?;
+                let since = text.to_string();
+                let sql = "SELECT * FROM runs WHERE begun_at >= ?1
+                     OR run IN (SELECT run FROM endings WHERE ended_at >= ?1) ORDER BY rowid";
+                let milliseconds = text.unix_duration().as_millis();
+                let milliseconds = i64::try_from(milliseconds).unwrap_or(i64::MAX);
+                Ok(History {
+                    runs: self.done(self.read(sql, [&since], Run::read))?,
+                    endings: self.done(self.endings("ended_at >= ?1", [&since]))?,
+                    steps: self.done(self.steps("at_ms >= ?1", [milliseconds]))?,
+                    since: Some(since),
+                })
+            }
+        }
+    }
+
+    fn run(&self, digits: &str) -> Result<Run, JournalError> {
+        let named = || JournalError::NoRun {
+            run: digits.to_owned(),
+        };
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(named());
+        }
+        let sql = "SELECT * FROM runs WHERE substr(run, 1, length(?1)) = lower(?1)
+             ORDER BY begun_at DESC, rowid DESC LIMIT 1";
+        let found = self.done(self.read(sql, [digits], Run::read))?;
+        found.into_iter().next().ok_or_else(named)
+    }
+
+    fn read<T>(
+        &self,
+        sql: &str,
+        of: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
         let mut query = self.connection.prepare(sql)?;
-        let rows = query.query_map([run], Ending::read)?;
-        rows.collect()
+        query.query_map(of, read)?.collect()
+    }
+
+    /// `which` is a condition of ours.
+    fn endings(&self, which: &str, of: impl Params) -> rusqlite::Result<Vec<Ending>> {
+        let sql = format!("SELECT * FROM endings WHERE {which} ORDER BY number");
+        self.read(&sql, of, Ending::read)
     }
 
     /// A unit that went on in another run counts where it ended: its time at rest between them is in no run's step.
-    fn steps(&self, run: &str) -> rusqlite::Result<Vec<(Step, Vec<Duration>)>> {
-        let sql = "SELECT unit, step, at_ms FROM steps WHERE run = ?1 ORDER BY unit, number";
-        let mut query = self.connection.prepare(sql)?;
-        let rows = query.query_map([run], |row| {
+    fn steps(&self, which: &str, of: impl Params) -> rusqlite::Result<Vec<(Step, Vec<Duration>)>> {
+        let sql =
+            format!("SELECT run, unit, step, at_ms FROM steps WHERE {which} ORDER BY unit, number");
+        let rows = self.read(&sql, of, |row| {
             let step = names::named(row, "step", &Step::ALL, Step::name)?;
-            Ok((
-                row.get::<_, i64>("unit")?,
-                step,
-                row.get::<_, i64>("at_ms")?,
-            ))
+            let unit = (row.get::<_, String>("run")?, row.get::<_, i64>("unit")?);
+            Ok((unit, step, row.get::<_, i64>("at_ms")?))
         })?;
         let mut times: Vec<(Step, Vec<Duration>)> = Vec::new();
-        let mut before: Option<(i64, i64)> = None;
-        for row in rows {
-            let (unit, step, at) = row?;
+        let mut before: Option<((String, i64), i64)> = None;
+        for (unit, step, at) in rows {
             if let Some((_, since)) = before.filter(|(same, _)| *same == unit) {
                 let took = Duration::from_millis(
                     u64::try_from(at.saturating_sub(since)).unwrap_or_default(),

@@ -24,7 +24,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Params, Transaction, Transactio
 
 pub use error::JournalError;
 pub use findings::Untaken;
-pub use history::{End, Ending, History};
+pub use history::{End, Ending, History, Run, Wanted};
 pub use orders::Sent;
 pub use units::{NewUnit, Step, Unit, UnitId};
 
