@@ -55,7 +55,11 @@ enum Bench {
         seeds: u8,
     },
     /// What a line costs: devices a second, the station's time beside the bare calls, grown books.
-    Station,
+    Station {
+        /// Only this part of it.
+        #[arg(long, value_enum)]
+        only: Option<station::Part>,
+    },
     /// The `keyferry` command, in a process whose time is counted.
     #[command(hide = true)]
     StationCommand {
@@ -117,7 +121,7 @@ fn main() -> anyhow::Result<ExitCode> {
             uri,
             seconds,
         } => hsm::token(&kind, &module, &uri, seconds),
-        Bench::Station => station::run(),
+        Bench::Station { only } => station::run(only),
         Bench::StationCommand { report, arguments } => return station::command(&report, arguments),
         Bench::StationBare {
             report,

@@ -48,7 +48,11 @@ pub(crate) enum Bench {
     },
     /// What a line costs: devices a second with up to 256 devices, the station's own time for one beside the bare calls of the token, a registry
     /// of a million devices, an audit log of a million records.
-    Station,
+    Station {
+        /// Only this part of it.
+        #[arg(long, value_parser = ["devices", "ports", "registry", "audit"])]
+        only: Option<String>,
+    },
     /// Thousands of sessions, and long streams, over bad lines in virtual time: how many end well in time, how the others end, and that no
     /// wrong byte is delivered.
     Sessions {
@@ -67,9 +71,11 @@ pub(crate) enum Bench {
 impl Bench {
     const fn package(&self) -> &'static str {
         match self {
-            Self::Hsm | Self::Link | Self::Leakage | Self::Firmware { .. } | Self::Station => {
-                PACKAGE
-            }
+            Self::Hsm
+            | Self::Link
+            | Self::Leakage
+            | Self::Firmware { .. }
+            | Self::Station { .. } => PACKAGE,
             Self::Sessions { .. } => CAMPAIGN,
         }
     }
@@ -97,7 +103,7 @@ pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
     // Virtual time needs no token and no emulator.
     if matches!(
         bench,
-        Bench::Hsm | Bench::Leakage | Bench::Firmware { .. } | Bench::Station
+        Bench::Hsm | Bench::Leakage | Bench::Firmware { .. } | Bench::Station { .. }
     ) {
         setup::ensure(screen, setup::Need::Tests)?;
     }
@@ -108,7 +114,10 @@ pub(crate) fn run(screen: &Screen, bench: &Bench) -> anyhow::Result<Outcome> {
             .args(["--", "hsm"])
             .env("KEYFERRY_KRYOPTIC", kryoptic::built().unwrap_or_default()),
         Bench::Link => measure.args(["--", "link"]),
-        Bench::Station => measure.args(["--", "station"]),
+        Bench::Station { only } => {
+            let only = only.iter().flat_map(|part| ["--only", part]);
+            measure.args(["--", "station"]).args(only)
+        }
         Bench::Leakage => measure
             .args(["--", "leakage"])
             .env("KEYFERRY_FIRMWARE_DIR", images()?),

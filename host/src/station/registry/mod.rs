@@ -202,6 +202,8 @@ fn set_up(connection: &Connection, location: &Location) -> Result<(), RegistryEr
         // The file may come from anywhere: nothing in its schema may run functions.
         ("trusted_schema", "OFF"),
         ("cell_size_check", "ON"),
+        // In KiB, if negative: the upper pages of a million devices' indices.
+        ("cache_size", "-32768"),
     ] {
         connection.pragma_update(None, name, value).map_err(done)?;
     }

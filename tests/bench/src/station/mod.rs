@@ -11,6 +11,7 @@ mod line;
 mod tray;
 
 use anyhow::Result;
+use clap::ValueEnum;
 use keyferry_tests::tokens::{Kind, Scratch};
 
 use crate::rows::Row;
@@ -35,16 +36,35 @@ const AUTHORITY: &str = "authority";
 const AUDITOR: &str = "audit";
 const KEY: &str = "fleet";
 
-/// Measures all of it.
+/// What can be measured alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Devices a second, and a station's own time for one.
+    Devices,
+    /// Devices an hour on slow ports and with a slow HSM.
+    Ports,
+    /// A registry that has grown.
+    Registry,
+    /// An audit log that has grown.
+    Audit,
+}
+
+/// Measures all of it, or one part.
 ///
 /// # Errors
 /// If a device, a token or a file does not do as it should. That a target is missed is in the rows.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(only: Option<Part>) -> Result<()> {
     let token = token()?;
-    fleets(&token)?;
-    line::run(&token)?;
-    growth::registry()?;
-    growth::audit(&token)
+    for part in Part::value_variants() {
+        match part {
+            _ if only.is_some_and(|only| only != *part) => {}
+            Part::Devices => fleets(&token)?,
+            Part::Ports => line::run(&token)?,
+            Part::Registry => growth::registry()?,
+            Part::Audit => growth::audit(&token)?,
+        }
+    }
+    Ok(())
 }
 
 /// A token with the keys of a line.
