@@ -89,7 +89,7 @@ impl Bench {
             | Self::Link
             | Self::Leakage
             | Self::Firmware { .. }
-            | Self::Station
+            | Self::Station { .. }
             | Self::Sessions { .. } => &[],
         }
     }
