@@ -346,7 +346,9 @@ impl Failure {
                 | JobError::CounterUnknown { .. },
             )
             | Self::BadSlot(_) => Exit::Usage,
-            Self::Job(JobError::ProofWrong { .. }) => Exit::JobFailed,
+            Self::Job(JobError::ProofWrong { .. } | JobError::OtherVersion { .. }) => {
+                Exit::JobFailed
+            }
             Self::Migration(error) => migration_exit(error),
             Self::SomeNotMigrated { .. } | Self::SomeDevices { .. } | Self::NotDone { .. } => {
                 Exit::JobFailed

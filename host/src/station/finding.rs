@@ -19,6 +19,8 @@ pub(super) enum Finding {
     Proved { slots: Vec<(u16, u32)> },
     /// These slots and versions do not hold the keys that they should.
     Wrong { slots: Vec<(u16, u32)> },
+    /// It says, signed, that these slots do not hold these versions, which it has had.
+    Gone { slots: Vec<(u16, u32)> },
     /// Its identity key was certified; hexadecimal digits.
     Certified { certificate: String },
     /// No receipt of this order will come.
@@ -69,6 +71,7 @@ impl Finding {
             }
             Self::Proved { slots } => registry.slots_proved(device, slots),
             Self::Wrong { slots } => registry.slots_failed(device, slots),
+            Self::Gone { slots } => registry.slots_gone(device, slots),
             Self::Certified { certificate } => {
                 registry.certified(device, &bytes(device, certificate)?)
             }

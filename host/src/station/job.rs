@@ -120,6 +120,18 @@ pub enum JobError {
         /// The key that should be in it.
         label: String,
     },
+    /// A slot holds another version of its key than it should.
+    #[error("slot {slot} of device {device} holds version {found} of its key, and not {expected}")]
+    OtherVersion {
+        /// The device.
+        device: DeviceId,
+        /// The slot.
+        slot: u16,
+        /// The version that it holds, by the device's signed word.
+        found: u32,
+        /// The version that it should hold.
+        expected: u32,
+    },
     /// A key cannot show as much as is demanded.
     #[error("the best proof of key '{label}' is {}, of level {}, and {minimum} is demanded", .proof.name(), .proof.level())]
     ProofTooWeak {
@@ -196,6 +208,9 @@ impl JobError {
             Self::LabelTooLong(_) => Some("give the key a shorter label on the token".to_owned()),
             Self::ProofWrong { .. } => Some(
                 "do not ship this device: inject the key again with a higher --version".to_owned(),
+            ),
+            Self::OtherVersion { .. } => Some(
+                "find out what was done with it since: `keyferry registry show` tells what the registry knows".to_owned(),
             ),
             Self::ProofTooWeak { .. } => Some(
                 "give the key another use on the device, let the token check it (CKA_VERIFY, CKA_SIGN, CKA_DERIVE, CKA_ENCRYPT), or lower --minimum-proof (minimum-proof in a plan)".to_owned(),
@@ -419,14 +434,16 @@ pub fn pack(
     Ok((shipment, questions))
 }
 
-/// Has the targets' slots proved, and the HSM verify every proof.
+/// Has the targets' slots proved, and the HSM verify every proof. `versions` says which version a slot is to hold, where that is known: a
+/// key of another version is another key, and nobody is asked to verify that one's proof.
 ///
 /// # Errors
-/// [`JobError`].
+/// [`JobError::OtherVersion`]; [`JobError`].
 pub fn prove(
     visit: &mut Visit,
     hsm: &dyn Hsm,
     targets: &[Target],
+    versions: &dyn Fn(u16) -> Option<u32>,
     minimum: Level,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
@@ -434,7 +451,17 @@ pub fn prove(
     let mut demands = Vec::new();
     let mut questions = Vec::new();
     for target in targets {
-        let question = hsm.ask(&target.key)?;
+        let question = match target.key.proof {
+            // The key may be nowhere but in the device.
+            Proof::None => Question::made(Vec::new(), None),
+            Proof::Cmac
+            | Proof::HmacSha256
+            | Proof::EcdsaP256Sha256
+            | Proof::RsaPkcs1Sha256
+            | Proof::Agreement
+            | Proof::Decryption
+            | Proof::CheckValue => hsm.ask(&target.key)?,
+        };
         demands.push(Demand {
             slot: target.slot,
             proof: target.key.proof,
@@ -452,6 +479,20 @@ pub fn prove(
         on_progress,
     )?;
     visit.statement.standing = proofs.standing;
+    let other = proofs.reports.iter().find_map(|report| {
+        let expected = versions(report.slot).filter(|expected| *expected != report.version)?;
+        Some(JobError::OtherVersion {
+            device: visit.statement.device,
+            slot: report.slot,
+            found: report.version,
+            expected,
+        })
+    });
+    if let Some(error) = other {
+        let (device, order) = (visit.statement.device, proofs.order);
+        visit.scribe.wrong(device, order, &[], &error.to_string())?;
+        return Err(error);
+    }
     check(visit, hsm, targets, questions, &proofs)
 }
 

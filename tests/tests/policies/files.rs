@@ -61,7 +61,7 @@ fn a_registry_of_a_newer_program_is_left_alone() {
             error,
             RegistryError::Newer {
                 found: 7,
-                known: 2,
+                known: 3,
                 ..
             }
         ),

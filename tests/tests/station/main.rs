@@ -7,6 +7,8 @@ mod changed;
 #[cfg(unix)]
 mod ci;
 #[cfg(unix)]
+mod doubts;
+#[cfg(unix)]
 mod guide;
 #[cfg(unix)]
 mod hook;

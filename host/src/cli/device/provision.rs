@@ -196,6 +196,7 @@ pub(super) fn prove(context: &Context, arguments: &Prove) -> Outcome {
         &mut visit,
         &*hsm,
         &targets,
+        &|_| None,
         rules.minimum_proof,
         &mut |step| progress.show(step),
     )?;

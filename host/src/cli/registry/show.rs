@@ -108,6 +108,15 @@ fn next_move(record: &DeviceRecord, slots: &[SlotRecord]) -> String {
              `keyferry device prove` look; if that station is gone: `keyferry station run PLAN --rework`"
         );
     }
+    let doubted = slots.iter().filter(|slot| newest(slot) && slot.doubted);
+    let doubted: Vec<_> = doubted.map(|slot| slot.slot.to_string()).collect();
+    if !doubted.is_empty() {
+        return format!(
+            "have it say again what it holds (slot {}): it has done orders that the registry does not know, or was released; run the plan again, or let \
+             `keyferry device prove` look",
+            doubted.join(", ")
+        );
+    }
     if in_state(SlotState::Proved).is_empty() {
         return "give it its keys: it was enrolled, and holds none".to_owned();
     }

@@ -71,7 +71,7 @@ impl Step {
             Self::Ordered => &[Self::Prepared, Self::Ordered],
             Self::Arrived => &[Self::Ordered, Self::Arrived],
             // Proved before this unit: there is only a lock to be set.
-            Self::Proved => &[Self::Trusted, Self::Ordered, Self::Arrived],
+            Self::Proved => &[Self::Trusted, Self::Prepared, Self::Ordered, Self::Arrived],
             Self::Locking => &[Self::Proved, Self::Locking],
             Self::Done => &[Self::Proved, Self::Locking],
             Self::Failed => &[

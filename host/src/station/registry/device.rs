@@ -5,7 +5,7 @@ use keyferry_protocol::order::Kind;
 use keyferry_protocol::receipt::{self, Outcome};
 
 use super::signed::Signed;
-use super::{Registry, RegistryError, names, now};
+use super::{DeviceRecord, Registry, RegistryError, names, now};
 use crate::device::verify::{SignedReceipt, Statement, fingerprint};
 use crate::station::database::{Transaction, named, values};
 use crate::station::policy::Trust;
@@ -66,6 +66,7 @@ impl Registry {
                     self.retire(transaction, device)?;
                 }
                 self.replace(transaction, enrolled)?;
+                self.doubt(transaction, identity)?;
                 return Ok(Recorded::AfterRelease);
             }
             if !same {
@@ -83,8 +84,22 @@ impl Registry {
                 });
             }
             self.restate(transaction, statement, enrolled.serial)?;
+            self.doubt_after_gap(transaction, &record, statement.standing.counter)?;
             Ok(Recorded::Again)
         })
+    }
+
+    /// Each order takes the counter one further: where one is missing, the device has done an order that this registry does not know.
+    fn doubt_after_gap(
+        &self,
+        transaction: &Transaction<'_>,
+        record: &DeviceRecord,
+        counter: u32,
+    ) -> Result<(), RegistryError> {
+        if counter > record.counter.saturating_add(1) {
+            return self.doubt(transaction, record.identity);
+        }
+        Ok(())
     }
 
     /// Keys and serial number that are another's.
@@ -168,6 +183,7 @@ impl Registry {
                     },
                 );
                 self.done(changed)?;
+                self.doubt_after_gap(transaction, &record, said.counter)?;
             }
             let applied = said.outcome == Some(Outcome::Applied);
             self.answered(transaction, &record, &said.order, said.outcome)?;

@@ -12,7 +12,7 @@ pub(super) const APPLICATION: i64 = 0x4b46_5247;
 
 /// The migrations in their order: the first makes the tables of version 1 in an empty file, and so on. Append, never change: files
 /// of every version are out there.
-pub(super) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+pub(super) const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 const VERSION_1: &str = "
 CREATE TABLE devices (
@@ -110,6 +110,11 @@ CREATE TABLE kept_keys (
     kept_at           TEXT    NOT NULL,
     PRIMARY KEY (order_digest, slot)
 ) STRICT;
+";
+
+/// Keys that a device may have lost since they were proved.
+const VERSION_3: &str = "
+ALTER TABLE slots ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0 CHECK (doubted IN (0, 1));
 ";
 
 /// The version that this program writes.

@@ -53,6 +53,8 @@ pub struct SlotRecord {
     pub proof: Proof,
     /// What is known of it.
     pub state: SlotState,
+    /// Whether the device has done orders since that this registry does not know, or was let go of: it may hold something else.
+    pub doubted: bool,
     /// The order that brought it.
     pub order: Digest,
     /// When this was last changed, RFC 3339.
@@ -75,6 +77,7 @@ impl SlotRecord {
             },
             proof: names::proof(row, "proof")?,
             state: names::named(row, "state", &SlotState::ALL, SlotState::name)?,
+            doubted: row.get("doubted")?,
             order: names::digest(row, "order_digest")?,
             updated_at: row.get("updated_at")?,
         })
@@ -145,6 +148,27 @@ impl Registry {
         self.set(device, slots, SlotState::Failed, |_, _, _| Ok(()))
     }
 
+    /// Notes that these slots and versions are no longer there, all or none: the device has said so, and nobody has ordered it through this registry.
+    ///
+    /// # Errors
+    /// As [`Registry::slots_proved`].
+    pub fn slots_gone(&self, device: DeviceId, slots: &[(u16, u32)]) -> Result<(), RegistryError> {
+        self.set(device, slots, SlotState::Removed, |_, _, _| Ok(()))
+    }
+
+    /// What was proved is in doubt, until it is proved again.
+    pub(super) fn doubt(
+        &self,
+        transaction: &Transaction<'_>,
+        identity: Fingerprint,
+    ) -> Result<(), RegistryError> {
+        let changed = transaction.execute(
+            "UPDATE slots SET doubted = 1 WHERE identity = ?1 AND state = 'proved'",
+            values![identity.to_string()],
+        );
+        self.done(changed).map(|_| ())
+    }
+
     fn set(
         &self,
         device: DeviceId,
@@ -159,7 +183,7 @@ impl Registry {
             for &(slot, version) in slots {
                 // What was removed is not there to be proved.
                 let changed = transaction.execute(
-                    "UPDATE slots SET state = ?1, updated_at = ?2
+                    "UPDATE slots SET state = ?1, doubted = 0, updated_at = ?2
                      WHERE identity = ?3 AND slot = ?4 AND version = ?5 AND state <> 'removed'",
                     values![
                         state.name(),
@@ -222,7 +246,7 @@ impl Registry {
                 :proof, 'pending', :order, :now)
              ON CONFLICT (identity, slot, version) DO UPDATE SET label = excluded.label, key_type = excluded.key_type,
                 psa_type = excluded.psa_type, bits = excluded.bits, usage = excluded.usage, algorithm = excluded.algorithm,
-                lifetime = excluded.lifetime, proof = excluded.proof, state = excluded.state,
+                lifetime = excluded.lifetime, proof = excluded.proof, state = excluded.state, doubted = 0,
                 order_digest = excluded.order_digest, updated_at = excluded.updated_at",
             named! {
                 ":device": record.device.to_string(),

@@ -239,6 +239,7 @@ fn show_failed(nest: &Nest, error: &UnitError) {
         | UnitError::OtherSerial { .. }
         | UnitError::Erased { .. }
         | UnitError::OtherKey { .. }
+        | UnitError::Forgotten { .. }
         | UnitError::OtherPlan { .. }
         | UnitError::NothingToRework { .. }
         | UnitError::HookAfter(_) => {}

@@ -52,6 +52,14 @@ pub enum UnitError {
         /// The device, as it says.
         device: DeviceId,
     },
+    /// The journal has the device as done, and the registry has never seen it.
+    #[error(
+        "device {device} was done at this station, and the registry does not know it: it is not the registry that it was"
+    )]
+    Forgotten {
+        /// The device, as it says.
+        device: DeviceId,
+    },
     /// The plan asks for more than the one that the device was begun with.
     #[error(
         "device {device} has the keys that were asked for when it was begun, and the plan asks for others now"
@@ -72,7 +80,7 @@ pub enum UnitError {
     },
     /// Only devices that the registry knows are wanted.
     #[error(
-        "device {device} is not in the registry: it was never begun, and there is nothing to rework"
+        "device {device} is not in the registry, or was released from it: there is nothing to rework"
     )]
     NothingToRework {
         /// The device, as it says.
@@ -110,8 +118,11 @@ impl UnitError {
             Self::OtherSerial { .. } => "check label and nest: they may have been mixed up",
             Self::Erased { device } => {
                 return Some(format!(
-                    "compare it with its label; if it is to begin anew, its old keys count no more: `keyferry registry release --registry REGISTRY --reason WHY {device}`, and try it again"
+                    "compare it with its label; if it is to begin anew, its old keys count no more: `keyferry registry release --registry REGISTRY --audit LOG --reason WHY {device}`, and try it again"
                 ));
+            }
+            Self::Forgotten { .. } => {
+                "put the registry back that the plan names, or its newest backup; where all devices are to begin anew, move the journal away, too"
             }
             Self::OtherPlan { .. } => "try it again: it gets what is missing",
             Self::OtherKey { .. } => {
@@ -154,7 +165,7 @@ fn for_a_line(error: &JobError) -> Option<String> {
         JobError::SlotRefused { .. } | JobError::Registry(RegistryError::SlotHeld { .. }) => {
             "look first what it holds and why (`keyferry registry show`); if this is the plan for it, give it its keys anew with --rework, or raise the version in the plan to replace those of all devices"
         }
-        JobError::ProofWrong { .. } => {
+        JobError::ProofWrong { .. } | JobError::OtherVersion { .. } => {
             "do not ship this device; give it its keys anew with --rework"
         }
         JobError::NoCertificate { .. } => "enrol it at the station whose plan has [certificates]",

@@ -7,7 +7,7 @@ use super::attend::Shared;
 use super::error::UnitError;
 use super::event::Nest;
 use crate::station::JobError;
-use crate::station::journal::Unit;
+use crate::station::journal::{Step, Unit};
 use crate::station::plan::{KeyPlan, MAXIMUM_VERSION};
 use crate::station::records::patiently;
 use crate::station::registry::{DeviceRecord, RegistryError, SlotRecord, SlotState};
@@ -28,7 +28,7 @@ pub(super) enum Known {
         /// What it holds: label and type.
         holds: String,
     },
-    /// All its keys are proved; it is still to be locked.
+    /// All its keys were proved. It is still to be locked, or it may have other ones by now: it has to say again what it holds.
     Keyed,
     /// All is done.
     Done {
@@ -52,7 +52,8 @@ impl Shared<'_> {
         unit: Option<&Unit>,
         nest: &Nest,
     ) -> Result<Option<String>, UnitError> {
-        let of_record = self.record(device)?.and_then(|record| record.serial);
+        // Its label stays with it, also where its keys count no more.
+        let of_record = self.found(device)?.and_then(|record| record.serial);
         let known = unit.and_then(|unit| unit.serial.clone()).or(of_record);
         let Some(given) = &nest.serial else {
             return match known {
@@ -82,14 +83,27 @@ impl Shared<'_> {
 
     /// What the registry has of a device that was not released.
     pub(super) fn record(&self, device: DeviceId) -> Result<Option<DeviceRecord>, JobError> {
-        let record = patiently(self.line.records, |records| {
+        let record = self.found(device)?;
+        Ok(record.filter(|record| record.released.is_none()))
+    }
+
+    /// What the registry has of a device, released or not.
+    fn found(&self, device: DeviceId) -> Result<Option<DeviceRecord>, JobError> {
+        patiently(self.line.records, |records| {
             // What this station has found out of the device, the registry knows as well.
             records.catch_up()?;
             let registry = records.registry.as_ref();
             let record = registry.map(|registry| registry.find(device));
             Ok::<_, JobError>(record.transpose()?.flatten())
-        })?;
-        Ok(record.filter(|record| record.released.is_none()))
+        })
+    }
+
+    /// Whether the journal has a device as done that the registry has never seen: it is not the registry that it was.
+    pub(super) fn is_forgotten(&self, device: DeviceId) -> Result<bool, JobError> {
+        Ok(
+            self.found(device)?.is_none()
+                && self.journal(|journal| journal.times_done(device))? > 0,
+        )
     }
 
     fn slots(&self, device: DeviceId) -> Result<Vec<SlotRecord>, JobError> {
@@ -114,20 +128,56 @@ impl Shared<'_> {
         Ok(reworks.saturating_add(plan.version))
     }
 
+    /// The keys of the plan's slots that were proved last, where all are and none is of an earlier version than the plan's.
+    pub(super) fn proved(&self, device: DeviceId) -> Result<Option<Vec<SlotRecord>>, JobError> {
+        let slots = self.slots(device)?;
+        let keys = self.line.plan.keys.iter();
+        Ok(keys
+            .map(|key| self.proved_of(&slots, key).cloned())
+            .collect())
+    }
+
+    fn proved_of<'s>(&self, slots: &'s [SlotRecord], key: &KeyPlan) -> Option<&'s SlotRecord> {
+        let mut slots = slots.iter();
+        slots.find(|it| {
+            it.slot == key.slot
+                && it.state == SlotState::Proved
+                && it.version % REWORK >= self.line.plan.version
+        })
+    }
+
+    /// The keys that were ordered last for their slot and version by an order of this unit.
+    pub(super) fn ordered_by(&self, unit: &Unit) -> Result<Vec<SlotRecord>, JobError> {
+        let mut slots = Vec::new();
+        for slot in self.slots(unit.device)? {
+            if self.journal(|journal| journal.is_of(unit.id, &slot.order))? {
+                slots.push(slot);
+            }
+        }
+        Ok(slots)
+    }
+
+    /// Whether another order than one of the unit's has brought the device all its keys, and none of the unit's can be in it.
+    pub(super) fn is_done_by_another(&self, unit: &Unit, known: &Known) -> Result<bool, JobError> {
+        let by_another = match known {
+            Known::Done { order, .. } => !self.journal(|journal| journal.is_of(unit.id, order))?,
+            Known::Keyed => unit.step >= Step::Ordered,
+            Known::Not | Known::Enrolled | Known::Otherwise { .. } => false,
+        };
+        let may_be_there = |slot: &SlotRecord| match slot.state {
+            SlotState::Pending | SlotState::Proved => true,
+            SlotState::Failed | SlotState::Removed => false,
+        };
+        Ok(by_another && !self.ordered_by(unit)?.iter().any(may_be_there))
+    }
+
     pub(super) fn known(&self, device: DeviceId) -> Result<Known, JobError> {
         let Some(record) = self.record(device)? else {
             return Ok(Known::Not);
         };
         let slots = self.slots(device)?;
         let plan = self.line.plan;
-        let proved = |key: &KeyPlan| {
-            let mut slots = slots.iter();
-            slots.find(|it| {
-                it.slot == key.slot
-                    && it.state == SlotState::Proved
-                    && it.version % REWORK >= plan.version
-            })
-        };
+        let proved = |key: &KeyPlan| self.proved_of(&slots, key);
         // A key with another label, of another type or for another use is another key: a plan that names it asks for a new version, or another
         // slot.
         let keys = plan.keys.iter().zip(&self.stock.attributes);
@@ -151,7 +201,12 @@ impl Shared<'_> {
         let Some(all) = all else {
             return Ok(Known::Enrolled);
         };
-        if plan.lock && record.state != State::Locked {
+        let has_newer = |it: &SlotRecord| {
+            let mut slots = slots.iter();
+            slots.any(|other| other.slot == it.slot && other.version > it.version)
+        };
+        let is_doubted = all.iter().any(|it| it.doubted || has_newer(it));
+        if is_doubted || (plan.lock && record.state != State::Locked) {
             return Ok(Known::Keyed);
         }
         Ok(Known::Done {

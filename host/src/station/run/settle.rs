@@ -45,13 +45,19 @@ pub(super) enum Settled {
 impl Shared<'_> {
     /// Another station has done the device since this one was stopped with it: what is open of it here is closed.
     pub(super) fn done_elsewhere(&self, unit: &Unit) -> Result<(), UnitError> {
+        self.close_unit(unit, ELSEWHERE)
+    }
+
+    /// Closes a unit none of whose keys is in the device, and what stands open of it in the other books.
+    fn close_unit(&self, unit: &Unit, reason: &str) -> Result<(), UnitError> {
         for order in self.journal(|journal| journal.sent(unit.id))? {
-            given_up(&mut lock(self.line.records), unit.device, &order.digest)?;
+            let mut records = lock(self.line.records);
+            given_up(&mut records, unit.device, &order.digest, reason)?;
         }
         if let Some(log) = &mut lock(self.line.records).audit {
             close(log, unit.device, None)?;
         }
-        self.journal(|journal| journal.failed(unit.id, ELSEWHERE))?;
+        self.journal(|journal| journal.failed(unit.id, reason))?;
         Ok(())
     }
 
@@ -78,10 +84,7 @@ impl Shared<'_> {
         if record.released.is_none() && is_its {
             return Ok(Some(unit));
         }
-        if let Some(log) = &mut lock(self.line.records).audit {
-            close(log, unit.device, None)?;
-        }
-        self.journal(|journal| journal.failed(unit.id, RELEASED))?;
+        self.close_unit(&unit, RELEASED)?;
         Ok(None)
     }
 }
@@ -122,7 +125,8 @@ impl Way<'_> {
         let (shared, unit) = (self.shared, self.unit);
         let sent = shared.journal(|journal| journal.sent(unit.id))?;
         for order in &sent {
-            given_up(&mut lock(shared.line.records), unit.device, &order.digest)?;
+            let mut records = lock(shared.line.records);
+            given_up(&mut records, unit.device, &order.digest, STOPPED)?;
         }
         shared.journal(|journal| journal.settled(unit.id, None))?;
         Ok(())
@@ -168,12 +172,17 @@ fn close(log: &mut AuditLog, device: DeviceId, but: Option<Digest>) -> Result<()
 }
 
 /// An order was not applied: both books are told, as far as they know it.
-fn given_up(records: &mut Records, device: DeviceId, order: &Digest) -> Result<(), JobError> {
+fn given_up(
+    records: &mut Records,
+    device: DeviceId,
+    order: &Digest,
+    reason: &str,
+) -> Result<(), JobError> {
     if let Some(log) = &mut records.audit {
         let in_keys = log.open_keys().iter().any(|key| key.order == Some(*order));
         let in_orders = log.open_orders().iter().any(|open| open.digest == *order);
         if in_keys || in_orders {
-            log.failed(Work::Order(*order), STOPPED)?;
+            log.failed(Work::Order(*order), reason)?;
         }
     }
     records.tell(device, &Finding::given_up(order))

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use keyferry_protocol::attributes::Attributes;
 use keyferry_protocol::identity::{Challenge, Fingerprint};
 use keyferry_protocol::message::Progress;
+use keyferry_protocol::proof::{Level, Proof};
 use keyferry_protocol::receipt::{Refusal, State};
 
 use super::attend::{Heard, Shared};
@@ -17,9 +19,11 @@ use crate::device::port::{self, SYSFS};
 use crate::device::session::Session;
 use crate::device::{DeviceError, flow};
 use crate::hsm::{DeviceContext, random};
+use crate::station::finding::Finding;
 use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId};
 use crate::station::plan::{KeyPlan, KeySource};
 use crate::station::policy::Visiting;
+use crate::station::registry::SlotRecord;
 use crate::station::{
     Exported, Hsm as _, JobError, KeyCard, Proved, Shipping, Target, Visit, Visitor, certify,
     choose_suite, inject, prove,
@@ -63,22 +67,25 @@ impl Shared<'_> {
         if session.greeting().identity == Fingerprint::ZERO && !matches!(known, Known::Not) {
             return Err(UnitError::Erased { device: found });
         }
+        if self.is_forgotten(found)? {
+            return Err(UnitError::Forgotten { device: found });
+        }
         if self.line.rework && matches!(known, Known::Not) {
             return Err(UnitError::NothingToRework { device: found });
         }
-        let is_others = match (&before, &known) {
-            (Some(unit), Known::Done { order, .. }) => {
-                !self.journal(|journal| journal.is_of(unit.id, order))?
-            }
-            (Some(_), Known::Not | Known::Enrolled | Known::Otherwise { .. } | Known::Keyed) => {
-                false
-            }
-            (None, _) => true,
+        let is_others = match &before {
+            Some(unit) => self.is_done_by_another(unit, &known)?,
+            None => true,
         };
-        if is_others && self.was_done(&mut session, &known)? {
-            if let Some(unit) = &before {
-                self.done_elsewhere(unit)?;
+        let was_done = is_others && self.was_done(&mut session, &known)?;
+        let before = match before {
+            Some(unit) if is_others => {
+                self.done_elsewhere(&unit)?;
+                None
             }
+            before => before,
+        };
+        if was_done {
             return Ok(Verdict::Before);
         }
         if let (false, Known::Otherwise { slot, holds }) = (self.line.rework, &known) {
@@ -118,7 +125,8 @@ impl Shared<'_> {
     }
 
     /// Whether a device that the books have as done is that device, and stands where it stood then. Unsigned, it says so; signed, it is.
-    /// One whose flash was put back is met like any other, and refused by what the registry has pinned.
+    /// One whose flash was put back is met like any other, and refused by what the registry has pinned; one that has done orders since which the
+    /// registry does not know has to say what it holds.
     fn was_done(&self, session: &mut Session, known: &Known) -> Result<bool, UnitError> {
         let Known::Done {
             identity_key,
@@ -131,7 +139,7 @@ impl Shared<'_> {
         };
         let nonce = Challenge(random()?);
         let (_, standing, _) = flow::signed_status(session, identity_key, *order, nonce)?;
-        Ok(standing.counter >= *counter && standing.state == *state)
+        Ok(standing.counter == *counter && standing.state == *state)
     }
 
     /// A device whose keys were not sent is let go of when the line is stopped.
@@ -191,15 +199,22 @@ impl Way<'_> {
             certified: false,
             locked: false,
         };
-        match (settled, &self.known) {
-            (Settled::NotApplied, Known::Keyed) => {
+        let known = self.known_now()?;
+        match (settled, known.as_ref().unwrap_or(&self.known)) {
+            (Settled::NotApplied, Known::Keyed | Known::Done { .. }) => {
                 self.believed()?;
-                self.shared.journal(|journal| journal.proved(self.id()))?;
+                match self.confirm(&mut visit) {
+                    Err(error) if self.shared.line.rework && is_missing(&error) => {
+                        self.deliver(&mut visit, &mut done)?;
+                    }
+                    confirmed => {
+                        done.keys = confirmed?;
+                        self.shared.journal(|journal| journal.proved(self.id()))?;
+                        self.at(Step::Proved);
+                    }
+                }
             }
-            (
-                Settled::NotApplied,
-                Known::Not | Known::Enrolled | Known::Otherwise { .. } | Known::Done { .. },
-            ) => {
+            (Settled::NotApplied, Known::Not | Known::Enrolled | Known::Otherwise { .. }) => {
                 self.deliver(&mut visit, &mut done)?;
             }
             (Settled::Applied, _) => {
@@ -211,7 +226,7 @@ impl Way<'_> {
                 })?;
             }
             (Settled::Unclear | Settled::NotYet { .. }, _) => match self.prove(&mut visit) {
-                Err(error) if is_empty(&error) => {
+                Err(error) if is_empty(&error) || is_older(&error) => {
                     // What is not in its slot was not brought by the order, and cannot be any more.
                     self.not_applied()?;
                     self.deliver(&mut visit, &mut done)?;
@@ -225,6 +240,23 @@ impl Way<'_> {
         self.shared.journal(|journal| journal.finished(self.id()))?;
         self.at(Step::Done);
         Ok(done)
+    }
+
+    /// What the registry says of a device that it did not count on, now that it is enrolled: let go of without being wiped, and enrolled with the keys that
+    /// it had, it may hold what it held.
+    fn known_now(&self) -> Result<Option<Known>, UnitError> {
+        let Known::Not = self.known else {
+            return Ok(None);
+        };
+        let device = self.unit.device;
+        match self.shared.known(device)? {
+            Known::Otherwise { slot, holds } => Err(UnitError::OtherKey {
+                device,
+                slot,
+                holds,
+            }),
+            known => Ok(Some(known)),
+        }
     }
 
     /// The plan may have been changed since the unit began: a device that has only what was asked for then is neither locked nor passed. Its unit is
@@ -318,10 +350,11 @@ impl Way<'_> {
         let (line, stock) = (self.shared.line, self.shared.stock);
         let kept = self.shared.journal(|journal| journal.targets(self.id()))?;
         let mut targets = Vec::new();
-        for (key, of_token) in line.plan.keys.iter().zip(&stock.cards) {
+        let cards = stock.cards.iter().zip(&stock.attributes);
+        for (key, (of_token, attributes)) in line.plan.keys.iter().zip(cards) {
             let found = match of_token {
                 Some(card) => Some(card.clone()),
-                None => self.kept(&kept, key),
+                None => self.kept(&kept, key, attributes),
             };
             let card = match found {
                 Some(card) => card,
@@ -340,7 +373,7 @@ impl Way<'_> {
     }
 
     /// The random key that was made for the device before, if it is of the kind that the plan wants.
-    fn kept(&self, kept: &[Target], key: &KeyPlan) -> Option<KeyCard> {
+    fn kept(&self, kept: &[Target], key: &KeyPlan, attributes: &Attributes) -> Option<KeyCard> {
         let KeySource::Fresh { label, key_type } = &key.source else {
             return None;
         };
@@ -350,6 +383,7 @@ impl Way<'_> {
             let card = &kept.key;
             kept.slot == key.slot
                 && card.label == *label
+                && card.attributes == *attributes
                 && card.key_type == key_type.to_string()
                 && card.kept.as_ref().map(|kept| kept.under.as_str()) == under
         });
@@ -376,17 +410,56 @@ impl Way<'_> {
     fn prove(&self, visit: &mut Visit) -> Result<Vec<Proved>, UnitError> {
         let line = self.shared.line;
         let targets = self.shared.journal(|journal| journal.targets(self.id()))?;
+        let ordered = self.shared.ordered_by(self.unit)?;
+        let versions = |slot| version_of(&ordered, slot);
         let minimum = line.plan.minimum_proof;
         let mut progress = self.shared.progress(self.nest);
-        let proved = prove(visit, line.hsm, &targets, minimum, &mut progress);
-        let proved = proved.inspect_err(|error| {
-            if matches!(error, JobError::ProofWrong { .. }) {
+        let proved = prove(visit, line.hsm, &targets, &versions, minimum, &mut progress);
+        let proved = proved.map_err(UnitError::from).inspect_err(|error| {
+            // What is missing or older, another order brings.
+            if is_missing(error) && !is_empty(error) && !is_older(error) {
                 self.end_saying(&error.to_string());
             }
         })?;
         self.shared.journal(|journal| journal.proved(self.id()))?;
         self.at(Step::Proved);
         Ok(proved)
+    }
+
+    /// Has the device say again, signed, that it holds the versions that were proved; of keys that can be had again, that they are the right
+    /// ones. What it does not hold, the registry does not have as proved any more.
+    fn confirm(&self, visit: &mut Visit) -> Result<Vec<Proved>, UnitError> {
+        let (line, device) = (self.shared.line, self.unit.device);
+        let held = self.shared.proved(device)?;
+        let held = held.ok_or(UnitError::OtherPlan { device })?;
+        let mut targets = Vec::new();
+        let cards = self.shared.stock.cards.iter().zip(&held);
+        for (key, (of_token, held)) in line.plan.keys.iter().zip(cards) {
+            let card = match (of_token, &key.source) {
+                (Some(card), _) => card.clone(),
+                (None, KeySource::Master { .. }) => {
+                    let context = context(key, device, held.version);
+                    card(line.hsm, line.plan, key, &context)?
+                }
+                (None, KeySource::Fresh { .. } | KeySource::Token { .. }) => forgotten(held),
+            };
+            targets.push(Target {
+                key: card,
+                slot: key.slot,
+            });
+        }
+        let versions = |slot| version_of(&held, slot);
+        let mut progress = self.shared.progress(self.nest);
+        let level = Level::None;
+        let confirmed = prove(visit, line.hsm, &targets, &versions, level, &mut progress);
+        let confirmed = confirmed.map_err(UnitError::from);
+        if let Err(error) = &confirmed
+            && is_missing(error)
+        {
+            let slots = held.iter().map(|held| (held.slot, held.version)).collect();
+            lock(line.records).tell(device, &Finding::Gone { slots })?;
+        }
+        confirmed
     }
 
     /// Locks the device where the plan says so, unless its statement says that it is locked.
@@ -429,6 +502,41 @@ impl Way<'_> {
     }
 }
 
+/// A random key of which nothing is left but what the registry has: there is nothing that its proof could be compared with.
+fn forgotten(held: &SlotRecord) -> KeyCard {
+    KeyCard {
+        label: held.label.clone(),
+        id: Vec::new(),
+        key_type: held.key_type.clone(),
+        attributes: held.attributes,
+        proof: Proof::None,
+        kept: None,
+        derived: None,
+    }
+}
+
+fn version_of(slots: &[SlotRecord], slot: u16) -> Option<u32> {
+    let of_slot = slots.iter().filter(|it| it.slot == slot);
+    of_slot.map(|it| it.version).max()
+}
+
+/// Whether the device says, signed, that a slot holds an earlier version than it was to get.
+const fn is_older(error: &UnitError) -> bool {
+    matches!(
+        error,
+        UnitError::Job(JobError::OtherVersion { found, expected, .. }) if *found < *expected
+    )
+}
+
+/// Whether the device has not got what it had.
+const fn is_missing(error: &UnitError) -> bool {
+    is_empty(error)
+        || matches!(
+            error,
+            UnitError::Job(JobError::OtherVersion { .. } | JobError::ProofWrong { .. })
+        )
+}
+
 /// Whether the device says, signed, that there is no key in a slot.
 const fn is_empty(error: &UnitError) -> bool {
     matches!(
@@ -446,6 +554,7 @@ fn is_final(error: &JobError) -> bool {
         JobError::SlotRefused { .. } | JobError::ProofWrong { .. } => true,
         JobError::Device(error) => !error.leaves_order_open(),
         JobError::Hsm(_)
+        | JobError::OtherVersion { .. }
         | JobError::Export(_)
         | JobError::Policy(_)
         | JobError::Audit(_)

@@ -140,7 +140,7 @@ fn fill(path: &Path, model: &Statement, size: u32) -> Result<()> {
         [],
     )?;
     transaction.execute(
-        "INSERT INTO slots SELECT device, identity, 0, 1, 'fleet', 'aes-256', 9216, 256, 0, 0, 1, 'cmac', 'proved', digest, made_at
+        "INSERT INTO slots SELECT device, identity, 0, 1, 'fleet', 'aes-256', 9216, 256, 0, 0, 1, 'cmac', 'proved', digest, made_at, 0
          FROM orders ORDER BY identity",
         [],
     )?;
