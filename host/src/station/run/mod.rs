@@ -9,6 +9,7 @@
 
 mod attend;
 mod backend;
+mod confirm;
 mod error;
 mod event;
 mod hook;

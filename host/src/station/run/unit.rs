@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use keyferry_protocol::attributes::Attributes;
 use keyferry_protocol::identity::{Challenge, Fingerprint};
 use keyferry_protocol::message::Progress;
-use keyferry_protocol::proof::{Level, Proof};
 use keyferry_protocol::receipt::{Refusal, State};
 
 use super::attend::{Heard, Shared};
+use super::confirm::{is_missing, version_of};
 use super::error::UnitError;
 use super::event::{Done, Event, Nest, Verdict, What};
 use super::known::Known;
@@ -19,11 +19,9 @@ use crate::device::port::{self, SYSFS};
 use crate::device::session::Session;
 use crate::device::{DeviceError, flow};
 use crate::hsm::{DeviceContext, random};
-use crate::station::finding::Finding;
 use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId};
 use crate::station::plan::{KeyPlan, KeySource};
 use crate::station::policy::Visiting;
-use crate::station::registry::SlotRecord;
 use crate::station::{
     Exported, Hsm as _, JobError, KeyCard, Proved, Shipping, Target, Visit, Visitor, certify,
     choose_suite, inject, prove,
@@ -44,7 +42,7 @@ impl Shared<'_> {
         (self.line.on_event)(&Event { nest, what });
     }
 
-    fn progress<'n>(&'n self, nest: &'n Nest) -> impl FnMut(Progress) + 'n {
+    pub(super) fn progress<'n>(&'n self, nest: &'n Nest) -> impl FnMut(Progress) + 'n {
         move |progress| self.tell(nest, What::Progress(progress))
     }
 
@@ -67,7 +65,7 @@ impl Shared<'_> {
         if session.greeting().identity == Fingerprint::ZERO && !matches!(known, Known::Not) {
             return Err(UnitError::Erased { device: found });
         }
-        if self.is_forgotten(found)? {
+        if matches!(known, Known::Not) && self.is_forgotten(found)? {
             return Err(UnitError::Forgotten { device: found });
         }
         if self.line.rework && matches!(known, Known::Not) {
@@ -156,7 +154,7 @@ pub(super) struct Way<'a> {
     pub(super) shared: &'a Shared<'a>,
     pub(super) nest: &'a Nest,
     pub(super) unit: &'a Unit,
-    known: Known,
+    pub(super) known: Known,
     /// The version of its keys.
     version: u32,
 }
@@ -240,23 +238,6 @@ impl Way<'_> {
         self.shared.journal(|journal| journal.finished(self.id()))?;
         self.at(Step::Done);
         Ok(done)
-    }
-
-    /// What the registry says of a device that it did not count on, now that it is enrolled: let go of without being wiped, and enrolled with the keys that
-    /// it had, it may hold what it held.
-    fn known_now(&self) -> Result<Option<Known>, UnitError> {
-        let Known::Not = self.known else {
-            return Ok(None);
-        };
-        let device = self.unit.device;
-        match self.shared.known(device)? {
-            Known::Otherwise { slot, holds } => Err(UnitError::OtherKey {
-                device,
-                slot,
-                holds,
-            }),
-            known => Ok(Some(known)),
-        }
     }
 
     /// The plan may have been changed since the unit began: a device that has only what was asked for then is neither locked nor passed. Its unit is
@@ -426,42 +407,6 @@ impl Way<'_> {
         Ok(proved)
     }
 
-    /// Has the device say again, signed, that it holds the versions that were proved; of keys that can be had again, that they are the right
-    /// ones. What it does not hold, the registry does not have as proved any more.
-    fn confirm(&self, visit: &mut Visit) -> Result<Vec<Proved>, UnitError> {
-        let (line, device) = (self.shared.line, self.unit.device);
-        let held = self.shared.proved(device)?;
-        let held = held.ok_or(UnitError::OtherPlan { device })?;
-        let mut targets = Vec::new();
-        let cards = self.shared.stock.cards.iter().zip(&held);
-        for (key, (of_token, held)) in line.plan.keys.iter().zip(cards) {
-            let card = match (of_token, &key.source) {
-                (Some(card), _) => card.clone(),
-                (None, KeySource::Master { .. }) => {
-                    let context = context(key, device, held.version);
-                    card(line.hsm, line.plan, key, &context)?
-                }
-                (None, KeySource::Fresh { .. } | KeySource::Token { .. }) => forgotten(held),
-            };
-            targets.push(Target {
-                key: card,
-                slot: key.slot,
-            });
-        }
-        let versions = |slot| version_of(&held, slot);
-        let mut progress = self.shared.progress(self.nest);
-        let level = Level::None;
-        let confirmed = prove(visit, line.hsm, &targets, &versions, level, &mut progress);
-        let confirmed = confirmed.map_err(UnitError::from);
-        if let Err(error) = &confirmed
-            && is_missing(error)
-        {
-            let slots = held.iter().map(|held| (held.slot, held.version)).collect();
-            lock(line.records).tell(device, &Finding::Gone { slots })?;
-        }
-        confirmed
-    }
-
     /// Locks the device where the plan says so, unless its statement says that it is locked.
     fn lock(&self, visit: &mut Visit) -> Result<bool, UnitError> {
         let line = self.shared.line;
@@ -502,24 +447,6 @@ impl Way<'_> {
     }
 }
 
-/// A random key of which nothing is left but what the registry has: there is nothing that its proof could be compared with.
-fn forgotten(held: &SlotRecord) -> KeyCard {
-    KeyCard {
-        label: held.label.clone(),
-        id: Vec::new(),
-        key_type: held.key_type.clone(),
-        attributes: held.attributes,
-        proof: Proof::None,
-        kept: None,
-        derived: None,
-    }
-}
-
-fn version_of(slots: &[SlotRecord], slot: u16) -> Option<u32> {
-    let of_slot = slots.iter().filter(|it| it.slot == slot);
-    of_slot.map(|it| it.version).max()
-}
-
 /// Whether the device says, signed, that a slot holds an earlier version than it was to get.
 const fn is_older(error: &UnitError) -> bool {
     matches!(
@@ -528,17 +455,8 @@ const fn is_older(error: &UnitError) -> bool {
     )
 }
 
-/// Whether the device has not got what it had.
-const fn is_missing(error: &UnitError) -> bool {
-    is_empty(error)
-        || matches!(
-            error,
-            UnitError::Job(JobError::OtherVersion { .. } | JobError::ProofWrong { .. })
-        )
-}
-
 /// Whether the device says, signed, that there is no key in a slot.
-const fn is_empty(error: &UnitError) -> bool {
+pub(super) const fn is_empty(error: &UnitError) -> bool {
     matches!(
         error,
         UnitError::Job(JobError::Device(DeviceError::Refused {
