@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use keyferry_protocol::identity::DeviceId;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::journal::{End, Ending, History};
@@ -28,25 +29,36 @@ pub struct Counts {
 
 impl Counts {
     /// Counts the last end of each device, or of each nest where no device said who it is: whoever failed and passed at the second attempt has
-    /// passed.
+    /// passed, and so has a nest where nobody answered and a device passed later.
     #[must_use]
     pub fn of(history: &History) -> Self {
-        let mut last: BTreeMap<String, &Ending> = BTreeMap::new();
+        // Keys: a device wherever it was, a nest where nobody said who it is, or a device that was done before, as claimed at a nest.
+        let mut last: BTreeMap<(Option<&str>, Option<DeviceId>), &Ending> = BTreeMap::new();
         for ending in &history.endings {
-            let who = match ending.device {
-                Some(device) => device.to_string(),
-                None => format!("nest {}", ending.nest),
+            let (nest, device) = (Some(ending.nest.as_str()), ending.device);
+            let Some(device) = device else {
+                last.insert((nest, None), ending);
+                continue;
             };
-            // A device that is done stays so. What claims its id later and fails is somebody else, or a matter of its nest.
+            let who = (None, Some(device));
             let known = last.get(&who).map(|known| known.end);
-            match (known, ending.end) {
-                (Some(End::Done), End::Before) => {}
-                (Some(End::Done | End::Before), End::Failed | End::NotBegun) => {
-                    last.insert(format!("nest {}", ending.nest), ending);
+            match ending.end {
+                End::Done | End::Before => {
+                    last.remove(&(nest, None));
+                    last.remove(&(nest, Some(device)));
+                    if (known, ending.end) != (Some(End::Done), End::Before) {
+                        last.insert(who, ending);
+                    }
                 }
-                (Some(_) | None, _) => {
-                    last.insert(who, ending);
-                }
+                End::Failed | End::NotBegun => match known {
+                    // A device that is done stays so. What claims its id later and fails is somebody else, or a matter of its nest.
+                    Some(End::Done | End::Before) => {
+                        last.insert((nest, Some(device)), ending);
+                    }
+                    Some(End::Failed | End::NotBegun) | None => {
+                        last.insert(who, ending);
+                    }
+                },
             }
         }
         let mut counts = Self::default();
@@ -238,8 +250,6 @@ fn units(history: &History) -> Markup {
 
 #[cfg(test)]
 mod tests {
-    use keyferry_protocol::identity::DeviceId;
-
     use super::*;
     use crate::station::journal::{Run, Step};
 
@@ -302,6 +312,51 @@ mod tests {
             [("nothing was heard on … 5 s".to_owned(), 2)]
         );
         assert_eq!(Counts::default().passed(), None);
+    }
+
+    fn counted(endings: Vec<Ending>) -> [usize; 4] {
+        let counts = Counts::of(&History {
+            endings,
+            ..history()
+        });
+        let failed = counts.failed + counts.not_begun;
+        let reasons = counts.reasons.iter().map(|reason| reason.1).sum();
+        [counts.done, counts.before, failed, reasons]
+    }
+
+    #[test]
+    fn what_was_mended_at_a_nest_does_not_count() {
+        let silent = |nest| ending(nest, 0, End::Failed, Some("does not exist"));
+        // Nobody answered, and later a device passes there; at another nest it mends nothing.
+        for end in [End::Done, End::Before] {
+            let [done, before] = [end == End::Done, end == End::Before].map(usize::from);
+            let mended = vec![silent("1"), silent("1"), ending("1", 1, end, None)];
+            assert_eq!(counted(mended), [done, before, 0, 0]);
+            let elsewhere = vec![silent("1"), ending("2", 1, end, None)];
+            assert_eq!(counted(elsewhere), [done, before, 1, 1]);
+        }
+        // It was pulled out after it had passed.
+        let after = vec![ending("1", 1, End::Done, None), silent("1")];
+        assert_eq!(counted(after.clone()), [1, 0, 1, 1]);
+        let again = ending("1", 1, End::Before, None);
+        assert_eq!(counted([after, vec![again]].concat()), [1, 0, 0, 0]);
+        // It had passed, was erased, and has its keys again.
+        let erased = ending("1", 1, End::Failed, Some("is blank now"));
+        let released = vec![
+            ending("1", 1, End::Before, None),
+            erased.clone(),
+            ending("1", 1, End::Done, None),
+        ];
+        assert_eq!(counted(released), [1, 0, 0, 0]);
+        // Another device with the id of one that is done: neither a third device that passes there mends that, nor silence.
+        let claimed = vec![
+            ending("2", 1, End::Done, None),
+            erased,
+            ending("1", 3, End::Done, None),
+        ];
+        assert_eq!(counted(claimed.clone()), [2, 0, 1, 1]);
+        let more = vec![silent("1"), ending("1", 3, End::Before, None)];
+        assert_eq!(counted([claimed, more].concat()), [2, 0, 1, 1]);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The page about a run or a shift.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 
+use keyferry::station::journal::{Journal, Run};
+use keyferry_protocol::identity::Digest;
 use serde_json::{Value, json};
 
 use crate::{Fleet, Plant};
@@ -109,6 +112,10 @@ fn a_run_fits_on_one_page() {
     assert_eq!(plant.scratch.done(last)["runs"], 1);
 }
 
+fn named(run: &str) -> [&str; 3] {
+    [run, "--journal", "station.journal"]
+}
+
 #[test]
 fn a_report_of_nothing_is_refused() {
     let plant = Plant::new();
@@ -120,6 +127,7 @@ fn a_report_of_nothing_is_refused() {
         assert_eq!(answer.code, 2, "{answer:?}");
         assert!(answer.stderr.contains(reason), "{answer:?}");
         assert!(!plant.scratch.path("shift.html").exists());
+        answer.stderr
     };
     refused(&["--journal", "none.journal"], "there is no journal at");
     assert!(
@@ -132,10 +140,37 @@ fn a_report_of_nothing_is_refused() {
     let plan = plant.plan(TEST_DEVICES);
     let answer = plant.run(&plan, &[device.port()], &[]);
     assert_eq!(answer.code, 0, "{answer:?}");
-    let journal = ["--journal", "station.journal"];
-    let named = |run| [&[run], &journal[..]].concat();
-    refused(&named("zz"), "the journal has no run 'zz'");
+    let none = refused(&named("zz"), "the journal has no run 'zz'");
+    assert!(none.contains("keyferry station runs --journal"), "{none}");
     refused(&named(&"0".repeat(32)), "the journal has no run");
+    let hours = ["--hours", "8761", "--journal", "station.journal"];
+    refused(&hours, "8761 is not in 1..=8760");
+
+    // Of 17 runs, two have the same first digit.
+    let journal = Journal::open(&plant.scratch.path("station.journal")).unwrap();
+    for _ in 0..16 {
+        journal.begin_run("five keys", &Digest::ZERO).unwrap();
+    }
+    let runs = journal.runs(17).unwrap();
+    drop(journal);
+    let first = |run: &Run| run.name[..1].to_owned();
+    let mut seen = BTreeSet::new();
+    let twice = runs
+        .iter()
+        .map(first)
+        .find(|digit| !seen.insert(digit.clone()));
+    let several = refused(
+        &named(twice.as_deref().unwrap()),
+        "the journal has several runs",
+    );
+    assert!(several.contains("give more digits"), "{several}");
+    let last = report(
+        &plant,
+        &["--journal", "station.journal", "--out", "shift.html"],
+    );
+    assert_eq!(last["runs"], json!([runs[16].name]), "{last}");
+    fs::remove_file(plant.scratch.path("shift.html")).unwrap();
+
     // The registry is no journal.
     refused(
         &["--journal", "plant.db"],

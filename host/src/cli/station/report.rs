@@ -16,8 +16,8 @@ pub(in crate::cli) struct Report {
     /// The run, by the first digits of its name (`station runs` shows them); without it, the last one.
     #[arg(value_name = "RUN")]
     run: Option<String>,
-    /// All that ended in the last so many hours, in whatever run: a shift.
-    #[arg(long, value_name = "NUMBER", conflicts_with = "run", value_parser = clap::value_parser!(u32).range(1..))]
+    /// All that ended in the last so many hours, at most a year, in whatever run: a shift.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "run", value_parser = clap::value_parser!(u32).range(1..=8_760))]
     hours: Option<u32>,
     #[command(flatten)]
     journal: JournalArgs,

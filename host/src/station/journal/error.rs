@@ -49,6 +49,12 @@ pub enum JournalError {
         /// What was asked for.
         run: String,
     },
+    /// It knows several runs whose names begin so.
+    #[error("the journal has several runs whose names begin with '{}'", digits.escape_default())]
+    SeveralRuns {
+        /// What was asked for.
+        digits: String,
+    },
     /// Another station works with it.
     #[error("the journal {} is in use by another station", path.display())]
     InUse {
@@ -110,6 +116,7 @@ impl JournalError {
             | Self::NotThere { .. }
             | Self::NotForOutput { .. }
             | Self::NoRun { .. }
+            | Self::SeveralRuns { .. }
             | Self::Newer { .. }
             | Self::InUse { .. } => Exit::Usage,
             Self::Damaged { .. }
@@ -132,7 +139,10 @@ impl JournalError {
             Self::NotThere { .. } => "name the file that stands after journal in the plan",
             Self::NotForOutput { .. } => "name another file after --out",
             Self::NoRun { .. } => {
-                "leave the name out for the last run; `station run` tells each in its last line with --json"
+                "`keyferry station runs --journal FILE` shows the runs; leave the name out for the last one"
+            }
+            Self::SeveralRuns { .. } => {
+                "give more digits; `keyferry station runs --journal FILE` shows the runs"
             }
             Self::Newer { .. } => "update this program",
             Self::Damaged { .. } => {

@@ -97,7 +97,7 @@ impl Run {
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted<'a> {
-    /// A run, by the first digits of its name; of several, and without digits, the last.
+    /// The one run whose name begins with these digits; without digits, the last run.
     Run(&'a str),
     /// All that ended since then, in whatever run: a shift.
     Since(SystemTime),
@@ -156,7 +156,7 @@ impl Journal {
     /// What runs came to.
     ///
     /// # Errors
-    /// [`JournalError::NoRun`], [`JournalError::Clock`], and those of the database.
+    /// [`JournalError::NoRun`], [`JournalError::SeveralRuns`], [`JournalError::Clock`], and those of the database.
     pub fn history(&self, wanted: Wanted<'_>) -> Result<History, JournalError> {
         match wanted {
             Wanted::Run(digits) => {
@@ -194,9 +194,15 @@ impl Journal {
             return Err(named());
         }
         let sql = "SELECT * FROM runs WHERE substr(run, 1, length(?1)) = lower(?1)
-             ORDER BY begun_at DESC, rowid DESC LIMIT 1";
-        let found = self.done(self.read(sql, [digits], Run::read))?;
-        found.into_iter().next().ok_or_else(named)
+             ORDER BY begun_at DESC, rowid DESC LIMIT 2";
+        let mut found = self.done(self.read(sql, [digits], Run::read))?.into_iter();
+        let last = found.next().ok_or_else(named)?;
+        if found.next().is_some() && !digits.is_empty() {
+            return Err(JournalError::SeveralRuns {
+                digits: digits.to_owned(),
+            });
+        }
+        Ok(last)
     }
 
     fn read<T>(
