@@ -159,11 +159,11 @@ impl AuditError {
         match self {
             Self::Read { .. }
             | Self::Exists(_)
+            | Self::Locked(_)
             | Self::Empty(_)
             | Self::OtherSigner { .. }
             | Self::NotAnAnchor { .. } => Exit::Usage,
             Self::Write { .. }
-            | Self::Locked(_)
             | Self::Changed(_)
             | Self::Unusable(_)
             | Self::Broken { .. }

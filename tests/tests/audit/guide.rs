@@ -95,7 +95,7 @@ fn the_guide_works_as_it_stands() {
     let held = AuditLog::open(Path::new(&log)).unwrap();
     refused(
         || checkpoint("audit"),
-        1,
+        2,
         "in use by another process",
         "end the other station",
     );
