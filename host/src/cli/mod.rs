@@ -1,7 +1,7 @@
 //! The command line: one file per subcommand, and what they share.
 //!
 //! With `--json` a command prints one JSON object per line on stdout, the last one with `"ok": true` or `"ok": false`, and
-//! nothing on stderr. Without, people read what happens on stderr, and only what a command is asked for goes to stdout.
+//! nothing on stderr, but where stdout cannot be written. Without, people read what happens on stderr, and only what a command is asked for goes to stdout.
 
 mod audit;
 mod broker;

@@ -1,7 +1,8 @@
 //! What a command says: to scripts in JSON on stdout, to people on stderr.
 
-use std::io::{IsTerminal as _, Write};
+use std::io::{self, ErrorKind, IsTerminal as _, Write};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 use serde_json::{Map, Value};
@@ -96,20 +97,20 @@ impl Context {
 
     /// Ends a command: the last JSON object, or the error and its hint; gives the exit code.
     pub(super) fn end(&self, outcome: Outcome) -> ExitCode {
-        match outcome {
+        finish(match outcome {
             Ok(rest) => {
                 if self.json {
                     let mut last = fields! { "ok" => true };
                     last.extend(rest);
                     print_line(&Value::Object(last).to_string());
                 }
-                ExitCode::from(Exit::Done.code())
+                Exit::Done
             }
             Err(failure) => {
                 self.fail(&failure);
-                ExitCode::from(failure.exit().code())
+                failure.exit()
             }
-        }
+        })
     }
 
     fn fail(&self, failure: &Failure) {
@@ -127,13 +128,12 @@ pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
     use clap::error::ErrorKind;
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Nobody to tell if stdout is closed.
-            let _ = error.print();
-            ExitCode::from(Exit::Done.code())
+            written(error.print());
+            finish(Exit::Done)
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !json => {
             let _ = error.print();
-            ExitCode::from(Exit::Usage.code())
+            finish(Exit::Usage)
         }
         _ => {
             let text = error.to_string();
@@ -153,7 +153,7 @@ pub(super) fn usage(error: &clap::Error, json: bool) -> ExitCode {
             } else {
                 let _ = error.print();
             }
-            ExitCode::from(Exit::Usage.code())
+            finish(Exit::Usage)
         }
     }
 }
@@ -180,9 +180,38 @@ pub(super) fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{ending}")
 }
 
-/// Writes a line to stdout. A reader that went away is no failure of the job.
+/// Why something that was to be on stdout is not there: the first reason.
+static NOT_WRITTEN: OnceLock<io::Error> = OnceLock::new();
+
+/// Remembers that stdout was not written. A reader that went away is no failure of the job.
+fn written(result: io::Result<()>) {
+    if let Err(error) = result
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        let _ = NOT_WRITTEN.set(error);
+    }
+}
+
+/// The exit code of a command, which has failed as well if its output was lost. That is said on stderr, with `--json`, too: stdout takes nothing.
+fn finish(exit: Exit) -> ExitCode {
+    let Some(error) = NOT_WRITTEN.get() else {
+        return ExitCode::from(exit.code());
+    };
+    report(
+        false,
+        &format!("the output cannot be written: {error}"),
+        Some("what the command was to do may be done all the same; make room where its output goes, and look before you try again".to_owned()),
+        Exit::JobFailed,
+    );
+    ExitCode::from(match exit {
+        Exit::Done => Exit::JobFailed.code(),
+        Exit::JobFailed | Exit::Usage | Exit::Hsm | Exit::Device | Exit::Policy => exit.code(),
+    })
+}
+
+/// Writes a line to stdout.
 fn print_line(line: &str) {
-    let _ = writeln!(anstream::stdout(), "{line}");
+    written(writeln!(anstream::stdout(), "{line}"));
 }
 
 fn note_line(line: &str) {

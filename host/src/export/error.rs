@@ -175,7 +175,7 @@ impl ExportError {
             Self::NotSignOnly { .. } => "create one for this: key create --type p-256 --usage sign",
             Self::UnsupportedType { .. } | Self::Read { .. } | Self::Write { .. } => return None,
             Self::ZeroTail { .. } => {
-                "use a token that adds none (see `keyferry hsm probe`); --allow-zero-tail is for importers that cut them off"
+                "use a token that adds none (see `keyferry hsm probe`); --allow-zero-tail, or in a station's plan `allow-zero-tail = true` under [backend], is for importers that cut them off"
             }
             Self::BackendKey(_) => "ask the backend for an rsa key",
             Self::FolderExists(_) => {

@@ -12,6 +12,7 @@ mod doubts;
 mod guide;
 #[cfg(unix)]
 mod hook;
+mod output;
 mod plans;
 #[cfg(unix)]
 mod plant;

@@ -46,8 +46,11 @@ impl Loaded {
 pub(super) fn load(arguments: &PlanArgs) -> Result<Loaded, Failure> {
     let path = &arguments.plan;
     let name = printable(path);
-    let plan = Plan::read(&name, &read_short(path, MAXIMUM_PLAN)?)?;
+    let mut plan = Plan::read(&name, &read_short(path, MAXIMUM_PLAN)?)?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    for it in &mut plan.ports {
+        it.port = seen_from(&folder, &it.port);
+    }
     let mut reader = Reader {
         folder: &folder,
         mistakes: Vec::new(),
@@ -76,6 +79,19 @@ pub(super) fn load(arguments: &PlanArgs) -> Result<Loaded, Failure> {
         })
     } else {
         Err(PlanError::new(&name, reader.mistakes).into())
+    }
+}
+
+/// A port of a plan in this folder, seen from here: a relative path is one from the folder, anything else stands for itself.
+fn seen_from(folder: &Path, port: &str) -> String {
+    let joined = |path: &str| folder.join(path).to_string_lossy().into_owned();
+    match port.strip_prefix("unix:") {
+        Some(path) => format!("unix:{}", joined(path)),
+        None => match port.split_once('/') {
+            // A colon ends the name of a kind of port, or of a drive.
+            Some((first, _)) if !first.contains(':') => joined(port),
+            Some(_) | None => port.to_owned(),
+        },
     }
 }
 
@@ -204,6 +220,28 @@ impl Reader<'_> {
             allow_development: plan.allow_development || plan.allow_test_devices,
             minimum_proof: plan.minimum_proof,
             suites: plan.suites.clone(),
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relative_port_is_seen_from_the_plans_folder() {
+        for (port, seen) in [
+            ("nests/A1", "plans/nests/A1"),
+            ("../A1", "plans/../A1"),
+            ("unix:A1.socket", "unix:plans/A1.socket"),
+            ("unix:/run/A1", "unix:/run/A1"),
+            ("/dev/serial/by-path/pci-0:1", "/dev/serial/by-path/pci-0:1"),
+            ("COM3", "COM3"),
+            ("C:/A1", "C:/A1"),
+            ("tcp:line-3:4001", "tcp:line-3:4001"),
+        ] {
+            assert_eq!(seen_from(Path::new("plans"), port), seen);
+            assert_eq!(seen_from(Path::new(""), port), port);
         }
     }
 }

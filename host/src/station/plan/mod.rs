@@ -258,7 +258,7 @@ pub struct Limits {
 /// A place where a device is plugged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPlan {
-    /// The port's name.
+    /// The port's name. Whoever reads the plan from a file sees a relative path in it from the plan's folder.
     pub port: String,
     /// What stands on the fixture beside it.
     pub nest: String,
