@@ -26,6 +26,9 @@ fn a_tray_is_run_broken_and_mended_as_the_operators_guide_says() {
     let firmware = Image::Default.elf(Board::Native).display().to_string();
     let compared = guide::run("host/OPERATOR.md", &scratch, &[("FIRMWARE", firmware)]);
     assert!(compared > 20, "{compared}");
+    // All was mended.
+    let page = fs::read_to_string(scratch.path("shift.html")).expect("a page");
+    assert!(page.contains("100.0 %"), "{page}");
 }
 
 /// All text of the files below a folder.
