@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::time::SystemTime;
 
 use keyferry_protocol::attributes::Attributes;
-use keyferry_protocol::identity::DeviceId;
+use keyferry_protocol::identity::{DeviceId, Fingerprint};
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::suite::Suite;
 use serde::{Deserialize, Serialize};
@@ -526,7 +526,11 @@ impl LocalHsm {
             blob: BlobInfo::of(&blob, backend.suite, tail),
             for_device: None,
         };
-        Ok(Exported { entry, blob })
+        Ok(Exported {
+            entry,
+            blob,
+            recipient: backend.key.fingerprint(),
+        })
     }
 }
 
@@ -556,6 +560,8 @@ pub struct Exported {
     pub entry: DeviceKey,
     /// The wrapped key.
     pub blob: Vec<u8>,
+    /// The backend's key: nobody else can open it.
+    pub recipient: Fingerprint,
 }
 
 /// Where the key of a card is.

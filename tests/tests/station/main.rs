@@ -9,6 +9,8 @@ mod ci;
 #[cfg(unix)]
 mod doubts;
 #[cfg(unix)]
+mod exports;
+#[cfg(unix)]
 mod guide;
 #[cfg(unix)]
 mod hook;

@@ -121,7 +121,7 @@ fn station(folder: &Path) {
         fingerprint: public.fingerprint(),
         sign: &|document| sign(&session, &signing, document),
     };
-    write_exports(&records, run, &manifests).unwrap();
+    write_exports(&records, run, &manifests, &mut |_, _| {}).unwrap();
 }
 
 /// Starts the station in a process of its own, which ends at this moment. Gives the moments that it has come to.

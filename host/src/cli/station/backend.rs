@@ -11,7 +11,7 @@ use crate::cli::{Context, fields};
 use crate::error::Failure;
 use crate::export::{ExportError, Signer, sign};
 use crate::hsm::{KeyInfo, KeySpec, PublicKey, Token};
-use crate::station::journal::RunId;
+use crate::station::journal::{RunId, Waiting};
 use crate::station::plan::BackendPlan;
 use crate::station::run::{Manifests, write_exports};
 use crate::station::{Backend, Records};
@@ -84,15 +84,30 @@ impl Exporter {
             fingerprint: public.fingerprint(),
             sign: &|document| sign(&self.token, &self.key, document),
         };
-        let written = write_exports(records, run, &manifests)?;
-        for (path, keys) in &written {
+        let written = write_exports(records, run, &manifests, &mut |path, keys| {
             let folder = path.display().to_string();
             context.note(&format!(
                 "{} for the backend in {folder}",
-                counted(*keys as u64, "key")
+                counted(keys as u64, "key")
             ));
             context.event(fields! { "event" => "exported", "folder" => folder, "keys" => keys });
-        }
-        Ok(written.iter().map(|(_, keys)| keys).sum())
+        });
+        Ok(written?)
+    }
+}
+
+/// Says how many keys wait in the journal for other backends than the plan's: they are not written by this run.
+pub(super) fn warn_of_waiting(context: &Context, waiting: &[Waiting]) {
+    for Waiting { recipient, keys } in waiting {
+        let keys = counted(*keys, "key");
+        let text = match recipient {
+            Some(recipient) => format!(
+                "not exported: {keys} in the journal, wrapped for another backend (fingerprint {recipient}): run a plan that names it"
+            ),
+            None => format!(
+                "not exported: {keys} in the journal, kept by an earlier version that did not write down for which backend: run the very plan with which they were made"
+            ),
+        };
+        context.warn(&text);
     }
 }

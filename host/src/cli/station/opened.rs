@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::PlanArgs;
-use super::backend::Exporter;
+use super::backend::{Exporter, warn_of_waiting};
 use super::books;
 use super::files::Loaded;
 use super::screen::Screen;
@@ -192,6 +192,10 @@ impl Station {
         let exported = self.exporter.as_ref().map_or(Ok(0), write);
         let checkpoint = checkpoint(&self.hsm, &self.records);
         with_journal(&self.records, |journal| journal.end_run(self.run))?;
+        let backend = self.exporter.as_ref().map(Exporter::backend);
+        let backend = backend.map(|backend| backend.key.fingerprint());
+        let others = with_journal(&self.records, |journal| journal.waiting_for_others(backend))?;
+        warn_of_waiting(context, &others);
         Ok(Closing {
             exported,
             checkpoint,

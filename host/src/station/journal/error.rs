@@ -93,6 +93,12 @@ pub enum JournalError {
         /// The slot.
         slot: u16,
     },
+    /// It names a folder that no station has named so.
+    #[error("the journal names a folder '{}' for a backend's keys, and no station has named one so", folder.escape_default())]
+    Folder {
+        /// The name.
+        folder: String,
+    },
     /// What the registry is to be told cannot be written down or read back.
     #[error("the journal cannot hold what the registry is to be told")]
     Finding,
@@ -124,6 +130,7 @@ impl JournalError {
             | Self::Database { .. }
             | Self::OutOfStep { .. }
             | Self::Key { .. }
+            | Self::Folder { .. }
             | Self::Finding
             | Self::Clock
             | Self::None
@@ -157,6 +164,9 @@ impl JournalError {
             Self::Database { .. } => "check the disk and the rights to the file and its folder",
             Self::OutOfStep { .. } | Self::Key { .. } | Self::Finding => {
                 "run the plan again; if it stays, somebody has changed the journal by other means"
+            }
+            Self::Folder { .. } => {
+                "somebody has changed the journal by other means: keep the file for those who mend it"
             }
             Self::None => "name one in the plan",
             Self::Clock => "set the clock",

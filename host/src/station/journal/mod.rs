@@ -23,6 +23,7 @@ use keyferry_protocol::identity::Digest;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Params, Transaction, TransactionBehavior};
 
 pub use error::JournalError;
+pub use exports::Waiting;
 pub use findings::Untaken;
 pub use history::{End, Ending, History, Run, Wanted};
 pub use orders::Sent;

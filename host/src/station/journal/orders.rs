@@ -129,6 +129,7 @@ impl Journal {
     /// As [`Journal::trusted`].
     pub fn proved(&self, unit: UnitId) -> Result<(), JournalError> {
         self.change(Step::Proved.name(), |transaction| {
+            self.drop_unsent(transaction, unit)?;
             self.step(transaction, unit, Step::Proved, None)?;
             // Made again with other challenges, at most one was applied: the last.
             let sql = "SELECT digest FROM orders WHERE unit = ?1 AND state = 'sent'

@@ -8,7 +8,7 @@ use crate::station::database::{self, Found};
 const APPLICATION: i64 = 0x4b46_4a52;
 
 /// The migrations in their order. Append, never change.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 const VERSION_1: &str = "
 CREATE TABLE runs (
@@ -111,6 +111,19 @@ CREATE TRIGGER units_stepped AFTER UPDATE OF step ON units BEGIN
     INSERT INTO steps (run, unit, step, at_ms)
     VALUES (NEW.run, NEW.unit, NEW.step, CAST(unixepoch('subsec') * 1000 AS INTEGER));
 END;
+";
+
+/// Which backend a key is wrapped for: the fingerprint of its public key. Of rows from before it is not known.
+const VERSION_5: &str = "
+ALTER TABLE exports ADD COLUMN recipient TEXT CHECK (length(recipient) = 64);
+CREATE INDEX units_by_device ON units (device);
+-- A device that was done again has only the keys that came last.
+DELETE FROM exports WHERE rowid IN
+    (SELECT place FROM
+        (SELECT exports.rowid AS place,
+                row_number() OVER (PARTITION BY device, slot ORDER BY unit DESC) AS age
+         FROM exports JOIN units USING (unit) WHERE step = 'done')
+     WHERE age > 1);
 ";
 
 /// The version that this program writes.

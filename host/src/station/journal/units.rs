@@ -363,8 +363,16 @@ impl Journal {
     fn end(&self, unit: UnitId, to: Step, reason: Option<&str>) -> Result<(), JournalError> {
         self.change(to.name(), |transaction| {
             self.step(transaction, unit, to, reason)?;
-            if to == Step::Failed {
-                self.drop_exports(transaction, unit)?;
+            match to {
+                Step::Failed => self.drop_exports(transaction, unit)?,
+                Step::Done => self.drop_replaced(transaction, unit)?,
+                Step::Begun
+                | Step::Trusted
+                | Step::Prepared
+                | Step::Ordered
+                | Step::Arrived
+                | Step::Proved
+                | Step::Locking => {}
             }
             self.forget(transaction, unit)
         })

@@ -31,62 +31,96 @@ pub struct Manifests<'a> {
     pub sign: &'a Sign<'a>,
 }
 
-/// Writes all that is to be written, also of runs that were stopped before. Gives the folders, and how many keys are in each.
+/// Writes all that is to be written for the backend, also of runs that were stopped before. Tells of each folder and how many keys are in it,
+/// and gives how many there are in all. Keys that are wrapped for another backend stay where they are.
 ///
 /// # Errors
-/// [`JobError::Export`], [`JobError::Journal`]; what is not written then is written by the next run.
+/// [`JobError::Export`], [`JobError::Journal`]: the first that was met; all folders are tried. What is not written then is written by the
+/// next run.
 pub fn write_exports(
     records: &Mutex<Records>,
     run: RunId,
     manifests: &Manifests<'_>,
-) -> Result<Vec<(PathBuf, usize)>, JobError> {
-    let claimed = with(records, Journal::claimed_folders)?;
+    on_written: &mut dyn FnMut(&Path, usize),
+) -> Result<usize, JobError> {
+    let recipient = manifests.recipient.fingerprint();
+    let claimed = with(records, |journal| journal.claimed_folders(recipient))?;
     for number in 1_u32.. {
         let name = format!("{run}-{number}");
         if claimed.contains(&name) {
             continue;
         }
         if with(records, |journal| {
-            journal.claim_exports(&name, MAXIMUM_KEYS)
+            journal.claim_exports(run, recipient, &name, MAXIMUM_KEYS)
         })? == 0
         {
             break;
         }
     }
-    let mut written = Vec::new();
-    for name in with(records, Journal::claimed_folders)? {
-        let exports = with(records, |journal| journal.exports_in(&name))?;
-        let path = manifests.folder.join(&name);
-        if path.symlink_metadata().is_ok() {
-            // It has its name, so it is whole. It is ours if it is signed, and all that belongs into it is there.
-            let found = read_folder(&path, Trust::Signer(manifests.signer))?;
-            let all = exports.iter().all(|export| {
-                let mut keys = found.keys.iter();
-                keys.any(|key| (key.device, key.slot) == (export.entry.device, export.entry.slot))
-            });
-            if !all {
-                return Err(ExportError::FolderExists(path).into());
+    let mut keys = 0;
+    let mut failed = Ok(());
+    for name in with(records, |journal| journal.claimed_folders(recipient))? {
+        match write_folder(records, &name, manifests) {
+            Ok((path, written)) => {
+                on_written(&path, written);
+                keys += written;
             }
-        } else {
-            std::fs::create_dir_all(manifests.folder).map_err(|source| ExportError::Write {
-                path: manifests.folder.to_owned(),
-                source,
-            })?;
-            Folder::sweep(&path)?;
-            let folder = Folder::begin(&path)?;
-            for export in &exports {
-                folder.add(&export.entry.file, &export.blob)?;
-            }
-            let entries = exports.iter().map(|export| export.entry.clone()).collect();
-            let manifest = Manifest::new(manifests.recipient, entries, manifests.fingerprint)?;
-            let json = manifest.to_json()?;
-            let signature = (manifests.sign)(&json)?;
-            folder.finish(&json, &signature)?;
+            Err(error) => failed = failed.and(Err(error)),
         }
-        with(records, |journal| journal.exported(&name))?;
-        written.push((path, exports.len()));
     }
-    Ok(written)
+    failed.map(|()| keys)
+}
+
+/// Writes a folder, unless that was done before a stop. Gives where it is, and how many keys are in it.
+fn write_folder(
+    records: &Mutex<Records>,
+    name: &str,
+    manifests: &Manifests<'_>,
+) -> Result<(PathBuf, usize), JobError> {
+    // Whoever can change the journal must not say where files are written.
+    if !is_ours(name) {
+        let folder = name.to_owned();
+        return Err(JournalError::Folder { folder }.into());
+    }
+    let recipient = manifests.recipient.fingerprint();
+    let exports = with(records, |journal| journal.exports_in(name, recipient))?;
+    let entries = exports.iter().map(|export| export.entry.clone()).collect();
+    // It checks the names of the files as well.
+    let manifest = Manifest::new(manifests.recipient, entries, manifests.fingerprint)?;
+    let path = manifests.folder.join(name);
+    if path.symlink_metadata().is_ok() {
+        // It has its name, so it is whole. It is ours if it is signed for this backend, and all that belongs into it is there.
+        let found = read_folder(&path, Trust::Signer(manifests.signer))?;
+        let all = manifest.keys.iter().all(|key| found.keys.contains(key));
+        if !all || found.recipient != manifest.recipient {
+            return Err(ExportError::FolderExists(path).into());
+        }
+    } else {
+        std::fs::create_dir_all(manifests.folder).map_err(|source| ExportError::Write {
+            path: manifests.folder.to_owned(),
+            source,
+        })?;
+        Folder::sweep(&path)?;
+        let folder = Folder::begin(&path)?;
+        for export in &exports {
+            folder.add(&export.entry.file, &export.blob)?;
+        }
+        let json = manifest.to_json()?;
+        let signature = (manifests.sign)(&json)?;
+        folder.finish(&json, &signature)?;
+    }
+    with(records, |journal| journal.exported(name, recipient))?;
+    Ok((path, exports.len()))
+}
+
+/// Whether a name of a folder is made as those of [`write_exports`] are: a run, a stroke and a number. So it is one component of a path.
+fn is_ours(name: &str) -> bool {
+    let parts = name.split_once('-');
+    parts.is_some_and(|(run, number)| {
+        run.len() == 32
+            && run.bytes().all(|digit| digit.is_ascii_hexdigit())
+            && number.parse::<u32>().is_ok()
+    })
 }
 
 fn with<T>(
