@@ -378,6 +378,22 @@ impl Journal {
         })
     }
 
+    /// The unit came to nothing: its device had all that it was begun for. It is as if it had not been begun.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn withdrawn(&self, unit: UnitId) -> Result<(), JournalError> {
+        self.change("withdrawn", |transaction| {
+            self.forget(transaction, unit)?;
+            for table in ["exports", "orders", "steps", "units"] {
+                let sql = format!("DELETE FROM {table} WHERE unit = ?1");
+                let removed = execute(transaction, &sql, [unit.0]);
+                self.done(removed)?;
+            }
+            Ok(())
+        })
+    }
+
     fn forget(&self, transaction: &Transaction<'_>, unit: UnitId) -> Result<(), JournalError> {
         let removed = execute(transaction, "DELETE FROM keys WHERE unit = ?1", [unit.0]);
         self.done(removed).map(|_| ())

@@ -10,6 +10,7 @@ use super::unit::Way;
 use crate::audit::{AuditError, AuditLog, Work};
 use crate::device::flow;
 use crate::device::session::Session;
+use crate::device::verify::Standing;
 use crate::hsm::random;
 use crate::station::finding::Finding;
 use crate::station::journal::{Step, Unit};
@@ -104,12 +105,9 @@ impl Way<'_> {
         let identity_key = record.statement()?.identity_key;
         let mut counter = 0;
         for order in sent.iter().filter(|order| order.kind == Kind::Inject) {
-            let nonce = Challenge(random()?);
-            let (applied, standing, signed) =
-                flow::signed_status(session, &identity_key, order.digest, nonce)?;
+            let (applied, standing) = self.ask(session, &identity_key, order.digest)?;
             counter = standing.counter;
             if applied {
-                lock(shared.line.records).tell(unit.device, &Finding::moved(&signed))?;
                 shared.journal(|journal| journal.settled(unit.id, Some(&order.digest)))?;
                 return Ok(Settled::Applied);
             }
@@ -118,6 +116,36 @@ impl Way<'_> {
             return Ok(Settled::NotYet { counter });
         }
         Ok(Settled::Unclear)
+    }
+
+    /// Asks the device whether it was locked, so that the registry knows of the order as well: an unknown one would put the keys in doubt.
+    pub(super) fn settle_lock(&self, session: &mut Session) -> Result<(), UnitError> {
+        let (shared, unit) = (self.shared, self.unit);
+        let sent = shared.journal(|journal| journal.sent(unit.id))?;
+        let Some(record) = shared.record(unit.device)? else {
+            return Ok(());
+        };
+        let identity_key = record.statement()?.identity_key;
+        for order in sent.iter().filter(|order| order.kind == Kind::Lock) {
+            self.ask(session, &identity_key, order.digest)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the device for a signed status of an order. If it was applied last, the registry is told.
+    fn ask(
+        &self,
+        session: &mut Session,
+        identity_key: &[u8],
+        order: Digest,
+    ) -> Result<(bool, Standing), UnitError> {
+        let nonce = Challenge(random()?);
+        let (applied, standing, signed) = flow::signed_status(session, identity_key, order, nonce)?;
+        if applied {
+            let mut records = lock(self.shared.line.records);
+            records.tell(self.unit.device, &Finding::moved(&signed))?;
+        }
+        Ok((applied, standing))
     }
 
     /// None of the unit's orders was applied, and none can be any more: they were made for challenges that are gone.

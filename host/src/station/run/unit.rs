@@ -27,6 +27,9 @@ use crate::station::{
     choose_suite, inject, prove,
 };
 
+const CONFIRMED: &str =
+    "it may have been changed since it was done, and has proved again that it holds its keys";
+
 impl Shared<'_> {
     pub(super) fn journal<T>(
         &self,
@@ -113,13 +116,12 @@ impl Shared<'_> {
             known,
             version: self.version(found)?,
         };
-        let done = way.go(session).inspect_err(|error| {
+        way.go(session).inspect_err(|error| {
             // Nothing may have been sent yet, or nobody knows what became of it: then the journal keeps the unit.
             if let Err(unwritten) = way.give_up(error) {
                 self.tell(nest, What::Note(&unwritten.to_string()));
             }
-        })?;
-        Ok(Verdict::Done(done))
+        })
     }
 
     /// Whether a device that the books have as done is that device, and stands where it stood then. Unsigned, it says so; signed, it is.
@@ -168,12 +170,16 @@ impl Way<'_> {
         self.shared.tell(self.nest, What::Step(step));
     }
 
-    fn go(&self, mut session: Session) -> Result<Done, UnitError> {
+    fn go(&self, mut session: Session) -> Result<Verdict, UnitError> {
         let settled = match self.unit.step {
             Step::Ordered => self.settle(&mut session)?,
             Step::Arrived => Settled::Applied,
             Step::Begun | Step::Trusted | Step::Prepared => Settled::NotApplied,
-            Step::Proved | Step::Locking | Step::Done | Step::Failed => Settled::Proved,
+            Step::Locking => {
+                self.settle_lock(&mut session)?;
+                Settled::Proved
+            }
+            Step::Proved | Step::Done | Step::Failed => Settled::Proved,
         };
         if matches!(settled, Settled::NotApplied | Settled::NotYet { .. }) {
             self.shared.check_stop()?;
@@ -207,6 +213,12 @@ impl Way<'_> {
                     }
                     confirmed => {
                         done.keys = confirmed?;
+                        if self.unit.step <= Step::Trusted && !self.is_to_be_locked(&visit) {
+                            self.shared
+                                .journal(|journal| journal.withdrawn(self.id()))?;
+                            self.shared.tell(self.nest, What::Note(CONFIRMED));
+                            return Ok(Verdict::Before);
+                        }
                         self.shared.journal(|journal| journal.proved(self.id()))?;
                         self.at(Step::Proved);
                     }
@@ -237,7 +249,7 @@ impl Way<'_> {
         done.locked = self.lock(&mut visit)?;
         self.shared.journal(|journal| journal.finished(self.id()))?;
         self.at(Step::Done);
-        Ok(done)
+        Ok(Verdict::Done(done))
     }
 
     /// The plan may have been changed since the unit began: a device that has only what was asked for then is neither locked nor passed. Its unit is
@@ -410,7 +422,7 @@ impl Way<'_> {
     /// Locks the device where the plan says so, unless its statement says that it is locked.
     fn lock(&self, visit: &mut Visit) -> Result<bool, UnitError> {
         let line = self.shared.line;
-        if !line.plan.lock || visit.statement.standing.state == State::Locked {
+        if !self.is_to_be_locked(visit) {
             return Ok(line.plan.lock);
         }
         self.shared.journal(|journal| journal.locking(self.id()))?;
@@ -420,6 +432,10 @@ impl Way<'_> {
         let locked = flow::lock(session, authority, &visit.statement, &mut progress);
         visit.statement.standing = locked.map_err(JobError::from)?;
         Ok(true)
+    }
+
+    fn is_to_be_locked(&self, visit: &Visit) -> bool {
+        self.shared.line.plan.lock && visit.statement.standing.state != State::Locked
     }
 
     fn end(&self, reason: &str) -> Result<(), JobError> {
