@@ -122,7 +122,7 @@ fn a_device_that_has_done_other_orders_since_confirms_its_keys() {
     for has_to_confirm in [true, false] {
         let answer = plant.run(&plan, &[one.port()], &[]);
         assert_eq!(passes(&answer)["before"], true, "{answer:?}");
-        let has_confirmed = answer.stdout.contains("has proved again");
+        let has_confirmed = answer.stdout.contains("has confirmed what it holds");
         assert_eq!(has_confirmed, has_to_confirm, "{answer:?}");
     }
     plant.assert_all_done(1);
@@ -209,7 +209,7 @@ fn a_device_that_was_released_and_not_wiped_keeps_what_it_has() {
     for has_to_confirm in [true, false] {
         let answer = plant.run(&plan, &[one.port()], &[]);
         assert_eq!(passes(&answer)["before"], true, "{answer:?}");
-        let has_confirmed = answer.stdout.contains("has proved again");
+        let has_confirmed = answer.stdout.contains("has confirmed what it holds");
         assert_eq!(has_confirmed, has_to_confirm, "{answer:?}");
     }
     plant.assert_all_done(1);
@@ -313,5 +313,74 @@ fn keys_that_did_not_replace_the_earlier_ones_are_sent_again() {
         assert_eq!(proved.len(), KEYS, "{next}");
         assert!(proved.iter().all(|slot| slot["version"] == 2), "{next}");
     }
+    check_audit(&plant);
+}
+
+/// Two devices of a plan that locks: the second was stopped before its lock went out.
+fn stopped_before_the_lock(plant: &Plant, fleet: &Fleet) -> keyferry_native::Device {
+    let moments = start(plant, &fleet.start(1), None);
+    let moment = moments.iter().position(|it| it == "locking true");
+    assert!(moment.is_some(), "{moments:?}");
+    let device = fleet.start(2);
+    start(plant, &device, moment);
+    device
+}
+
+#[test]
+fn a_device_that_lost_a_key_before_its_lock_is_not_locked() {
+    let plant = Plant::new();
+    let plan = plant.plan(PLAN);
+    let fleet = Fleet::new();
+    let two = stopped_before_the_lock(&plant, &fleet);
+    device(&plant, &["remove", "--slot", "3"], two.port());
+    for _ in 0..3 {
+        let answer = plant.run(&plan, &[two.port()], &[]);
+        fails(&answer, "");
+        assert_ne!(ended(&answer)[0]["locked"], true, "{answer:?}");
+    }
+    let answer = plant.run(&plan, &[two.port()], &["--rework"]);
+    assert_eq!(passes(&answer)["locked"], true, "{answer:?}");
+    check_audit(&plant);
+}
+
+#[test]
+fn what_was_for_the_backend_outlives_a_release_before_the_lock() {
+    let plant = Plant::new();
+    let plan = plant.plan(PLAN);
+    let fleet = Fleet::new();
+    let two = stopped_before_the_lock(&plant, &fleet);
+    let id = format!("{:032x}", 2);
+    let release = ["registry", "release", "--registry", "plant.db", &id];
+    plant
+        .scratch
+        .done(release.iter().chain(&["--reason", "a mistake"]));
+    let answer = plant.run(&plan, &[two.port()], &[]);
+    assert_eq!(passes(&answer)["locked"], true, "{answer:?}");
+    plant.assert_all_done(2);
+}
+
+/// Its counter is the one that the registry has, and what it did last is not.
+#[test]
+fn a_flash_that_was_put_back_and_caught_up_does_not_pass() {
+    let plant = Plant::new();
+    let plan = plant.plan(TEST_DEVICES);
+    let fleet = Fleet::new();
+    let one = fleet.start(1);
+    passes(&plant.run(&plan, &[one.port()], &[]));
+    let before = fs::read(fleet.flash(1)).unwrap();
+    rewrite(&plan, "[order]", "[order]\nversion = 2");
+    passes(&plant.run(&plan, &[one.port()], &[]));
+    let counter = shown(&plant, 1)["counter"].clone();
+    drop(one);
+    let again = Fleet::new();
+    fs::write(again.flash(1), before).unwrap();
+    let back = again.start(1);
+    device(&plant, &["remove", "--slot", "3"], back.port());
+    let words = ["device", "info", "--port", back.port()];
+    assert_eq!(plant.scratch.done(words)["counter"], counter);
+    for _ in 0..3 {
+        fails(&plant.run(&plan, &[back.port()], &[]), "");
+    }
+    passes(&plant.run(&plan, &[back.port()], &["--rework"]));
     check_audit(&plant);
 }

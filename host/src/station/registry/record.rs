@@ -1,6 +1,6 @@
 //! A device's record, and how records are found. Reading only.
 
-use keyferry_protocol::identity::{DeviceId, Fingerprint};
+use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 use keyferry_protocol::receipt::State;
 
 use super::signed::Signed;
@@ -105,6 +105,14 @@ impl DeviceRecord {
             statement: signed("statement", "statement_signature")?,
             latest: signed("latest", "latest_signature")?,
         })
+    }
+
+    /// The order that its newest receipt or status is about.
+    ///
+    /// # Errors
+    /// [`RegistryError::NotItsReceipt`] if it does not verify.
+    pub fn latest_order(&self) -> Result<Digest, RegistryError> {
+        Signed::read(&self.latest, self.device, &self.identity_key).map(|latest| latest.order)
     }
 
     /// The device as its own signed statement describes it, verified again, with the standing of its newest receipt: enough to wrap

@@ -115,6 +115,8 @@ CREATE TABLE kept_keys (
 /// Keys that a device may have lost since they were proved.
 const VERSION_3: &str = "
 ALTER TABLE slots ADD COLUMN doubted INTEGER NOT NULL DEFAULT 0 CHECK (doubted IN (0, 1));
+-- Nobody looked for gaps before.
+UPDATE slots SET doubted = 1 WHERE state = 'proved';
 ";
 
 /// The version that this program writes.

@@ -59,7 +59,19 @@ impl Way<'_> {
         if let Err(error) = &confirmed
             && is_missing(error)
         {
-            let slots = held.iter().map(|held| (held.slot, held.version)).collect();
+            // Which one is empty, a refusal does not say.
+            let meant = if let UnitError::Job(
+                JobError::OtherVersion { slot, .. } | JobError::ProofWrong { slot, .. },
+            ) = error
+            {
+                Some(*slot)
+            } else {
+                None
+            };
+            let slots = held
+                .iter()
+                .filter(|held| meant.is_none_or(|slot| slot == held.slot));
+            let slots = slots.map(|held| (held.slot, held.version)).collect();
             lock(line.records).tell(device, &Finding::Gone { slots })?;
         }
         confirmed

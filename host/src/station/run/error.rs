@@ -1,6 +1,7 @@
 //! Why a device of a line was not done.
 
 use keyferry_protocol::identity::DeviceId;
+use keyferry_protocol::receipt::Refusal;
 
 use super::hook::HookError;
 use crate::device::DeviceError;
@@ -161,6 +162,12 @@ fn for_a_line(error: &JobError) -> Option<String> {
         }
         JobError::Device(DeviceError::Unwitnessed(_)) => {
             "check audit log, registry and journal, then run the plan again: what was under way is found out"
+        }
+        JobError::Device(DeviceError::Refused {
+            refusal: Refusal::SlotEmpty,
+            ..
+        }) => {
+            "it has lost keys that it had: find out how; then give it its keys anew with --rework"
         }
         JobError::SlotRefused { .. } | JobError::Registry(RegistryError::SlotHeld { .. }) => {
             "look first what it holds and why (`keyferry registry show`); if this is the plan for it, give it its keys anew with --rework, or raise the version in the plan to replace those of all devices"

@@ -29,13 +29,18 @@ pub(super) enum Known {
         holds: String,
     },
     /// All its keys were proved. It is still to be locked, or it may have other ones by now: it has to say again what it holds.
-    Keyed,
+    Keyed {
+        /// Whether it has done something that the registry does not know.
+        is_doubted: bool,
+    },
     /// All is done.
     Done {
         /// Its pinned identity key.
         identity_key: Vec<u8>,
         /// The order that brought its keys.
         order: Digest,
+        /// The order that it has done last.
+        last: Digest,
         /// Its counter when it was heard last.
         counter: u32,
         /// Its state then.
@@ -161,7 +166,7 @@ impl Shared<'_> {
     pub(super) fn is_done_by_another(&self, unit: &Unit, known: &Known) -> Result<bool, JobError> {
         let by_another = match known {
             Known::Done { order, .. } => !self.journal(|journal| journal.is_of(unit.id, order))?,
-            Known::Keyed => unit.step >= Step::Ordered,
+            Known::Keyed { .. } => unit.step == Step::Ordered,
             Known::Not | Known::Enrolled | Known::Otherwise { .. } => false,
         };
         let may_be_there = |slot: &SlotRecord| match slot.state {
@@ -205,13 +210,15 @@ impl Shared<'_> {
             let mut slots = slots.iter();
             slots.any(|other| other.slot == it.slot && other.version > it.version)
         };
-        let is_doubted = all.iter().any(|it| it.doubted || has_newer(it));
-        if is_doubted || (plan.lock && record.state != State::Locked) {
-            return Ok(Known::Keyed);
+        let is_doubted = all.iter().any(|it| it.doubted);
+        let is_to_be_locked = plan.lock && record.state != State::Locked;
+        if is_doubted || is_to_be_locked || all.iter().any(|it| has_newer(it)) {
+            return Ok(Known::Keyed { is_doubted });
         }
         Ok(Known::Done {
             identity_key: record.statement()?.identity_key,
             order: all.first().map_or(Digest::ZERO, |slot| slot.order),
+            last: record.latest_order()?,
             counter: record.counter,
             state: record.state,
         })

@@ -1,6 +1,6 @@
 //! What became of an order that had left when a station was stopped: the device says so, signed. And what the other books say of it.
 
-use keyferry_protocol::identity::{Challenge, DeviceId, Digest};
+use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
 use keyferry_protocol::order::Kind;
 
 use super::attend::Shared;
@@ -50,7 +50,7 @@ impl Shared<'_> {
     }
 
     /// Closes a unit none of whose keys is in the device, and what stands open of it in the other books.
-    fn close_unit(&self, unit: &Unit, reason: &str) -> Result<(), UnitError> {
+    pub(super) fn close_unit(&self, unit: &Unit, reason: &str) -> Result<(), UnitError> {
         for order in self.journal(|journal| journal.sent(unit.id))? {
             let mut records = lock(self.line.records);
             given_up(&mut records, unit.device, &order.digest, reason)?;
@@ -63,8 +63,13 @@ impl Shared<'_> {
     }
 
     /// The unit of a device that is under way, unless somebody has released the device since, or enrolled it anew: then nothing counts that was open
-    /// of it, and its keys, which another device may hold, go nowhere.
-    pub(super) fn unless_released(&self, unit: Option<Unit>) -> Result<Option<Unit>, UnitError> {
+    /// of it, and its keys, which another device may hold, go nowhere. One whose keys were proved, and that says that it is the very device still, goes on:
+    /// what it holds, it has to confirm.
+    pub(super) fn unless_released(
+        &self,
+        unit: Option<Unit>,
+        identity: Fingerprint,
+    ) -> Result<Option<Unit>, UnitError> {
         let Some(unit) = unit else {
             return Ok(None);
         };
@@ -82,7 +87,8 @@ impl Shared<'_> {
         for order in &orders {
             is_its |= self.journal(|journal| journal.is_of(unit.id, &order.digest))?;
         }
-        if record.released.is_none() && is_its {
+        let is_same = record.identity == identity && unit.step >= Step::Proved;
+        if is_its && (record.released.is_none() || is_same) {
             return Ok(Some(unit));
         }
         self.close_unit(&unit, RELEASED)?;

@@ -22,13 +22,14 @@ use crate::hsm::{DeviceContext, random};
 use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId};
 use crate::station::plan::{KeyPlan, KeySource};
 use crate::station::policy::Visiting;
+use crate::station::registry::RegistryError;
 use crate::station::{
     Exported, Hsm as _, JobError, KeyCard, Proved, Shipping, Target, Visit, Visitor, certify,
     choose_suite, inject, prove,
 };
 
 const CONFIRMED: &str =
-    "it may have been changed since it was done, and has proved again that it holds its keys";
+    "it may have been changed since it was done, and has confirmed what it holds";
 
 impl Shared<'_> {
     pub(super) fn journal<T>(
@@ -61,7 +62,8 @@ impl Shared<'_> {
         let _busy = self.enter(found, nest)?;
 
         let before = self.journal(|journal| journal.under_way(found))?;
-        let before = self.unless_released(before)?;
+        let identity = session.greeting().identity;
+        let before = self.unless_released(before, identity)?;
         heard.serial = self.serial(found, before.as_ref(), nest)?;
         let serial = heard.serial.as_deref();
         let known = self.known(found)?;
@@ -130,16 +132,17 @@ impl Shared<'_> {
     fn was_done(&self, session: &mut Session, known: &Known) -> Result<bool, UnitError> {
         let Known::Done {
             identity_key,
-            order,
+            last,
             counter,
             state,
+            ..
         } = known
         else {
             return Ok(false);
         };
         let nonce = Challenge(random()?);
-        let (_, standing, _) = flow::signed_status(session, identity_key, *order, nonce)?;
-        Ok(standing.counter == *counter && standing.state == *state)
+        let (was_last, standing, _) = flow::signed_status(session, identity_key, *last, nonce)?;
+        Ok(was_last && standing.counter == *counter && standing.state == *state)
     }
 
     /// A device whose keys were not sent is let go of when the line is stopped.
@@ -205,7 +208,7 @@ impl Way<'_> {
         };
         let known = self.known_now()?;
         match (settled, known.as_ref().unwrap_or(&self.known)) {
-            (Settled::NotApplied, Known::Keyed | Known::Done { .. }) => {
+            (Settled::NotApplied, Known::Keyed { .. } | Known::Done { .. }) => {
                 self.believed()?;
                 match self.confirm(&mut visit) {
                     Err(error) if self.shared.line.rework && is_missing(&error) => {
@@ -229,8 +232,8 @@ impl Way<'_> {
             }
             (Settled::Applied, _) => {
                 done.keys = self.prove(&mut visit).inspect_err(|error| {
-                    // They were removed since.
-                    if is_empty(error) {
+                    // They were removed since, or its flash was put back.
+                    if is_empty(error) || is_older(error) {
                         self.end_saying(&error.to_string());
                     }
                 })?;
@@ -245,7 +248,7 @@ impl Way<'_> {
             },
             (Settled::Proved, _) => {}
         }
-        self.check_plan(&done)?;
+        self.check_plan(&mut visit, &done)?;
         done.locked = self.lock(&mut visit)?;
         self.shared.journal(|journal| journal.finished(self.id()))?;
         self.at(Step::Done);
@@ -254,14 +257,24 @@ impl Way<'_> {
 
     /// The plan may have been changed since the unit began: a device that has only what was asked for then is neither locked nor passed. Its unit is
     /// over, and what is missing comes with the next one.
-    fn check_plan(&self, done: &Done) -> Result<(), UnitError> {
+    ///
+    /// Nor is one that has done something else since.
+    fn check_plan(&self, visit: &mut Visit, done: &Done) -> Result<(), UnitError> {
         let device = self.unit.device;
         if done.suite.is_some() {
             // All that this plan names went out just now.
             return Ok(());
         }
         match self.shared.known(device)? {
-            Known::Keyed | Known::Done { .. } => Ok(()),
+            Known::Keyed { is_doubted: true } => {
+                let confirmed = self.confirm(visit).inspect_err(|error| {
+                    if is_missing(error) {
+                        self.end_saying(&error.to_string());
+                    }
+                });
+                confirmed.map(|_| ())
+            }
+            Known::Keyed { is_doubted: false } | Known::Done { .. } => Ok(()),
             Known::Not | Known::Enrolled | Known::Otherwise { .. } => {
                 self.shared.journal(|journal| journal.finished(self.id()))?;
                 Err(UnitError::OtherPlan { device })
@@ -331,6 +344,12 @@ impl Way<'_> {
         done.keys = inject(visit, line.hsm, &shipping, &mut progress).inspect_err(|error| {
             if is_final(error) {
                 self.end_saying(&error.to_string());
+            }
+            // The registry has refused the order, so that it never left.
+            if let JobError::Registry(RegistryError::SlotHeld { .. }) = error
+                && let Err(unwritten) = self.shared.close_unit(self.unit, &error.to_string())
+            {
+                self.at_end(&unwritten);
             }
         })?;
         self.shared.journal(|journal| journal.proved(self.id()))?;
@@ -446,9 +465,14 @@ impl Way<'_> {
     /// Ends the unit on the way to another error.
     fn end_saying(&self, reason: &str) {
         if let Err(unwritten) = self.end(reason) {
-            let words = unwritten.to_string();
-            self.shared.tell(self.nest, What::Note(&words));
+            self.at_end(&unwritten);
         }
+    }
+
+    /// Tells of what could not be written on the way to another error.
+    fn at_end(&self, unwritten: &dyn std::fmt::Display) {
+        let words = unwritten.to_string();
+        self.shared.tell(self.nest, What::Note(&words));
     }
 
     /// Ends the unit, unless an order of it may have been applied.
