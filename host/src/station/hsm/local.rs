@@ -1,312 +1,18 @@
-//! What a station asks of an HSM, and all that it asks: describe a key, wrap keys for a device, sign an order, check a proof. A
-//! token in this process answers ([`LocalHsm`]), or a broker that holds the token's login in a process of its own.
+//! A token in this process.
 
 use std::cell::RefCell;
-use std::time::SystemTime;
 
-use keyferry_protocol::attributes::Attributes;
-use keyferry_protocol::identity::{DeviceId, Fingerprint};
-use keyferry_protocol::proof::Proof;
+use keyferry_protocol::identity::DeviceId;
 use keyferry_protocol::suite::Suite;
-use serde::{Deserialize, Serialize};
 
-use super::JobError;
-use crate::certificate::{CaCertificate, CertificateError, Identity, Issuer, Serial};
+use super::{Backend, DerivedCard, Exported, Hsm, KeptCard, KeyCard, Recipient, Signers};
 use crate::device::flow::Authority;
-use crate::device::verify::Statement;
 use crate::export::{BlobInfo, DeviceKey, ExportError, Made, MasterInfo, Tail};
 use crate::hsm::{
     Asked, DeviceContext, DeviceUse, Diversification, HsmError, Kept, KeyClass, KeyInfo, KeySpec,
     KeyType, PublicKey, Question, SessionKey, Token, WrappedKeys,
 };
-
-/// A key as a station knows it: what it is called, what it becomes on a device, and how it will be proved. Never its value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyCard {
-    /// `CKA_LABEL`.
-    pub label: String,
-    /// `CKA_ID`.
-    pub id: Vec<u8>,
-    /// Algorithm and size, in words.
-    pub key_type: String,
-    /// What it is and may do on the device.
-    pub attributes: Attributes,
-    /// The strongest proof that the device can give of it and the HSM can check.
-    pub proof: Proof,
-    /// Where it is kept, if it is no object of the token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<KeptCard>,
-    /// What it is derived from, if it is no object of the token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub derived: Option<DerivedCard>,
-}
-
-/// A key of one device that the token derives from a master key whenever it is needed. See [`LocalHsm::diversified`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DerivedCard {
-    /// `CKA_LABEL` of the master key.
-    pub master: String,
-    /// `CKA_ID` of the master key.
-    pub master_id: Vec<u8>,
-    /// How it is derived, by its name.
-    pub by: String,
-    /// For which device.
-    pub device: [u8; DeviceId::LENGTH],
-    /// For which slot.
-    pub slot: u16,
-    /// For which version.
-    pub version: u32,
-}
-
-/// A random key of one device, kept under a key of the token until its proof has come. See [`Hsm::fresh`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeptCard {
-    /// Label of the token's key that it is wrapped under.
-    pub under: String,
-    /// AES key wrapping with padding (RFC 5649) of the key.
-    pub blob: Vec<u8>,
-    /// Of a private key, the `SubjectPublicKeyInfo` DER of its public key.
-    pub public_key: Option<Vec<u8>>,
-}
-
-impl KeyCard {
-    /// The name for messages: the label, or the id of a key without one.
-    #[must_use]
-    pub fn name(&self) -> String {
-        if self.label.is_empty() {
-            format!("id {}", hex::encode(&self.id))
-        } else {
-            self.label.clone()
-        }
-    }
-
-    fn spec(&self) -> KeySpec {
-        KeySpec {
-            label: Some(self.label.clone()).filter(|label| !label.is_empty()),
-            id: Some(self.id.clone()).filter(|id| !id.is_empty()),
-            class: None,
-        }
-    }
-}
-
-/// A device that keys are to be wrapped for: its verified statement, and what else speaks for it.
-#[derive(Clone, Copy, Debug)]
-pub struct Recipient<'a> {
-    /// Its statement, which holds the receipt it was read from.
-    pub statement: &'a Statement,
-    /// The certificate of its identity key, where the device has shown one.
-    pub certificate: Option<&'a [u8]>,
-}
-
-/// What a station asks of an HSM.
-pub trait Hsm {
-    /// What is asked, in words: a token, or a broker.
-    fn name(&self) -> String;
-
-    /// The key that signs orders.
-    fn authority(&self) -> &dyn Authority;
-
-    /// The key that signs checkpoints of the audit log, if one was named.
-    fn auditor(&self) -> Option<&dyn Authority>;
-
-    /// Finds a key that is to go to devices, and checks that it may leave.
-    ///
-    /// # Errors
-    /// [`JobError`]; so in all functions here.
-    fn key(&self, spec: &KeySpec, device_use: Option<DeviceUse>) -> Result<KeyCard, JobError>;
-
-    /// Makes a random key for one device, which gets this label there. It is no object of the token afterwards: the card holds it
-    /// wrapped under the token's AES key `keep_under`, and can be used like the card of any other key.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    fn fresh(
-        &self,
-        label: &str,
-        key_type: KeyType,
-        device_use: Option<DeviceUse>,
-        keep_under: &str,
-    ) -> Result<KeyCard, JobError>;
-
-    /// The suites under which keys can be wrapped, strongest first.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    fn suites(&self) -> Result<Vec<Suite>, JobError>;
-
-    /// Whether keys can be wrapped under one suite. A token that is asked for no other is tried for no other, which may take long.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    fn supports(&self, suite: Suite) -> Result<bool, JobError> {
-        Ok(self.suites()?.contains(&suite))
-    }
-
-    /// Wraps keys for a device, all under one KEK.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    fn wrap(
-        &self,
-        recipient: Recipient<'_>,
-        suite: Suite,
-        keys: &[&KeyCard],
-    ) -> Result<WrappedKeys, JobError>;
-
-    /// Tells whoever guards the token that a device has been enrolled. A guard accepts it by rules of its own; a token in this
-    /// process guards nothing.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    fn enrolled(&self, recipient: Recipient<'_>) -> Result<(), JobError>;
-
-    /// Whether a CA was named, so that [`Hsm::certify`] issues certificates.
-    fn certifies(&self) -> bool;
-
-    /// Issues the certificate of a device's identity key; `None` where no CA was named. `serial` is the product's serial number,
-    /// where it has another than the device id.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    fn certify(
-        &self,
-        recipient: Recipient<'_>,
-        serial: Option<&str>,
-    ) -> Result<Option<Vec<u8>>, JobError>;
-
-    /// Makes the question that the key's proof needs, if it needs one.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    fn ask(&self, key: &KeyCard) -> Result<Question, JobError>;
-
-    /// Whether a device's answer is the one that the key gives.
-    ///
-    /// # Errors
-    /// [`JobError`].
-    fn verify(
-        &self,
-        key: &KeyCard,
-        asked: &Asked,
-        input: &[u8],
-        value: &[u8],
-    ) -> Result<bool, JobError>;
-}
-
-/// A key on a token that signs, with a session of its own.
-pub struct TokenSigner {
-    token: Token,
-    key: KeyInfo,
-    public: Vec<u8>,
-}
-
-impl TokenSigner {
-    /// The key's pair must be on the token.
-    ///
-    /// # Errors
-    /// [`HsmError::NoPublicKey`].
-    pub fn new(token: Token, key: KeyInfo) -> Result<Self, HsmError> {
-        let public = key.public_key()?.spki_der().to_vec();
-        Ok(Self { token, key, public })
-    }
-
-    /// The key of this name on the token, in a session of its own.
-    ///
-    /// # Errors
-    /// Those of [`Token::key`] and [`Token::another_session`], [`HsmError::NoPublicKey`].
-    pub fn named(token: &Token, spec: &KeySpec) -> Result<Self, HsmError> {
-        let key = token.key(spec)?;
-        Self::new(token.another_session()?, key)
-    }
-
-    /// The same key in a further session.
-    fn another(&self) -> Result<Self, HsmError> {
-        Ok(Self {
-            token: self.token.another_session()?,
-            key: self.key.clone(),
-            public: self.public.clone(),
-        })
-    }
-}
-
-impl Authority for TokenSigner {
-    fn public_key(&self) -> &[u8] {
-        &self.public
-    }
-
-    fn sign(&self, message: &[u8]) -> Result<[u8; 64], Box<dyn std::error::Error + Send + Sync>> {
-        self.token
-            .sign_p256(&self.key, message)
-            .map_err(|error| Box::new(error).into())
-    }
-}
-
-/// The factory's CA: its key on a token, and its certificate.
-pub struct Ca {
-    signer: TokenSigner,
-    certificate: CaCertificate,
-    organization: Option<String>,
-}
-
-impl Ca {
-    /// Brings key and certificate together. `organization` goes into the subject of every device certificate.
-    ///
-    /// # Errors
-    /// [`CertificateError::OtherCaKey`] if they do not belong together.
-    pub fn new(
-        signer: TokenSigner,
-        certificate: CaCertificate,
-        organization: Option<String>,
-    ) -> Result<Self, CertificateError> {
-        Issuer::new(&signer, certificate.clone())?;
-        Ok(Self {
-            signer,
-            certificate,
-            organization,
-        })
-    }
-
-    /// The same in a further session.
-    fn another(&self) -> Result<Self, HsmError> {
-        Ok(Self {
-            signer: self.signer.another()?,
-            certificate: self.certificate.clone(),
-            organization: self.organization.clone(),
-        })
-    }
-
-    /// The certificate of a device's identity key, in DER.
-    ///
-    /// # Errors
-    /// As [`Issuer::issue`].
-    pub fn certify(
-        &self,
-        device: &Statement,
-        serial: Option<&str>,
-    ) -> Result<Vec<u8>, CertificateError> {
-        let serial = match serial {
-            Some(text) => Serial::product(text)?,
-            None => Serial::from(device.device),
-        };
-        let identity = Identity {
-            serial,
-            organization: self.organization.as_deref(),
-            common_name: Some(&device.board),
-            key: &device.identity_key,
-        };
-        Issuer::new(&self.signer, self.certificate.clone())?.issue(&identity, SystemTime::now())
-    }
-}
-
-/// The keys that sign, each where it lives.
-pub struct Signers {
-    /// Signs orders.
-    pub authority: TokenSigner,
-    /// Signs checkpoints of the audit log.
-    pub auditor: Option<TokenSigner>,
-    /// Signs certificates of devices.
-    pub ca: Option<Ca>,
-}
+use crate::station::JobError;
 
 /// A token in this process.
 pub struct LocalHsm {
@@ -332,17 +38,10 @@ impl LocalHsm {
     /// # Errors
     /// [`HsmError::NoSession`] if the token has none left.
     pub fn another(&self) -> Result<Self, HsmError> {
-        let Signers {
-            authority,
-            auditor,
-            ca,
-        } = &self.signers;
-        let signers = Signers {
-            authority: authority.another()?,
-            auditor: auditor.as_ref().map(TokenSigner::another).transpose()?,
-            ca: ca.as_ref().map(Ca::another).transpose()?,
-        };
-        Ok(Self::new(self.token.another_session()?, signers))
+        Ok(Self::new(
+            self.token.another_session()?,
+            self.signers.another()?,
+        ))
     }
 
     /// Whether it has a CA's key.
@@ -540,28 +239,6 @@ fn type_of(card: &KeyCard) -> Result<KeyType, HsmError> {
         found: KeyType::Other,
         wanted: "a type that can be created",
     })
-}
-
-/// Whom devices' own keys are wrapped for besides the devices.
-#[derive(Clone, Debug)]
-pub struct Backend {
-    /// Its key-encryption key, RSA.
-    pub key: PublicKey,
-    /// How keys travel to it.
-    pub suite: Suite,
-    /// Whether it takes keys that a token has filled up with zeros.
-    pub allow_zero_tail: bool,
-}
-
-/// A key of a device, wrapped for a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exported {
-    /// What the manifest says of it.
-    pub entry: DeviceKey,
-    /// The wrapped key.
-    pub blob: Vec<u8>,
-    /// The backend's key: nobody else can open it.
-    pub recipient: Fingerprint,
 }
 
 /// Where the key of a card is.
