@@ -413,7 +413,7 @@ pub fn pack(
     let mut questions = Vec::new();
     for (target, blob) in shipping.targets.iter().zip(wrapped.blobs) {
         let label = target.key.name();
-        let question = hsm.ask(&target.key)?;
+        let question = question(hsm, &target.key)?;
         parcels.push(Parcel {
             slot: target.slot,
             version: shipping.version,
@@ -434,6 +434,35 @@ pub fn pack(
     Ok((shipment, questions))
 }
 
+/// The question for a key's proof. Most have none, and then the HSM is not asked: the key may be nowhere but in the device.
+fn question(hsm: &dyn Hsm, key: &KeyCard) -> Result<Question, JobError> {
+    match key.attributes.kind() {
+        Ok(kind) if key.proof.question_length(kind, &key.attributes) == 0 => {
+            Ok(Question::default())
+        }
+        Ok(_) | Err(_) => hsm.ask(key),
+    }
+}
+
+/// What an order for proofs of the targets asks for, and the questions that stand in it.
+pub(super) fn demand(
+    hsm: &dyn Hsm,
+    targets: &[Target],
+) -> Result<(Vec<Demand>, Vec<Question>), JobError> {
+    let mut demands = Vec::new();
+    let mut questions = Vec::new();
+    for target in targets {
+        let question = question(hsm, &target.key)?;
+        demands.push(Demand {
+            slot: target.slot,
+            proof: target.key.proof,
+            question: question.bytes.clone(),
+        });
+        questions.push(question);
+    }
+    Ok((demands, questions))
+}
+
 /// Has the targets' slots proved, and the HSM verify every proof. `versions` says which version a slot is to hold, where that is known: a
 /// key of another version is another key, and nobody is asked to verify that one's proof.
 ///
@@ -448,27 +477,7 @@ pub fn prove(
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
     check_proofs(targets, minimum)?;
-    let mut demands = Vec::new();
-    let mut questions = Vec::new();
-    for target in targets {
-        let question = match target.key.proof {
-            // The key may be nowhere but in the device.
-            Proof::None => Question::made(Vec::new(), None),
-            Proof::Cmac
-            | Proof::HmacSha256
-            | Proof::EcdsaP256Sha256
-            | Proof::RsaPkcs1Sha256
-            | Proof::Agreement
-            | Proof::Decryption
-            | Proof::CheckValue => hsm.ask(&target.key)?,
-        };
-        demands.push(Demand {
-            slot: target.slot,
-            proof: target.key.proof,
-            question: question.bytes.clone(),
-        });
-        questions.push(question);
-    }
+    let (demands, questions) = demand(hsm, targets)?;
     let challenge = Challenge(random()?);
     let proofs = flow::prove(
         &mut visit.session,
@@ -545,20 +554,9 @@ pub fn check_one(
     input: &[u8],
     report: &SlotReport,
 ) -> Result<(), JobError> {
-    let right = match target.key.proof {
-        // Asked for by whoever lowered the minimum.
-        Proof::None => report.proof == Proof::None,
-        Proof::Cmac
-        | Proof::HmacSha256
-        | Proof::EcdsaP256Sha256
-        | Proof::RsaPkcs1Sha256
-        | Proof::Agreement
-        | Proof::Decryption
-        | Proof::CheckValue => {
-            report.proof == target.key.proof
-                && hsm.verify(&target.key, asked, input, &report.value)?
-        }
-    };
+    // That there is none was asked for by whoever lowered the minimum.
+    let right = report.proof == target.key.proof
+        && (report.proof == Proof::None || hsm.verify(&target.key, asked, input, &report.value)?);
     if right {
         Ok(())
     } else {

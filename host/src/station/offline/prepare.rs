@@ -18,13 +18,14 @@ use super::folder::BatchFolder;
 use super::order_file::DetachedOrder;
 use super::work::{Injection, Work};
 use crate::device::flow::{
-    Authority, Demand, SignedOrder, Terms, address, inject_order, lock_order, prove_order,
-    remove_order, wipe_order,
+    Authority, SignedOrder, Terms, address, inject_order, lock_order, prove_order, remove_order,
+    wipe_order,
 };
 use crate::device::verify::{Statement, digest, fingerprint};
 use crate::device::{DeviceError, Witness as _};
 use crate::export::ExportError;
 use crate::hsm::{HsmError, PublicKey, Question, random};
+use crate::station::job::demand;
 use crate::station::policy::Rules;
 use crate::station::registry::RegistryError;
 use crate::station::{
@@ -226,17 +227,7 @@ impl Preparation<'_> {
         targets: &[Target],
     ) -> Result<Made, OfflineError> {
         check_proofs(targets, self.rules.minimum_proof)?;
-        let mut demands = Vec::new();
-        let mut questions = Vec::new();
-        for target in targets {
-            let question = self.hsm.ask(&target.key)?;
-            demands.push(Demand {
-                slot: target.slot,
-                proof: target.key.proof,
-                question: question.bytes.clone(),
-            });
-            questions.push(question);
-        }
+        let (demands, questions) = demand(self.hsm, targets)?;
         let challenge = Challenge(random()?);
         let authority = self.hsm.authority();
         let order = scribe
