@@ -15,8 +15,12 @@ use crate::device::verify::SignedReceipt;
 pub(super) enum Finding {
     /// It has signed a receipt or a status; both are hexadecimal digits.
     Moved { receipt: String, signature: String },
-    /// The proofs of these slots and versions were verified.
-    Proved { slots: Vec<(u16, u32)> },
+    /// The proofs of these slots and versions were verified, which came with the answer to an order; journals of before do not say to which.
+    Proved {
+        #[serde(default)]
+        order: Option<String>,
+        slots: Vec<(u16, u32)>,
+    },
     /// These slots and versions do not hold the keys that they should.
     Wrong { slots: Vec<(u16, u32)> },
     /// It says, signed, that these slots do not hold these versions, which it has had.
@@ -40,6 +44,13 @@ impl Finding {
     pub(super) fn certified(certificate: &[u8]) -> Self {
         Self::Certified {
             certificate: hex::encode(certificate),
+        }
+    }
+
+    pub(super) fn proved(order: &Digest, slots: Vec<(u16, u32)>) -> Self {
+        Self::Proved {
+            order: Some(order.to_string()),
+            slots,
         }
     }
 
@@ -69,16 +80,17 @@ impl Finding {
                     Err(error) => Err(error),
                 }
             }
-            Self::Proved { slots } => registry.slots_proved(device, slots),
+            Self::Proved { order, slots } => {
+                let order = order.as_deref().map(|it| read_digest(device, it));
+                registry.slots_proved(device, order.transpose()?.as_ref(), slots)
+            }
             Self::Wrong { slots } => registry.slots_failed(device, slots),
             Self::Gone { slots } => registry.slots_gone(device, slots),
             Self::Certified { certificate } => {
                 registry.certified(device, &bytes(device, certificate)?)
             }
             Self::GivenUp { order } => {
-                let mut digest = Digest::ZERO;
-                hex::decode_to_slice(order, &mut digest.0).map_err(|_| unreadable(device))?;
-                match registry.order_given_up(&digest) {
+                match registry.order_given_up(&read_digest(device, order)?) {
                     // The station was stopped between the books.
                     Ok(()) | Err(RegistryError::UnknownOrder { .. }) => Ok(()),
                     Err(error) => Err(error),
@@ -113,6 +125,12 @@ fn unreadable(device: DeviceId) -> RegistryError {
 
 fn bytes(device: DeviceId, text: &str) -> Result<Vec<u8>, RegistryError> {
     hex::decode(text).map_err(|_| unreadable(device))
+}
+
+fn read_digest(device: DeviceId, text: &str) -> Result<Digest, RegistryError> {
+    let mut digest = Digest::ZERO;
+    hex::decode_to_slice(text, &mut digest.0).map_err(|_| unreadable(device))?;
+    Ok(digest)
 }
 
 fn read_signature(device: DeviceId, text: &str) -> Result<Signature, RegistryError> {

@@ -325,8 +325,8 @@ impl Scribe {
             })?;
         }
         let slots = slots.iter().map(|&(slot, version, _)| (slot, version));
-        let slots = slots.collect();
-        self.records().tell(device, &Finding::Proved { slots })
+        let finding = Finding::proved(&order, slots.collect());
+        self.records().tell(device, &finding)
     }
 
     /// A proof is wrong: it is not to be believed of any of these slots and versions that they hold the right key.

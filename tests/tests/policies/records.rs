@@ -50,14 +50,14 @@ fn entry(slot: u16, version: u32, attributes: Attributes, proof: Proof) -> Entry
 
 /// An `Inject` prepared without the device: an AES and an HMAC key, of this version.
 pub(crate) fn inject(device: &Device, counter: u32, version: u32) -> Vec<u8> {
+    let freshness = Freshness::Detached { below: counter };
+    inject_when(device, freshness, counter, version)
+}
+
+fn inject_when(device: &Device, freshness: Freshness, counter: u32, version: u32) -> Vec<u8> {
     let header = Header {
         suite: Some(Suite::EcdhP256X963Sha256),
-        ..Header::new(
-            Kind::Inject,
-            address(device),
-            Freshness::Detached { below: counter },
-            counter,
-        )
+        ..Header::new(Kind::Inject, address(device), freshness, counter)
     };
     let entries = [
         entry(0, version, aes_key(16, 1).attributes, Proof::Cmac),
@@ -301,7 +301,9 @@ fn an_order_on_its_way_ends_with_a_receipt() {
         (OrderState::Applied, pending.to_vec())
     );
 
-    registry.slots_proved(device.id, &[(0, 1), (3, 1)]).unwrap();
+    registry
+        .slots_proved(device.id, Some(&digest), &[(0, 1), (3, 1)])
+        .unwrap();
     let slots = registry.slots(device.id).unwrap();
     assert_eq!(slots[0].key_type, "aes-128");
     assert_eq!(slots[1].key_type, "hmac-256");
@@ -310,7 +312,7 @@ fn an_order_on_its_way_ends_with_a_receipt() {
         ("key 0", Proof::Cmac)
     );
     assert!(slots.iter().all(|slot| slot.state == SlotState::Proved));
-    let missing = registry.slots_proved(device.id, &[(0, 1), (4, 1)]);
+    let missing = registry.slots_proved(device.id, Some(&digest), &[(0, 1), (4, 1)]);
     assert!(matches!(
         missing,
         Err(RegistryError::UnknownSlot { slot: 4, .. })
@@ -369,7 +371,7 @@ fn a_higher_version_replaces_and_a_lower_one_is_refused() {
         let applied = status(&device, digest, true);
         registry.moved(device.id, &applied).unwrap();
         registry
-            .slots_proved(device.id, &[(0, version), (3, version)])
+            .slots_proved(device.id, Some(&digest), &[(0, version), (3, version)])
             .unwrap();
     }
     let found = states(registry, &device);
@@ -403,6 +405,54 @@ fn a_higher_version_replaces_and_a_lower_one_is_refused() {
     assert_eq!(states(registry, &device)[1].2, SlotState::Removed);
     assert_eq!(states(registry, &device)[3].2, SlotState::Proved);
     assert!(registry.order_made(&inject(&device, 5, 2)).is_err());
+}
+
+#[test]
+fn a_doubt_goes_with_a_proof_that_came_after_it_only() {
+    let book = Book::of(module_path!());
+    let registry = &book.registry;
+    let mut device = Device::new(1);
+    book.enrol(&device).unwrap();
+    let present = Freshness::Challenge(Challenge([8; 32]));
+    let brought = registry
+        .order_made(&inject_when(&device, present, 2, 1))
+        .unwrap();
+    device.counter = 2;
+    registry
+        .moved(device.id, &status(&device, brought, true))
+        .unwrap();
+    let is_doubted_after = |order, slots: &[(u16, u32)]| {
+        registry
+            .slots_proved(device.id, Some(&order), slots)
+            .unwrap();
+        let held = registry.slots(device.id).unwrap();
+        let held = held.iter().filter(|it| it.state == SlotState::Proved);
+        let doubted: Vec<_> = held.map(|it| (it.slot, it.doubted)).collect();
+        doubted
+    };
+    let heard_at = |counter| {
+        let heard = Device {
+            counter,
+            ..device.clone()
+        };
+        book.enrol(&heard).unwrap();
+        heard
+    };
+    assert_eq!(is_doubted_after(brought, &[(0, 1)]), [(0, false)]);
+    // Somebody else has met it since, and two of its orders are nobody's. What was on its way then is as doubtful.
+    let heard = heard_at(5);
+    let both = [(0, 1), (3, 1)];
+    assert_eq!(is_doubted_after(brought, &both), [(0, true), (3, true)]);
+    // Whichever order was answered with the proofs.
+    let header = Header::new(Kind::Lock, address(&heard), present, 6);
+    let asked = registry.order_made(&encoded(header, &Body::Lock));
+    let asked = asked.unwrap();
+    assert_eq!(is_doubted_after(asked, &[(3, 1)]), [(0, true), (3, false)]);
+    // The answers to detached orders may come in any order.
+    let detached = registry.order_made(&inject(&device, 7, 2)).unwrap();
+    heard_at(9);
+    let newer = [(0, 2), (3, 2)];
+    assert_eq!(is_doubted_after(detached, &newer), [(0, false), (3, false)]);
 }
 
 #[test]

@@ -166,7 +166,7 @@ pub(super) fn imported(
             let places = reports.iter().map(|report| (report.slot, report.version));
             places.filter(|place| !gone(place)).collect()
         };
-        registry.slots_proved(device, &places(right))?;
+        registry.slots_proved(device, Some(&digest), &places(right))?;
         registry.slots_failed(device, &places(wrong))?;
         registry.moved(device, receipt)?;
         for report in right {

@@ -117,16 +117,18 @@ impl Registry {
         )
     }
 
-    /// Notes that the proofs of these slots and versions were verified, all or none. Lower versions in those slots are gone.
+    /// Notes that the proofs of these slots and versions were verified, all or none; they came with the answer to `order`. Lower versions in those
+    /// slots are gone. A doubt goes with that, unless the device has been heard since: what was proved before the doubt came up says nothing.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`], [`RegistryError::UnknownSlot`], and those of the database.
     pub fn slots_proved(
         &self,
         device: DeviceId,
+        order: Option<&Digest>,
         slots: &[(u16, u32)],
     ) -> Result<(), RegistryError> {
-        self.set(device, slots, SlotState::Proved, |transaction, identity, (slot, version)| {
+        self.set(device, slots, SlotState::Proved, order, |transaction, identity, (slot, version)| {
             let changed = transaction.execute(
                 "UPDATE slots SET state = 'removed', updated_at = ?1
                  WHERE identity = ?2 AND slot = ?3 AND version < ?4 AND state IN ('pending', 'proved')",
@@ -145,7 +147,7 @@ impl Registry {
         device: DeviceId,
         slots: &[(u16, u32)],
     ) -> Result<(), RegistryError> {
-        self.set(device, slots, SlotState::Failed, |_, _, _| Ok(()))
+        self.set(device, slots, SlotState::Failed, None, |_, _, _| Ok(()))
     }
 
     /// Notes that these slots and versions are no longer there, all or none: the device has said so, and nobody has ordered it through this registry.
@@ -153,17 +155,19 @@ impl Registry {
     /// # Errors
     /// As [`Registry::slots_proved`].
     pub fn slots_gone(&self, device: DeviceId, slots: &[(u16, u32)]) -> Result<(), RegistryError> {
-        self.set(device, slots, SlotState::Removed, |_, _, _| Ok(()))
+        self.set(device, slots, SlotState::Removed, None, |_, _, _| Ok(()))
     }
 
-    /// What was proved is in doubt, until it is proved again.
+    /// What was proved is in doubt, until it is proved again; so is what is about to be. A detached order is not: the answers to those come in any
+    /// order.
     pub(super) fn doubt(
         &self,
         transaction: &Transaction<'_>,
         identity: Fingerprint,
     ) -> Result<(), RegistryError> {
         let changed = transaction.execute(
-            "UPDATE slots SET doubted = 1 WHERE identity = ?1 AND state = 'proved'",
+            "UPDATE slots SET doubted = 1 WHERE identity = ?1 AND (state = 'proved' OR state = 'pending'
+                AND order_digest IN (SELECT digest FROM orders WHERE identity = ?1 AND detached = 0))",
             values![identity.to_string()],
         );
         self.done(changed).map(|_| ())
@@ -174,19 +178,25 @@ impl Registry {
         device: DeviceId,
         slots: &[(u16, u32)],
         state: SlotState,
+        by: Option<&Digest>,
         then: impl Fn(&Transaction<'_>, Fingerprint, (u16, u32)) -> Result<(), RegistryError>,
     ) -> Result<(), RegistryError> {
         self.change(|transaction| {
             let record = self
                 .find(device)?
                 .ok_or(RegistryError::UnknownDevice { device })?;
+            let by = by.map(|order| self.order(order)).transpose()?.flatten();
+            let is_newest = by.is_some_and(|order| order.counter >= record.counter);
+            // Only what is proved can be doubted.
+            let stays = state == SlotState::Proved && !is_newest;
             for &(slot, version) in slots {
                 // What was removed is not there to be proved.
                 let changed = transaction.execute(
-                    "UPDATE slots SET state = ?1, doubted = 0, updated_at = ?2
-                     WHERE identity = ?3 AND slot = ?4 AND version = ?5 AND state <> 'removed'",
+                    "UPDATE slots SET state = ?1, doubted = doubted * ?2, updated_at = ?3
+                     WHERE identity = ?4 AND slot = ?5 AND version = ?6 AND state <> 'removed'",
                     values![
                         state.name(),
+                        i64::from(stays),
                         now()?,
                         record.identity.to_string(),
                         slot,
