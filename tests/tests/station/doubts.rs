@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use keyferry_native::Device;
 use keyferry_tests::command::Answer;
 use serde_json::{Value, json};
 
@@ -38,6 +39,30 @@ fn shown(plant: &Plant, number: u16) -> Value {
 fn passes(answer: &Answer) -> Value {
     assert_eq!(answer.code, 0, "{answer:?}");
     ended(answer).remove(0)
+}
+
+/// A run in which the device at this port was done before.
+fn passes_as_before(plant: &Plant, plan: &Path, port: &str) -> Answer {
+    let answer = plant.run(plan, &[port], &[]);
+    assert_eq!(passes(&answer)["before"], true, "{answer:?}");
+    answer
+}
+
+/// All tries of the device at this port.
+fn never_passes(plant: &Plant, plan: &Path, port: &str) {
+    for _ in 0..3 {
+        let answer = plant.run(plan, &[port], &[]);
+        fails(&answer, "");
+        assert_ne!(ended(&answer)[0]["locked"], true, "{answer:?}");
+    }
+}
+
+/// A device that was stopped as soon as its journal had come to this moment; another one, done whole before, tells which that is.
+fn stopped_at(plant: &Plant, whole: &Device, stopped: &Device, moment: &str) {
+    let moments = start(plant, whole, None);
+    let at = moments.iter().position(|it| it == moment);
+    assert!(at.is_some(), "{moments:?}");
+    start(plant, stopped, at);
 }
 
 fn fails(answer: &Answer, reason: &str) {
@@ -75,11 +100,8 @@ fn a_flash_that_was_put_back_never_passes_by_trying_again() {
     let again = Fleet::new();
     fs::write(again.flash(1), before).unwrap();
     let back = again.start(1);
-    for reason in ["counter", "", "", ""] {
-        let answer = plant.run(&plan, &[back.port()], &[]);
-        fails(&answer, reason);
-        assert_ne!(ended(&answer)[0]["locked"], true, "{answer:?}");
-    }
+    fails(&plant.run(&plan, &[back.port()], &[]), "counter");
+    never_passes(&plant, &plan, back.port());
     let list = ["device", "list", "--port", back.port()];
     let slots = plant.scratch.done(list);
     assert_eq!(slots["slots"], json!([]), "{slots}");
@@ -98,16 +120,11 @@ fn keys_that_were_removed_by_hand_are_missed() {
     let one = fleet.start(1);
     passes(&plant.run(&plan, &[one.port()], &[]));
     device(&plant, &["remove", "--slot", "3"], one.port());
-    for _ in 0..3 {
-        fails(&plant.run(&plan, &[one.port()], &[]), "");
-    }
+    never_passes(&plant, &plan, one.port());
     let answer = plant.run(&plan, &[one.port()], &["--rework"]);
     passes(&answer);
     assert_eq!(answer.last()["keys_proved"], KEYS, "{answer:?}");
-    assert_eq!(
-        passes(&plant.run(&plan, &[one.port()], &[]))["before"],
-        true
-    );
+    passes_as_before(&plant, &plan, one.port());
     check_audit(&plant);
 }
 
@@ -120,8 +137,7 @@ fn a_device_that_has_done_other_orders_since_confirms_its_keys() {
     passes(&plant.run(&plan, &[one.port()], &[]));
     device(&plant, &["prove", "--key", "fleet@0"], one.port());
     for has_to_confirm in [true, false] {
-        let answer = plant.run(&plan, &[one.port()], &[]);
-        assert_eq!(passes(&answer)["before"], true, "{answer:?}");
+        let answer = passes_as_before(&plant, &plan, one.port());
         let has_confirmed = answer.stdout.contains("has confirmed what it holds");
         assert_eq!(has_confirmed, has_to_confirm, "{answer:?}");
     }
@@ -183,10 +199,7 @@ fn a_registry_that_is_another_is_found_out_before_a_device_is_touched() {
         );
     }
     put_back(&registry);
-    assert_eq!(
-        passes(&plant.run(&plan, &[one.port()], &[]))["before"],
-        true
-    );
+    passes_as_before(&plant, &plan, one.port());
     passes(&plant.run(&plan, &[two.port()], &[]));
     plant.assert_all_done(2);
 }
@@ -207,8 +220,7 @@ fn a_device_that_was_released_and_not_wiped_keeps_what_it_has() {
     };
     release();
     for has_to_confirm in [true, false] {
-        let answer = plant.run(&plan, &[one.port()], &[]);
-        assert_eq!(passes(&answer)["before"], true, "{answer:?}");
+        let answer = passes_as_before(&plant, &plan, one.port());
         let has_confirmed = answer.stdout.contains("has confirmed what it holds");
         assert_eq!(has_confirmed, has_to_confirm, "{answer:?}");
     }
@@ -216,9 +228,7 @@ fn a_device_that_was_released_and_not_wiped_keeps_what_it_has() {
     // Not if it has lost one of them meanwhile.
     device(&plant, &["remove", "--slot", "4"], one.port());
     release();
-    for _ in 0..3 {
-        fails(&plant.run(&plan, &[one.port()], &[]), "");
-    }
+    never_passes(&plant, &plan, one.port());
     check_audit(&plant);
 }
 
@@ -245,10 +255,7 @@ fn another_plan_that_was_stopped_in_its_midst_is_gone_on_with() {
     let five = fs::read(&plan).unwrap();
     one_more(&plan);
     let one = fs::read(&plan).unwrap();
-    let moments = start(&plant, &devices[1], None);
-    let moment = moments.iter().position(|it| it == "proved false");
-    assert!(moment.is_some(), "{moments:?}");
-    start(&plant, &devices[0], moment);
+    stopped_at(&plant, &devices[1], &devices[0], "proved false");
     fs::write(&plan, &five).unwrap();
     passes(&plant.run(&plan, &[devices[0].port()], &[]));
     let next = shown(&plant, 1);
@@ -275,16 +282,11 @@ fn a_key_that_was_kept_for_another_use_is_made_anew() {
     let plant = Plant::new();
     let plan = plant.plan(TEST_DEVICES);
     let fleet = Fleet::new();
-    let moments = start(&plant, &fleet.start(1), None);
-    let moment = moments.iter().position(|it| it == "ordered true");
     let two = fleet.start(2);
-    start(&plant, &two, moment);
+    stopped_at(&plant, &fleet.start(1), &two, "ordered true");
     rewrite(&plan, "use = \"ecdsa\"", "use = \"ecdh\"");
     passes(&plant.run(&plan, &[two.port()], &[]));
-    assert_eq!(
-        passes(&plant.run(&plan, &[two.port()], &[]))["before"],
-        true
-    );
+    passes_as_before(&plant, &plan, two.port());
     check_audit(&plant);
 }
 
@@ -299,10 +301,7 @@ fn keys_that_did_not_replace_the_earlier_ones_are_sent_again() {
         passes(&plant.run(&plan, &[device.port()], &[]));
     }
     rewrite(&plan, "[order]", "[order]\nversion = 2");
-    let moments = start(&plant, &devices[1], None);
-    let moment = moments.iter().position(|it| it == "ordered true");
-    assert!(moment.is_some(), "{moments:?}");
-    start(&plant, &devices[0], moment);
+    stopped_at(&plant, &devices[1], &devices[0], "ordered true");
     device(&plant, &["prove", "--key", "fleet@0"], devices[0].port());
     let answer = plant.run(&plan, &[devices[0].port()], &[]);
     passes(&answer);
@@ -316,28 +315,15 @@ fn keys_that_did_not_replace_the_earlier_ones_are_sent_again() {
     check_audit(&plant);
 }
 
-/// Two devices of a plan that locks: the second was stopped before its lock went out.
-fn stopped_before_the_lock(plant: &Plant, fleet: &Fleet) -> keyferry_native::Device {
-    let moments = start(plant, &fleet.start(1), None);
-    let moment = moments.iter().position(|it| it == "locking true");
-    assert!(moment.is_some(), "{moments:?}");
-    let device = fleet.start(2);
-    start(plant, &device, moment);
-    device
-}
-
 #[test]
 fn a_device_that_lost_a_key_before_its_lock_is_not_locked() {
     let plant = Plant::new();
     let plan = plant.plan(PLAN);
     let fleet = Fleet::new();
-    let two = stopped_before_the_lock(&plant, &fleet);
+    let two = fleet.start(2);
+    stopped_at(&plant, &fleet.start(1), &two, "locking true");
     device(&plant, &["remove", "--slot", "3"], two.port());
-    for _ in 0..3 {
-        let answer = plant.run(&plan, &[two.port()], &[]);
-        fails(&answer, "");
-        assert_ne!(ended(&answer)[0]["locked"], true, "{answer:?}");
-    }
+    never_passes(&plant, &plan, two.port());
     let answer = plant.run(&plan, &[two.port()], &["--rework"]);
     assert_eq!(passes(&answer)["locked"], true, "{answer:?}");
     check_audit(&plant);
@@ -348,7 +334,8 @@ fn what_was_for_the_backend_outlives_a_release_before_the_lock() {
     let plant = Plant::new();
     let plan = plant.plan(PLAN);
     let fleet = Fleet::new();
-    let two = stopped_before_the_lock(&plant, &fleet);
+    let two = fleet.start(2);
+    stopped_at(&plant, &fleet.start(1), &two, "locking true");
     let id = format!("{:032x}", 2);
     let release = ["registry", "release", "--registry", "plant.db", &id];
     plant
@@ -378,9 +365,7 @@ fn a_flash_that_was_put_back_and_caught_up_does_not_pass() {
     device(&plant, &["remove", "--slot", "3"], back.port());
     let words = ["device", "info", "--port", back.port()];
     assert_eq!(plant.scratch.done(words)["counter"], counter);
-    for _ in 0..3 {
-        fails(&plant.run(&plan, &[back.port()], &[]), "");
-    }
+    never_passes(&plant, &plan, back.port());
     passes(&plant.run(&plan, &[back.port()], &["--rework"]));
     check_audit(&plant);
 }

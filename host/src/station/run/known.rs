@@ -28,11 +28,10 @@ pub(super) enum Known {
         /// What it holds: label and type.
         holds: String,
     },
-    /// All its keys were proved. It is still to be locked, or it may have other ones by now: it has to say again what it holds.
-    Keyed {
-        /// Whether it has done something that the registry does not know.
-        is_doubted: bool,
-    },
+    /// All its keys were proved. It has done something since that the registry does not know.
+    Doubted,
+    /// All its keys were proved. It is still to be locked, or newer ones were ordered for it.
+    Proved,
     /// All is done.
     Done {
         /// Its pinned identity key.
@@ -166,7 +165,7 @@ impl Shared<'_> {
     pub(super) fn is_done_by_another(&self, unit: &Unit, known: &Known) -> Result<bool, JobError> {
         let by_another = match known {
             Known::Done { order, .. } => !self.journal(|journal| journal.is_of(unit.id, order))?,
-            Known::Keyed { .. } => unit.step == Step::Ordered,
+            Known::Doubted | Known::Proved => unit.step == Step::Ordered,
             Known::Not | Known::Enrolled | Known::Otherwise { .. } => false,
         };
         let may_be_there = |slot: &SlotRecord| match slot.state {
@@ -210,10 +209,12 @@ impl Shared<'_> {
             let mut slots = slots.iter();
             slots.any(|other| other.slot == it.slot && other.version > it.version)
         };
-        let is_doubted = all.iter().any(|it| it.doubted);
+        if all.iter().any(|it| it.doubted) {
+            return Ok(Known::Doubted);
+        }
         let is_to_be_locked = plan.lock && record.state != State::Locked;
-        if is_doubted || is_to_be_locked || all.iter().any(|it| has_newer(it)) {
-            return Ok(Known::Keyed { is_doubted });
+        if is_to_be_locked || all.iter().any(|it| has_newer(it)) {
+            return Ok(Known::Proved);
         }
         Ok(Known::Done {
             identity_key: record.statement()?.identity_key,

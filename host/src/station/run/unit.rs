@@ -208,7 +208,7 @@ impl Way<'_> {
         };
         let known = self.known_now()?;
         match (settled, known.as_ref().unwrap_or(&self.known)) {
-            (Settled::NotApplied, Known::Keyed { .. } | Known::Done { .. }) => {
+            (Settled::NotApplied, Known::Doubted | Known::Proved | Known::Done { .. }) => {
                 self.believed()?;
                 match self.confirm(&mut visit) {
                     Err(error) if self.shared.line.rework && is_missing(&error) => {
@@ -266,7 +266,7 @@ impl Way<'_> {
             return Ok(());
         }
         match self.shared.known(device)? {
-            Known::Keyed { is_doubted: true } => {
+            Known::Doubted => {
                 let confirmed = self.confirm(visit).inspect_err(|error| {
                     if is_missing(error) {
                         self.end_saying(&error.to_string());
@@ -274,7 +274,7 @@ impl Way<'_> {
                 });
                 confirmed.map(|_| ())
             }
-            Known::Keyed { is_doubted: false } | Known::Done { .. } => Ok(()),
+            Known::Proved | Known::Done { .. } => Ok(()),
             Known::Not | Known::Enrolled | Known::Otherwise { .. } => {
                 self.shared.journal(|journal| journal.finished(self.id()))?;
                 Err(UnitError::OtherPlan { device })
