@@ -448,6 +448,9 @@ fn a_doubt_goes_with_a_proof_that_came_after_it_only() {
     let asked = registry.order_made(&encoded(header, &Body::Lock));
     let asked = asked.unwrap();
     assert_eq!(is_doubted_after(asked, &[(3, 1)]), [(0, true), (3, false)]);
+    // Nor is what was found wrong since right again.
+    registry.slots_failed(device.id, &[(3, 1)]).unwrap();
+    assert_eq!(is_doubted_after(brought, &[(3, 1)]), [(0, true), (3, true)]);
     // The answers to detached orders may come in any order.
     let detached = registry.order_made(&inject(&device, 7, 2)).unwrap();
     heard_at(9);

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use keyferry::device::Witness as _;
 use keyferry::error::{Exit, Failure};
-use keyferry::station::journal::Journal;
+use keyferry::station::journal::{Journal, NewUnit, UnitId};
 use keyferry::station::registry::{Location, Registry, RegistryError, SlotState};
 use keyferry::station::{Records, Scribe};
+use keyferry_protocol::identity::Digest;
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::proof::Proof;
 use keyferry_protocol::receipt::{Outcome, State};
@@ -416,6 +417,24 @@ fn catch_up(records: &mut Records) {
     }
 }
 
+fn begin(journal: &Journal, device: &Device) -> UnitId {
+    let run = journal.begin_run("plan", &Digest([1; 32])).unwrap();
+    let new = NewUnit {
+        run,
+        device: device.id,
+        port: "port",
+        nest: "nest",
+        serial: None,
+    };
+    journal.begin(&new).unwrap().id
+}
+
+fn finish(journal: &Journal, unit: UnitId) {
+    journal.trusted(unit).unwrap();
+    journal.proved(unit).unwrap();
+    journal.finished(unit).unwrap();
+}
+
 #[test]
 fn what_is_found_out_while_the_server_is_away_waits_in_the_journal() {
     let mut server = Server::start();
@@ -436,6 +455,7 @@ fn what_is_found_out_while_the_server_is_away_waits_in_the_journal() {
         enrol(registry, &device);
         registry.order_made(&inject(&device, 2, 1)).unwrap()
     };
+    let unit = begin(records.lock().unwrap().journal.as_ref().unwrap(), &device);
     server.crash();
     (device.counter, device.state) = (2, State::Provisioned);
     let mut scribe = Scribe::new(Arc::clone(&records));
@@ -475,6 +495,15 @@ fn what_is_found_out_while_the_server_is_away_waits_in_the_journal() {
     let untaken = held.journal.as_ref().unwrap().untaken().unwrap();
     assert_eq!(untaken.len(), 1);
     assert!(untaken[0].reason.contains("slot 9"), "{untaken:?}");
+
+    // A person is told of it until the device was begun and done again.
+    let journal = held.journal.as_ref().unwrap();
+    finish(journal, unit);
+    assert_eq!(journal.untaken().unwrap().len(), 1);
+    // The journal counts seconds.
+    thread::sleep(Duration::from_millis(1_100));
+    finish(journal, begin(journal, &device));
+    assert!(journal.untaken().unwrap().is_empty());
 }
 
 /// What a line between station and server does to a commit.

@@ -2,9 +2,9 @@
 //! for a person to look at.
 
 use keyferry_protocol::identity::DeviceId;
-use rusqlite::Row;
+use rusqlite::{Row, Transaction};
 
-use super::{Journal, JournalError, execute, now};
+use super::{Journal, JournalError, UnitId, execute, now};
 use crate::station::finding::Finding;
 use crate::station::registry::names;
 
@@ -93,6 +93,21 @@ impl Journal {
             let changed = execute(transaction, sql, (reason, number));
             self.done(changed).map(|_| ())
         })
+    }
+
+    /// The device was done again since the registry did not take something of it: that is settled.
+    pub(super) fn drop_untaken(
+        &self,
+        transaction: &Transaction<'_>,
+        unit: UnitId,
+    ) -> Result<(), JournalError> {
+        let removed = execute(
+            transaction,
+            "DELETE FROM findings WHERE untaken IS NOT NULL AND EXISTS
+                (SELECT 1 FROM units WHERE unit = ?1 AND units.device = findings.device AND findings.found_at < units.begun_at)",
+            [unit.0],
+        );
+        self.done(removed).map(|_| ())
     }
 
     /// How many findings wait for the registry.

@@ -365,7 +365,10 @@ impl Journal {
             self.step(transaction, unit, to, reason)?;
             match to {
                 Step::Failed => self.drop_exports(transaction, unit)?,
-                Step::Done => self.drop_replaced(transaction, unit)?,
+                Step::Done => {
+                    self.drop_replaced(transaction, unit)?;
+                    self.drop_untaken(transaction, unit)?;
+                }
                 Step::Begun
                 | Step::Trusted
                 | Step::Prepared

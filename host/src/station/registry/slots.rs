@@ -118,7 +118,8 @@ impl Registry {
     }
 
     /// Notes that the proofs of these slots and versions were verified, all or none; they came with the answer to `order`. Lower versions in those
-    /// slots are gone. A doubt goes with that, unless the device has been heard since: what was proved before the doubt came up says nothing.
+    /// slots are gone. A doubt goes with that, unless the device has been heard since: what was proved before the doubt came up says nothing, nor
+    /// does it of a key that was found wrong since.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`], [`RegistryError::UnknownSlot`], and those of the database.
@@ -192,7 +193,7 @@ impl Registry {
             for &(slot, version) in slots {
                 // What was removed is not there to be proved.
                 let changed = transaction.execute(
-                    "UPDATE slots SET state = ?1, doubted = doubted * ?2, updated_at = ?3
+                    "UPDATE slots SET state = ?1, doubted = (CASE WHEN state = 'failed' THEN 1 ELSE doubted END) * ?2, updated_at = ?3
                      WHERE identity = ?4 AND slot = ?5 AND version = ?6 AND state <> 'removed'",
                     values![
                         state.name(),
