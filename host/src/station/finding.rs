@@ -3,7 +3,7 @@
 //!
 //! Telling one twice does no harm: a station that is stopped between the registry and its journal does so.
 
-use keyferry_protocol::identity::{DeviceId, Digest, Signature};
+use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint, Signature};
 use serde::{Deserialize, Serialize};
 
 use super::registry::{Registry, RegistryError};
@@ -15,16 +15,24 @@ use crate::device::verify::SignedReceipt;
 pub(super) enum Finding {
     /// It has signed a receipt or a status; both are hexadecimal digits.
     Moved { receipt: String, signature: String },
-    /// The proofs of these slots and versions were verified, which came with the answer to an order; journals of before do not say to which.
+    /// The proofs of these slots and versions were verified, which came with the answer to an order.
     Proved {
         #[serde(default)]
         order: Option<String>,
         slots: Vec<(u16, u32)>,
     },
     /// These slots and versions do not hold the keys that they should.
-    Wrong { slots: Vec<(u16, u32)> },
+    Wrong {
+        #[serde(default)]
+        order: Option<String>,
+        slots: Vec<(u16, u32)>,
+    },
     /// It says, signed, that these slots do not hold these versions, which it has had.
-    Gone { slots: Vec<(u16, u32)> },
+    Gone {
+        #[serde(default)]
+        identity: Option<String>,
+        slots: Vec<(u16, u32)>,
+    },
     /// Its identity key was certified; hexadecimal digits.
     Certified { certificate: String },
     /// No receipt of this order will come.
@@ -50,6 +58,20 @@ impl Finding {
     pub(super) fn proved(order: &Digest, slots: Vec<(u16, u32)>) -> Self {
         Self::Proved {
             order: Some(order.to_string()),
+            slots,
+        }
+    }
+
+    pub(super) fn wrong(order: &Digest, slots: Vec<(u16, u32)>) -> Self {
+        Self::Wrong {
+            order: Some(order.to_string()),
+            slots,
+        }
+    }
+
+    pub(super) fn gone(identity: &Fingerprint, slots: Vec<(u16, u32)>) -> Self {
+        Self::Gone {
+            identity: Some(identity.to_string()),
             slots,
         }
     }
@@ -81,16 +103,20 @@ impl Finding {
                 }
             }
             Self::Proved { order, slots } => {
-                let order = order.as_deref().map(|it| read_digest(device, it));
-                registry.slots_proved(device, order.transpose()?.as_ref(), slots)
+                registry.slots_proved(device, &digest_of(device, order.as_deref())?, slots)
             }
-            Self::Wrong { slots } => registry.slots_failed(device, slots),
-            Self::Gone { slots } => registry.slots_gone(device, slots),
+            Self::Wrong { order, slots } => {
+                registry.slots_failed(device, &digest_of(device, order.as_deref())?, slots)
+            }
+            Self::Gone { identity, slots } => {
+                let identity = digest_of(device, identity.as_deref())?;
+                registry.slots_gone(device, Fingerprint(identity.0), slots)
+            }
             Self::Certified { certificate } => {
                 registry.certified(device, &bytes(device, certificate)?)
             }
             Self::GivenUp { order } => {
-                match registry.order_given_up(&read_digest(device, order)?) {
+                match registry.order_given_up(&digest_of(device, Some(order))?) {
                     // The station was stopped between the books.
                     Ok(()) | Err(RegistryError::UnknownOrder { .. }) => Ok(()),
                     Err(error) => Err(error),
@@ -127,9 +153,12 @@ fn bytes(device: DeviceId, text: &str) -> Result<Vec<u8>, RegistryError> {
     hex::decode(text).map_err(|_| unreadable(device))
 }
 
-fn read_digest(device: DeviceId, text: &str) -> Result<Digest, RegistryError> {
+/// What is not said, in journals of before, is nothing's.
+fn digest_of(device: DeviceId, text: Option<&str>) -> Result<Digest, RegistryError> {
     let mut digest = Digest::ZERO;
-    hex::decode_to_slice(text, &mut digest.0).map_err(|_| unreadable(device))?;
+    if let Some(text) = text {
+        hex::decode_to_slice(text, &mut digest.0).map_err(|_| unreadable(device))?;
+    }
     Ok(digest)
 }
 

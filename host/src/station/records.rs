@@ -348,8 +348,8 @@ impl Scribe {
                 reason: reason.to_owned(),
             })
         })?;
-        let slots = slots.to_vec();
-        self.records().tell(device, &Finding::Wrong { slots })
+        let finding = Finding::wrong(&order, slots.to_vec());
+        self.records().tell(device, &finding)
     }
 
     /// The keys that are on their way are given up: they are in no slot, or not the right ones.

@@ -302,7 +302,7 @@ fn an_order_on_its_way_ends_with_a_receipt() {
     );
 
     registry
-        .slots_proved(device.id, Some(&digest), &[(0, 1), (3, 1)])
+        .slots_proved(device.id, &digest, &[(0, 1), (3, 1)])
         .unwrap();
     let slots = registry.slots(device.id).unwrap();
     assert_eq!(slots[0].key_type, "aes-128");
@@ -312,7 +312,7 @@ fn an_order_on_its_way_ends_with_a_receipt() {
         ("key 0", Proof::Cmac)
     );
     assert!(slots.iter().all(|slot| slot.state == SlotState::Proved));
-    let missing = registry.slots_proved(device.id, Some(&digest), &[(0, 1), (4, 1)]);
+    let missing = registry.slots_proved(device.id, &digest, &[(0, 1), (4, 1)]);
     assert!(matches!(
         missing,
         Err(RegistryError::UnknownSlot { slot: 4, .. })
@@ -371,7 +371,7 @@ fn a_higher_version_replaces_and_a_lower_one_is_refused() {
         let applied = status(&device, digest, true);
         registry.moved(device.id, &applied).unwrap();
         registry
-            .slots_proved(device.id, Some(&digest), &[(0, version), (3, version)])
+            .slots_proved(device.id, &digest, &[(0, version), (3, version)])
             .unwrap();
     }
     let found = states(registry, &device);
@@ -422,9 +422,7 @@ fn a_doubt_goes_with_a_proof_that_came_after_it_only() {
         .moved(device.id, &status(&device, brought, true))
         .unwrap();
     let is_doubted_after = |order, slots: &[(u16, u32)]| {
-        registry
-            .slots_proved(device.id, Some(&order), slots)
-            .unwrap();
+        registry.slots_proved(device.id, &order, slots).unwrap();
         let held = registry.slots(device.id).unwrap();
         let held = held.iter().filter(|it| it.state == SlotState::Proved);
         let doubted: Vec<_> = held.map(|it| (it.slot, it.doubted)).collect();
@@ -449,13 +447,68 @@ fn a_doubt_goes_with_a_proof_that_came_after_it_only() {
     let asked = asked.unwrap();
     assert_eq!(is_doubted_after(asked, &[(3, 1)]), [(0, true), (3, false)]);
     // Nor is what was found wrong since right again.
-    registry.slots_failed(device.id, &[(3, 1)]).unwrap();
+    registry.slots_failed(device.id, &asked, &[(3, 1)]).unwrap();
     assert_eq!(is_doubted_after(brought, &[(3, 1)]), [(0, true), (3, true)]);
     // The answers to detached orders may come in any order.
     let detached = registry.order_made(&inject(&device, 7, 2)).unwrap();
     heard_at(9);
     let newer = [(0, 2), (3, 2)];
     assert_eq!(is_doubted_after(detached, &newer), [(0, false), (3, false)]);
+}
+
+#[test]
+fn what_is_told_late_counts_only_for_what_it_was_asked_of() {
+    let book = Book::of(module_path!());
+    let registry = &book.registry;
+    let present = Freshness::Challenge(Challenge([8; 32]));
+    let ordered = |device: &Device, counter| {
+        let order = inject_when(device, present, counter, 1);
+        registry.order_made(&order).unwrap()
+    };
+    let slots = [(0, 1), (3, 1)];
+    let are = |device: &Device, expected| {
+        let held = registry.slots(device.id).unwrap();
+        assert!(held.iter().all(|it| it.state == expected), "{held:?}");
+    };
+    let mut device = Device::new(1);
+    book.enrol(&device).unwrap();
+    let first = ordered(&device, 2);
+    // Another station has ordered other keys for the same slots since: what was proved is not what stands there now.
+    device.counter = 7;
+    book.enrol(&device).unwrap();
+    let second = ordered(&device, 8);
+    let late = registry.slots_proved(device.id, &first, &slots);
+    assert!(
+        matches!(late, Err(RegistryError::NotItsOrder { .. })),
+        "{late:?}"
+    );
+    are(&device, SlotState::Pending);
+    device.counter = 8;
+    let receipt = status(&device, second, true);
+    registry.moved(device.id, &receipt).unwrap();
+    registry.slots_proved(device.id, &second, &slots).unwrap();
+    // What was found wrong before it was proved puts it in doubt, no more.
+    registry.slots_failed(device.id, &first, &slots).unwrap();
+    are(&device, SlotState::Proved);
+    let held = registry.slots(device.id).unwrap();
+    assert!(held.iter().all(|it| it.doubted), "{held:?}");
+
+    // The device was let go of, and enrolled with other keys: what was found out of the former ones is not said of these.
+    registry.release(device.id, "wiped").unwrap();
+    let former = device.fingerprint();
+    let mut anew = Device::new(1);
+    anew.keys = (50, 51);
+    book.enrol(&anew).unwrap();
+    ordered(&anew, 2);
+    for told in [
+        registry.slots_proved(device.id, &second, &slots),
+        registry.slots_failed(device.id, &second, &slots),
+        registry.slots_gone(device.id, former, &slots),
+        registry.certified(device.id, b"no certificate"),
+    ] {
+        assert!(told.is_err());
+    }
+    are(&anew, SlotState::Pending);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A tray of devices in one run.
 
+use std::fs;
 use std::net::TcpListener;
 
+use keyferry_native::Device;
 use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::led::{await_pattern, switched};
 
@@ -314,4 +316,42 @@ fn labels_and_devices_are_not_mixed_up() {
         .map(|it| it["serial"].as_str().unwrap())
         .collect();
     assert_eq!(serials, ["SN-1", "SN-2"]);
+}
+
+/// A device that was done before anybody scanned labels gets the one that it passes with, and no other device does.
+#[test]
+fn a_label_that_is_scanned_later_is_the_devices_own_from_then_on() {
+    let plant = Plant::new();
+    let unlabelled = "[devices]\nallow-test-devices = true\n";
+    let plan = plant.plan(unlabelled);
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(2);
+    let run = |device: &Device, serials: Option<&str>| {
+        let more = match serials {
+            Some(label) => {
+                fs::write(plant.scratch.path("scanned.txt"), format!("1 {label}\n")).unwrap();
+                &["--serials", "scanned.txt"][..]
+            }
+            None => &[],
+        };
+        plant.run(&plan, &[device.port()], more)
+    };
+    assert_eq!(run(&devices[0], None).code, 0);
+    let text = fs::read_to_string(&plan).unwrap();
+    let labelled = text.replacen(unlabelled, &format!("{unlabelled}serials = true\n"), 1);
+    assert_ne!(text, labelled);
+    fs::write(&plan, labelled).unwrap();
+    for _ in 0..2 {
+        let answer = run(&devices[0], Some("SN-5"));
+        assert_eq!(answer.code, 0, "{answer:?}");
+        let ended = ended(&answer).remove(0);
+        assert_eq!(
+            (&ended["before"], &ended["serial"]),
+            (&true.into(), &"SN-5".into())
+        );
+    }
+    let answer = run(&devices[1], Some("SN-5"));
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert_eq!(run(&devices[1], Some("SN-6")).code, 0);
+    plant.assert_all_done(2);
 }

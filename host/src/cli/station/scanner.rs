@@ -113,12 +113,18 @@ impl Labels {
         }
         if nests.is_nest(line) {
             self.chosen = Some(line.to_owned());
+            // If its new label cannot be read, the old one is not meant either.
+            self.next.remove(line);
             return Ok(Some(Scan::Nest(line.to_owned())));
         }
         let chosen = self.chosen.take();
         let pair = line.split_once([' ', '\t', ',', ';']);
         let (nest, serial) = match (pair, chosen, nests.only_nest()) {
-            (Some((nest, serial)), _, _) if nests.may_be_nest(nest) => {
+            // A label may have a blank in it: behind a nest it is a whole one, unless it begins with another nest.
+            (Some((nest, serial)), Some(_), _) if nests.is_nest(nest) => {
+                (nest.to_owned(), serial.trim())
+            }
+            (Some((nest, serial)), None, _) if nests.may_be_nest(nest) => {
                 (nest.to_owned(), serial.trim())
             }
             (_, Some(nest), _) => (nest, line),
@@ -226,6 +232,14 @@ mod tests {
         assert!(matches!(scan("A1 é"), Err(ScanError::Serial(_))));
         assert_eq!(labels.begin("A2").as_deref(), Some("SN-2"));
         assert_eq!(labels.begin("A2"), None);
+        // A label with a blank, as of a nest that may come.
+        let mut scan = |line| labels.scan(line, &Two);
+        scan("A1").unwrap();
+        assert_eq!(scan("A7 1042").unwrap(), label("A1", "A7 1042"));
+        scan("A1").unwrap();
+        assert_eq!(scan("A2 SN-2").unwrap(), label("A2", "SN-2"));
+        // The old one was given up with the nest that was scanned.
+        assert_eq!(labels.begin("A1"), None);
     }
 
     #[test]

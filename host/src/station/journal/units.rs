@@ -212,9 +212,11 @@ impl Journal {
             let (run, device, now) = (new.run.to_string(), new.device.to_string(), now()?);
             let found = execute(
                 transaction,
-                "UPDATE units SET run = ?1, port = ?2, nest = ?3, updated_at = ?4
+                // A label goes with what was believed: until then the one that was scanned last counts.
+                "UPDATE units SET run = ?1, port = ?2, nest = ?3, updated_at = ?4,
+                    serial = CASE WHEN step = 'begun' AND serial IS NOT NULL THEN coalesce(?6, serial) ELSE serial END
                  WHERE device = ?5 AND step NOT IN ('done', 'failed')",
-                (&run, new.port, new.nest, &now, &device),
+                (&run, new.port, new.nest, &now, &device, new.serial),
             );
             if self.done(found)? == 0 {
                 let inserted = execute(

@@ -166,8 +166,8 @@ pub(super) fn imported(
             let places = reports.iter().map(|report| (report.slot, report.version));
             places.filter(|place| !gone(place)).collect()
         };
-        registry.slots_proved(device, Some(&digest), &places(right))?;
-        registry.slots_failed(device, &places(wrong))?;
+        registry.slots_proved(device, &digest, &places(right))?;
+        registry.slots_failed(device, &digest, &places(wrong))?;
         registry.moved(device, receipt)?;
         for report in right {
             registry.release_key(&digest, report.slot)?;

@@ -6,6 +6,7 @@ use keyferry_protocol::receipt::{self, Outcome};
 
 use super::signed::Signed;
 use super::{DeviceRecord, Registry, RegistryError, names, now};
+use crate::certificate::{Document, MAXIMUM_DEVICE_CERTIFICATE};
 use crate::device::verify::{SignedReceipt, Statement, fingerprint};
 use crate::station::database::{Transaction, named, values};
 use crate::station::policy::Trust;
@@ -198,20 +199,29 @@ impl Registry {
         })
     }
 
-    /// Keeps the certificate that was issued for a device's identity key, X.509 in DER. It is the caller's to have checked it.
+    /// Keeps the certificate that was issued for a device's identity key, X.509 in DER. It is the caller's to have checked who signed it.
     ///
     /// # Errors
-    /// [`RegistryError::UnknownDevice`], and those of the database.
+    /// [`RegistryError::UnknownDevice`], [`RegistryError::Inconsistent`] if it is not of the key that the device has now, and those of the database.
     pub fn certified(&self, device: DeviceId, certificate: &[u8]) -> Result<(), RegistryError> {
+        let key = Document::read(certificate, MAXIMUM_DEVICE_CERTIFICATE)
+            .and_then(|document| document.key())
+            .map(|key| key.fingerprint());
         self.change(|transaction| {
+            let record = self
+                .found(transaction, device)?
+                .ok_or(RegistryError::UnknownDevice { device })?;
+            if !key.as_ref().is_ok_and(|key| *key == record.identity) {
+                return Err(RegistryError::Inconsistent {
+                    device,
+                    reason: "the certificate is not of the identity key that it has now",
+                });
+            }
             let changed = transaction.execute(
                 "UPDATE devices SET certificate = ?1, updated_at = ?2 WHERE device = ?3",
                 values![certificate, now()?, device.to_string()],
             );
-            match self.done(changed)? {
-                0 => Err(RegistryError::UnknownDevice { device }),
-                _ => Ok(()),
-            }
+            self.done(changed).map(|_| ())
         })
     }
 

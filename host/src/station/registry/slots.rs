@@ -5,7 +5,7 @@ use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 use keyferry_protocol::order::Entry;
 use keyferry_protocol::proof::Proof;
 
-use super::{DeviceRecord, Registry, RegistryError, names, now};
+use super::{DeviceRecord, OrderRecord, OrderState, Registry, RegistryError, names, now};
 use crate::station::database::{Fault, Row, Transaction, named, values};
 
 /// What is known of a key in a slot.
@@ -103,6 +103,22 @@ pub fn key_type(attributes: &Attributes) -> String {
     }
 }
 
+/// A key that was ordered; what was removed is not there to be proved.
+fn ordered(
+    rows: &[SlotRecord],
+    device: DeviceId,
+    slot: u16,
+    version: u32,
+) -> Result<&SlotRecord, RegistryError> {
+    let mut rows = rows.iter().filter(|row| row.state != SlotState::Removed);
+    rows.find(|row| (row.slot, row.version) == (slot, version))
+        .ok_or(RegistryError::UnknownSlot {
+            device,
+            slot,
+            version,
+        })
+}
+
 impl Registry {
     /// The keys of a device with its present keys: every version that was ordered for each slot, the oldest first.
     ///
@@ -118,45 +134,171 @@ impl Registry {
     }
 
     /// Notes that the proofs of these slots and versions were verified, all or none; they came with the answer to `order`. Lower versions in those
-    /// slots are gone. A doubt goes with that, unless the device has been heard since: what was proved before the doubt came up says nothing, nor
-    /// does it of a key that was found wrong since.
+    /// slots are gone.
+    ///
+    /// A doubt goes with that, unless the device has been heard since: what was proved before the doubt came up says nothing, nor does it of a
+    /// key that was found wrong since.
     ///
     /// # Errors
-    /// [`RegistryError::UnknownDevice`], [`RegistryError::UnknownSlot`], and those of the database.
+    /// [`RegistryError::UnknownDevice`], [`RegistryError::UnknownOrder`], [`RegistryError::UnknownSlot`], and those of the database;
+    /// [`RegistryError::NotItsOrder`] if the order was for other keys of the device than it has now, or what the registry has in a slot was ordered
+    /// after it, or refused: then it is another key that was proved.
     pub fn slots_proved(
         &self,
         device: DeviceId,
-        order: Option<&Digest>,
+        order: &Digest,
         slots: &[(u16, u32)],
     ) -> Result<(), RegistryError> {
-        self.set(device, slots, SlotState::Proved, order, |transaction, identity, (slot, version)| {
-            let changed = transaction.execute(
-                "UPDATE slots SET state = 'removed', updated_at = ?1
-                 WHERE identity = ?2 AND slot = ?3 AND version < ?4 AND state IN ('pending', 'proved')",
-                values![now()?, identity.to_string(), slot, version],
-            );
-            self.done(changed).map(|_| ())
+        if slots.is_empty() {
+            return Ok(());
+        }
+        self.change(|transaction| {
+            let (record, by) = self.asked_by(device, order)?;
+            let rows = self.slots(device)?;
+            for &(slot, version) in slots {
+                let row = ordered(&rows, device, slot, version)?;
+                if row.order != *order {
+                    let brought = self.order(&row.order)?;
+                    let is_its = |it: &OrderRecord| {
+                        it.state != OrderState::Failed && it.counter <= by.counter
+                    };
+                    if !brought.as_ref().is_some_and(is_its) {
+                        return Err(RegistryError::NotItsOrder {
+                            reason: "the key that the registry has in that slot was ordered since, or refused",
+                        });
+                    }
+                }
+                let has_newer = rows.iter().any(|it| {
+                    (it.slot, it.state) == (slot, SlotState::Proved) && it.version > version
+                });
+                // The answers to detached orders come in any order.
+                let is_newest = by.counter >= record.counter;
+                let doubted = match row.state {
+                    _ if is_newest => false,
+                    SlotState::Proved => row.doubted,
+                    SlotState::Pending => row.doubted || !by.detached,
+                    SlotState::Failed | SlotState::Removed => true,
+                };
+                let state = if has_newer {
+                    SlotState::Removed
+                } else {
+                    SlotState::Proved
+                };
+                self.put(transaction, record.identity, row, state, doubted)?;
+                let changed = transaction.execute(
+                    "UPDATE slots SET state = 'removed', updated_at = ?1
+                     WHERE identity = ?2 AND slot = ?3 AND version < ?4 AND state IN ('pending', 'proved')",
+                    values![now()?, record.identity.to_string(), slot, version],
+                );
+                self.done(changed)?;
+            }
+            Ok(())
         })
     }
 
-    /// Notes that these slots and versions do not hold the keys that they should, all or none.
+    /// Notes that these slots and versions do not hold the keys that they should, all or none: so the answer to `order` says. What was proved
+    /// since is in doubt.
     ///
     /// # Errors
     /// As [`Registry::slots_proved`].
     pub fn slots_failed(
         &self,
         device: DeviceId,
+        order: &Digest,
         slots: &[(u16, u32)],
     ) -> Result<(), RegistryError> {
-        self.set(device, slots, SlotState::Failed, None, |_, _, _| Ok(()))
+        if slots.is_empty() {
+            return Ok(());
+        }
+        self.change(|transaction| {
+            let (record, by) = self.asked_by(device, order)?;
+            let rows = self.slots(device)?;
+            for &(slot, version) in slots {
+                let row = ordered(&rows, device, slot, version)?;
+                let is_older = by.counter < record.counter && row.state == SlotState::Proved;
+                let state = if is_older {
+                    SlotState::Proved
+                } else {
+                    SlotState::Failed
+                };
+                self.put(transaction, record.identity, row, state, is_older)?;
+            }
+            Ok(())
+        })
     }
 
-    /// Notes that these slots and versions are no longer there, all or none: the device has said so, and nobody has ordered it through this registry.
+    /// Notes that these slots and versions are no longer there, all or none: the device with this identity key has said so, and nobody has ordered
+    /// it through this registry.
     ///
     /// # Errors
-    /// As [`Registry::slots_proved`].
-    pub fn slots_gone(&self, device: DeviceId, slots: &[(u16, u32)]) -> Result<(), RegistryError> {
-        self.set(device, slots, SlotState::Removed, None, |_, _, _| Ok(()))
+    /// [`RegistryError::UnknownDevice`], [`RegistryError::OtherKeys`], [`RegistryError::UnknownSlot`], and those of the database.
+    pub fn slots_gone(
+        &self,
+        device: DeviceId,
+        identity: Fingerprint,
+        slots: &[(u16, u32)],
+    ) -> Result<(), RegistryError> {
+        self.change(|transaction| {
+            let record = self
+                .find(device)?
+                .ok_or(RegistryError::UnknownDevice { device })?;
+            if record.identity != identity {
+                return Err(RegistryError::OtherKeys {
+                    device,
+                    expected: record.identity,
+                    found: identity,
+                });
+            }
+            let rows = self.slots(device)?;
+            for &(slot, version) in slots {
+                let row = ordered(&rows, device, slot, version)?;
+                self.put(transaction, identity, row, SlotState::Removed, false)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The device, and the order that it has answered: one for the keys that it has now.
+    fn asked_by(
+        &self,
+        device: DeviceId,
+        order: &Digest,
+    ) -> Result<(DeviceRecord, OrderRecord), RegistryError> {
+        let record = self
+            .find(device)?
+            .ok_or(RegistryError::UnknownDevice { device })?;
+        let by = self
+            .order(order)?
+            .ok_or(RegistryError::UnknownOrder { order: *order })?;
+        if (by.device, by.identity) != (device, record.identity) {
+            return Err(RegistryError::NotItsOrder {
+                reason: "it was for other keys than the device has now",
+            });
+        }
+        Ok((record, by))
+    }
+
+    fn put(
+        &self,
+        transaction: &Transaction<'_>,
+        identity: Fingerprint,
+        row: &SlotRecord,
+        state: SlotState,
+        doubted: bool,
+    ) -> Result<(), RegistryError> {
+        let changed = transaction.execute(
+            "UPDATE slots SET state = ?1, doubted = ?2, updated_at = ?3
+             WHERE identity = ?4 AND slot = ?5 AND version = ?6",
+            values![
+                state.name(),
+                doubted,
+                now()?,
+                identity.to_string(),
+                row.slot,
+                row.version,
+            ],
+        );
+        self.done(changed).map(|_| ())
     }
 
     /// What was proved is in doubt, until it is proved again; so is what is about to be. A detached order is not: the answers to those come in any
@@ -172,49 +314,6 @@ impl Registry {
             values![identity.to_string()],
         );
         self.done(changed).map(|_| ())
-    }
-
-    fn set(
-        &self,
-        device: DeviceId,
-        slots: &[(u16, u32)],
-        state: SlotState,
-        by: Option<&Digest>,
-        then: impl Fn(&Transaction<'_>, Fingerprint, (u16, u32)) -> Result<(), RegistryError>,
-    ) -> Result<(), RegistryError> {
-        self.change(|transaction| {
-            let record = self
-                .find(device)?
-                .ok_or(RegistryError::UnknownDevice { device })?;
-            let by = by.map(|order| self.order(order)).transpose()?.flatten();
-            let is_newest = by.is_some_and(|order| order.counter >= record.counter);
-            // Only what is proved can be doubted.
-            let stays = state == SlotState::Proved && !is_newest;
-            for &(slot, version) in slots {
-                // What was removed is not there to be proved.
-                let changed = transaction.execute(
-                    "UPDATE slots SET state = ?1, doubted = (CASE WHEN state = 'failed' THEN 1 ELSE doubted END) * ?2, updated_at = ?3
-                     WHERE identity = ?4 AND slot = ?5 AND version = ?6 AND state <> 'removed'",
-                    values![
-                        state.name(),
-                        i64::from(stays),
-                        now()?,
-                        record.identity.to_string(),
-                        slot,
-                        version,
-                    ],
-                );
-                if self.done(changed)? == 0 {
-                    return Err(RegistryError::UnknownSlot {
-                        device,
-                        slot,
-                        version,
-                    });
-                }
-                then(transaction, record.identity, (slot, version))?;
-            }
-            Ok(())
-        })
     }
 
     /// A key of an `Inject` that was made.
@@ -257,7 +356,7 @@ impl Registry {
                 :proof, 'pending', :order, :now)
              ON CONFLICT (identity, slot, version) DO UPDATE SET label = excluded.label, key_type = excluded.key_type,
                 psa_type = excluded.psa_type, bits = excluded.bits, usage = excluded.usage, algorithm = excluded.algorithm,
-                lifetime = excluded.lifetime, proof = excluded.proof, state = excluded.state, doubted = 0,
+                lifetime = excluded.lifetime, proof = excluded.proof, state = excluded.state,
                 order_digest = excluded.order_digest, updated_at = excluded.updated_at",
             named! {
                 ":device": record.device.to_string(),

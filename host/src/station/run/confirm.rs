@@ -6,6 +6,7 @@ use super::error::UnitError;
 use super::known::Known;
 use super::unit::{Way, is_empty};
 use super::{card, context, lock};
+use crate::device::verify::fingerprint;
 use crate::station::finding::Finding;
 use crate::station::plan::KeySource;
 use crate::station::registry::SlotRecord;
@@ -72,7 +73,8 @@ impl Way<'_> {
                 .iter()
                 .filter(|held| meant.is_none_or(|slot| slot == held.slot));
             let slots = slots.map(|held| (held.slot, held.version)).collect();
-            lock(line.records).tell(device, &Finding::Gone { slots })?;
+            let identity = fingerprint(&visit.statement.identity_key);
+            lock(line.records).tell(device, &Finding::gone(&identity, slots))?;
         }
         confirmed
     }

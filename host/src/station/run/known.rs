@@ -44,6 +44,8 @@ pub(super) enum Known {
         counter: u32,
         /// Its state then.
         state: State,
+        /// The serial number of its label.
+        serial: Option<String>,
     },
 }
 
@@ -58,7 +60,12 @@ impl Shared<'_> {
     ) -> Result<Option<String>, UnitError> {
         // Its label stays with it, also where its keys count no more.
         let of_record = self.found(device)?.and_then(|record| record.serial);
-        let known = unit.and_then(|unit| unit.serial.clone()).or(of_record);
+        let of_unit = unit.and_then(|unit| unit.serial.clone());
+        // Whoever was there when it was begun had only said that it was this device: a label that is scanned now counts for more.
+        let known = match unit {
+            Some(unit) if unit.step == Step::Begun && nest.serial.is_some() => of_record,
+            Some(_) | None => of_unit.or(of_record),
+        };
         let Some(given) = &nest.serial else {
             return match known {
                 None if self.line.plan.serials => Err(UnitError::NoSerial {
@@ -222,6 +229,7 @@ impl Shared<'_> {
             last: record.latest_order()?,
             counter: record.counter,
             state: record.state,
+            serial: record.serial,
         })
     }
 }

@@ -80,7 +80,7 @@ impl Shared<'_> {
             Some(unit) => self.is_done_by_another(unit, &known)?,
             None => true,
         };
-        let was_done = is_others && self.was_done(&mut session, &known)?;
+        let was_done = is_others && self.was_done(&mut session, &known, serial)?;
         let before = match before {
             Some(unit) if is_others => {
                 self.done_elsewhere(&unit)?;
@@ -129,17 +129,27 @@ impl Shared<'_> {
     /// Whether a device that the books have as done is that device, and stands where it stood then. Unsigned, it says so; signed, it is.
     /// One whose flash was put back is met like any other, and refused by what the registry has pinned; one that has done orders since which the
     /// registry does not know has to say what it holds.
-    fn was_done(&self, session: &mut Session, known: &Known) -> Result<bool, UnitError> {
+    /// A label that the registry does not have is written down only beside a device that has stated who it is.
+    fn was_done(
+        &self,
+        session: &mut Session,
+        known: &Known,
+        label: Option<&str>,
+    ) -> Result<bool, UnitError> {
         let Known::Done {
             identity_key,
             last,
             counter,
             state,
+            serial,
             ..
         } = known
         else {
             return Ok(false);
         };
+        if label.is_some() && label != serial.as_deref() {
+            return Ok(false);
+        }
         let nonce = Challenge(random()?);
         let (was_last, standing, _) = flow::signed_status(session, identity_key, *last, nonce)?;
         Ok(was_last && standing.counter == *counter && standing.state == *state)
