@@ -237,7 +237,7 @@ mod tests {
         scan("A1").unwrap();
         assert_eq!(scan("A7 1042").unwrap(), label("A1", "A7 1042"));
         scan("A1").unwrap();
-        assert_eq!(scan("A2 SN-2").unwrap(), label("A2", "SN-2"));
+        assert_eq!(scan("A2 SN-8").unwrap(), label("A2", "SN-8"));
         // The old one was given up with the nest that was scanned.
         assert_eq!(labels.begin("A1"), None);
     }
