@@ -45,6 +45,17 @@ pub struct Server {
     _guardian: Child,
 }
 
+/// A server that is stopped.
+pub struct Frozen(Vec<Pid>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for process in &self.0 {
+            kill(*process, Signal::SIGCONT).expect("it goes on");
+        }
+    }
+}
+
 /// Waits until nobody holds its input any more.
 const GUARDIAN: &str = r#"cat > /dev/null
 while read -r process < "$0/data/postmaster.pid" && kill -QUIT "$process"; do sleep 0.1; done 2> /dev/null
@@ -198,6 +209,30 @@ impl Server {
     /// If it does not run.
     pub fn crash(&mut self) {
         self.end(Signal::SIGQUIT);
+    }
+
+    /// Has the server keep all its connections and say nothing more, until what comes back is dropped.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen {
+        let mut owner = self.client("owner", "postgres").expect("it is there");
+        let serving = "SELECT pid FROM pg_stat_activity
+            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        let serving = owner.query(serving, &[]).expect("who serves");
+        drop(owner);
+        let server = self.process.as_ref().expect("it runs");
+        let server = i32::try_from(server.id()).expect("a process id");
+        // The server itself first: nobody is let in from then on.
+        let processes: Vec<_> = std::iter::once(server)
+            .chain(serving.iter().map(|row| row.get(0)))
+            .map(Pid::from_raw)
+            .collect();
+        for process in &processes {
+            kill(*process, Signal::SIGSTOP).expect("it stops");
+        }
+        Frozen(processes)
     }
 
     fn end(&mut self, signal: Signal) {

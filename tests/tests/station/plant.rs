@@ -207,6 +207,48 @@ fn two_stations_share_a_server_that_goes_in_the_midst_of_it() {
     assert_each_done_once(&plant, &url, DEVICES);
 }
 
+/// A server whose processes are stopped, or whose disk stalls, lets the line stand no longer than one that is gone: what the registry has to be
+/// told waits in the journal, and what has to be asked of it waits with words.
+#[test]
+fn a_server_that_says_nothing_is_away() {
+    let server = Server::start();
+    let url = server.url(&server.database());
+    let plant = Plant::new();
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(2);
+    let plan = plan(&plant, "a", &url);
+    let (told, events) = mpsc::channel();
+    let station = follow(
+        start(&plant, &plan, &devices.iter().collect::<Vec<_>>()),
+        told,
+    );
+    while !plant.scratch.path("reached").exists() && !station.is_finished() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let frozen = server.freeze();
+    fs::write(plant.scratch.path("go"), "").unwrap();
+    let Some(away) = events.iter().find(is_away) else {
+        panic!("{:?}", station.join().unwrap());
+    };
+    let warning = away["warning"].as_str().unwrap();
+    assert!(warning.contains("it has not answered for"), "{away}");
+    drop(frozen);
+    let (lines, code) = station.join().unwrap();
+    assert_eq!(code, 0, "{lines:?}");
+    let registry = plant.registry_at(&url);
+    assert_eq!(registry.len(), 2);
+    let locked = |device: &Value| device["state"] == "locked";
+    assert!(registry.iter().all(locked), "{registry:?}");
+    let journal = Journal::open(&plant.scratch.path("a.journal")).unwrap();
+    assert_eq!(journal.waiting_count().unwrap(), 0);
+    assert_eq!(journal.untaken().unwrap(), []);
+    for number in [1, 2] {
+        let mut id = DeviceId::ZERO;
+        id.0[15] = number;
+        assert_eq!(journal.times_done(id).unwrap(), 1);
+    }
+}
+
 /// The registry's name, as errors have it.
 fn plant_name(server: &Server, url: &str) -> String {
     let location = keyferry::station::registry::Location::parse(url.as_ref(), "".as_ref()).unwrap();

@@ -19,8 +19,8 @@ use rusqlite::{Connection, Transaction as FileTransaction, TransactionBehavior};
 pub(super) use file::{Found, is_busy, migrate, remember_statements, write_ahead};
 pub use location::{Address, Location, LocationError};
 pub use password::PasswordError;
-use postgres::error::SqlState;
 use server::Server;
+use tokio_postgres::error::SqlState;
 pub(super) use value::{Row, ToValue, Value, named, values};
 
 /// What a database said instead of doing what it was asked.
@@ -34,10 +34,10 @@ pub enum Fault {
     Column(String),
     /// The server failed.
     #[error("{}", server::words(.0))]
-    Server(postgres::Error),
+    Server(tokio_postgres::Error),
     /// The server does not let the station in.
     #[error("{}", server::words(.0))]
-    Refused(postgres::Error),
+    Refused(tokio_postgres::Error),
     /// There is no server now.
     #[error("{reason}")]
     Away {
@@ -65,6 +65,9 @@ pub enum Fault {
         /// What is wrong.
         reason: String,
     },
+    /// What drives connections could not be made.
+    #[error("no connection can be made: {0}")]
+    Driver(std::io::Error),
     /// No randomness.
     #[error("there is no randomness for the name of a connection")]
     Random,
@@ -85,6 +88,7 @@ impl Fault {
             | Self::Setting { .. }
             | Self::Password(_)
             | Self::Authorities { .. }
+            | Self::Driver(_)
             | Self::Random => false,
         }
     }

@@ -288,7 +288,7 @@ fn failed(location: &Location, source: Fault) -> RegistryError {
                 source: error.into(),
             },
         },
-        Fault::Column(_) | Fault::Server(_) | Fault::Random => {
+        Fault::Column(_) | Fault::Server(_) | Fault::Driver(_) | Fault::Random => {
             RegistryError::Database { registry, source }
         }
     }

@@ -6,51 +6,31 @@
 //! again (`keyferry_writers`). The server's own `pg_xact_status` does not do for that: after a crash it may speak of another
 //! transaction that got the same number.
 //!
-//! A server that is away is tried again at each use, once a second at most. Nothing here waits for one: that is the caller's to do.
+//! A server that is away is tried again at each use, once a second at most. Nothing here waits for one that comes back: that is the
+//! caller's to do.
+
+mod connection;
 
 use std::cell::{Cell, RefCell};
-use std::error::Error as _;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postgres::config::SslMode;
-use postgres::error::SqlState;
-use postgres::types::{ToSql, Type};
-use postgres::{Client, Config, NoTls};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio::runtime::Runtime;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Error};
 
 use super::location::Address;
-use super::{Database, Fault, Found, Row, Transaction, Value, password};
+use super::{Database, Fault, Found, Row, Transaction, Value};
 use crate::hsm::random;
+pub(super) use connection::words;
+use connection::{Connection, driver};
 
-/// How long a server may take to let the station in.
-const CONNECT: Duration = Duration::from_secs(5);
-
-/// After how long a silent connection is given up, about.
-const SILENCE: Duration = Duration::from_secs(20);
-
-/// How long a server that was away is left alone.
+/// How long a server that was away is left alone, at least.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often a change is begun again because the connection was lost.
 const TRIES: u32 = 3;
-
-/// Most CA certificates of a file, and its length in bytes.
-const MAXIMUM_AUTHORITIES: u64 = 1 << 20;
-
-/// What holds for every connection: a commit is on the server's disk; and no station keeps others waiting for long, not even one that
-/// vanishes in the midst of a change.
-const SETTINGS: &str = "
-SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-SET lock_timeout = '20s';
-SET statement_timeout = '60s';
-SET idle_in_transaction_session_timeout = '15s';
-SET client_min_messages = 'error'";
 
 /// What only a server needs: whose tables these are, which version they have, and which change of each station was the last.
 const BOOKKEEPING: &str = "
@@ -72,14 +52,15 @@ pub(super) struct Server {
     application: i64,
     /// Who writes: at random, for this connection.
     writer: String,
-    client: RefCell<Option<Client>>,
+    driver: Runtime,
+    connection: RefCell<Option<Connection>>,
     /// The number of the newest change.
     change: Cell<i64>,
     /// Whether a change is under way.
     changing: Cell<bool>,
     /// Whether the connection was lost in it.
     lost: Cell<bool>,
-    /// When the server was found away, and why.
+    /// Until when a server that was found away is left alone, and why.
     away: RefCell<Option<(Instant, String)>>,
 }
 
@@ -88,6 +69,14 @@ impl std::fmt::Debug for Server {
         f.debug_struct("Server")
             .field("address", &self.address)
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.close(&self.driver);
+        }
     }
 }
 
@@ -116,7 +105,8 @@ impl Server {
             password_file: password_file.map(Into::into),
             application,
             writer: hex::encode(writer),
-            client: RefCell::new(None),
+            driver: driver().map_err(Fault::Driver)?,
+            connection: RefCell::new(None),
             change: Cell::new(0),
             changing: Cell::new(false),
             lost: Cell::new(false),
@@ -124,90 +114,54 @@ impl Server {
         })
     }
 
-    fn connect(&self) -> Result<Client, Fault> {
-        if let Some((when, reason)) = &*self.away.borrow()
-            && when.elapsed() < PAUSE
+    fn connect(&self) -> Result<Connection, Fault> {
+        if let Some((until, reason)) = &*self.away.borrow()
+            && Instant::now() < *until
         {
             return Err(Fault::Away {
                 reason: reason.clone(),
                 unsure: false,
             });
         }
-        let address = &self.address;
-        let mut config = Config::new();
-        config
-            .user(&address.user)
-            .dbname(&address.database)
-            .host(&address.host())
-            .port(address.port)
-            .application_name("keyferry")
-            .connect_timeout(CONNECT)
-            .tcp_user_timeout(SILENCE)
-            .keepalives_idle(SILENCE / 2)
-            .keepalives_interval(SILENCE / 6)
-            .keepalives_retries(3);
-        let password = password::password(address, self.password_file.as_deref());
-        if let Some(password) = password.map_err(Fault::Password)? {
-            config.password(password::bytes(&password));
-        }
-        let client = match &address.authorities {
-            None => config.ssl_mode(SslMode::Disable).connect(NoTls),
-            Some(authorities) => {
-                let tls = MakeRustlsConnect::new(tls(authorities)?);
-                config.ssl_mode(SslMode::Require).connect(tls)
-            }
-        };
-        let mut client = client.map_err(|error| self.said(error, Fault::Refused))?;
-        let set_up = set_up(&mut client).map_err(|error| self.said(error, Fault::Server))?;
-        for (setting, found, wanted) in set_up {
-            if found != wanted {
-                return Err(Fault::Setting { setting, found });
-            }
-        }
-        *self.away.borrow_mut() = None;
-        Ok(client)
+        let start = Instant::now();
+        let opened = Connection::open(&self.driver, &self.address, self.password_file.as_deref());
+        self.noted(start, opened)
     }
 
-    /// What an error means: that the server is away, or this.
-    fn said(&self, error: postgres::Error, other: impl FnOnce(postgres::Error) -> Fault) -> Fault {
-        if !is_away(&error) {
-            return other(error);
-        }
-        let reason = words(&error);
-        *self.away.borrow_mut() = Some((Instant::now(), reason.clone()));
-        Fault::Away {
-            reason,
-            unsure: false,
-        }
+    /// Remembers whether the server is away. It is left alone then for as long as it took to find that out, so that a silent one does not
+    /// hold up all work, but half of it.
+    fn noted<T>(&self, start: Instant, answer: Result<T, Fault>) -> Result<T, Fault> {
+        *self.away.borrow_mut() = match &answer {
+            Err(Fault::Away { reason, .. }) => {
+                let until = Instant::now() + start.elapsed().max(PAUSE);
+                Some((until, reason.clone()))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        answer
     }
 
     /// Asks the server, and connects first if that is needed. A connection that was lost since it was used last is made again.
-    fn ask<T>(&self, work: impl Fn(&mut Client) -> Result<T, postgres::Error>) -> Result<T, Fault> {
-        let mut held = self.client.borrow_mut();
+    fn ask<T>(&self, work: impl AsyncFn(&Client) -> Result<T, Error>) -> Result<T, Fault> {
+        let mut held = self.connection.borrow_mut();
         let mut is_fresh = false;
         loop {
-            let client = match &mut *held {
-                Some(client) => client,
+            let connection = match &mut *held {
+                Some(connection) => connection,
                 None if self.changing.get() => return Err(self.lost()),
                 None => {
                     is_fresh = true;
                     held.insert(self.connect()?)
                 }
             };
-            let error = match work(client) {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            if !is_away(&error) {
-                return Err(Fault::Server(error));
+            let answer = connection.ask(&self.driver, &work);
+            if !matches!(answer, Err(Fault::Away { .. })) {
+                return answer;
             }
             *held = None;
             if self.changing.get() || is_fresh {
                 self.lost.set(true);
-                return Err(Fault::Away {
-                    reason: words(&error),
-                    unsure: false,
-                });
+                return answer;
             }
         }
     }
@@ -223,13 +177,13 @@ impl Server {
     pub(super) fn execute(&self, sql: &str, values: &[Value]) -> Result<u64, Fault> {
         let sql = sql.replace('?', "$");
         let values: Vec<_> = values.iter().map(parameter).collect();
-        self.ask(|client| client.execute_typed(&sql, &values))
+        self.ask(async |client| client.execute_typed(&sql, &values).await)
     }
 
     pub(super) fn rows(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, Fault> {
         let sql = sql.replace('?', "$");
         let values: Vec<_> = values.iter().map(parameter).collect();
-        let found = self.ask(|client| client.query_typed(&sql, &values))?;
+        let found = self.ask(async |client| client.query_typed(&sql, &values).await)?;
         let Some(first) = found.first() else {
             return Ok(Vec::new());
         };
@@ -238,7 +192,7 @@ impl Server {
             .iter()
             .map(|column| column.name().to_owned())
             .collect();
-        let row = |row: &postgres::Row| {
+        let row = |row: &tokio_postgres::Row| {
             let values = (0..columns.len()).map(|index| value(row, index));
             Ok(Row {
                 columns: Arc::clone(&columns),
@@ -249,7 +203,7 @@ impl Server {
     }
 
     fn batch(&self, sql: &str) -> Result<(), Fault> {
-        self.ask(|client| client.batch_execute(sql))
+        self.ask(async |client| client.batch_execute(sql).await)
     }
 
     /// A change, as [`Database::change`] has it.
@@ -313,7 +267,7 @@ impl Server {
     fn begin(&self) -> Result<(), Fault> {
         if self.changing.replace(false) {
             // Whoever made the last change broke off in it.
-            *self.client.borrow_mut() = None;
+            *self.connection.borrow_mut() = None;
         }
         self.lost.set(false);
         let application = self.application;
@@ -350,11 +304,14 @@ impl Server {
 
     fn roll_back(&self) {
         self.changing.set(false);
-        let mut held = self.client.borrow_mut();
-        if let Some(client) = &mut *held
-            && client.batch_execute("ROLLBACK").is_err()
-        {
-            *held = None;
+        let mut held = self.connection.borrow_mut();
+        if let Some(connection) = &mut *held {
+            let rolled_back = connection.ask(&self.driver, async |client| {
+                client.batch_execute("ROLLBACK").await
+            });
+            if rolled_back.is_err() {
+                *held = None;
+            }
         }
     }
 
@@ -439,80 +396,6 @@ fn dialect(migration: &str) -> String {
         .replace(" BLOB", " BYTEA")
 }
 
-/// Settles what the station relies on; gives the settings that are not its own to choose: name, value, and what it must be.
-fn set_up(
-    client: &mut Client,
-) -> Result<[(&'static str, String, &'static str); 2], postgres::Error> {
-    client.batch_execute(SETTINGS)?;
-    let mut show = |name: &str| {
-        let row = client.query_one(&format!("SHOW {name}"), &[])?;
-        row.try_get::<_, String>(0)
-    };
-    Ok([
-        ("fsync", show("fsync")?, "on"),
-        ("server_encoding", show("server_encoding")?, "UTF8"),
-    ])
-}
-
-/// Whoever has a certificate of one of these CAs for the host's name is the server, and nobody else.
-fn tls(authorities: &Path) -> Result<ClientConfig, Fault> {
-    use std::io::Read;
-    let unusable = |reason: String| Fault::Authorities {
-        path: authorities.into(),
-        reason,
-    };
-    let mut text = Vec::new();
-    let file = std::fs::File::open(authorities).map_err(|error| unusable(error.to_string()))?;
-    let read = file.take(MAXIMUM_AUTHORITIES).read_to_end(&mut text);
-    read.map_err(|error| unusable(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-        let added = roots.add(certificate);
-        added.map_err(|error| unusable(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(unusable("no certificate is in it".to_owned()));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Whether an error says that there is no server at the other end, or none that takes anything now.
-fn is_away(error: &postgres::Error) -> bool {
-    if let Some(code) = error.code() {
-        // Class 08: connection exception; 57P01 to 57P03: the server shuts down, has crashed, or is starting; 53300: it has too many
-        // connections; 25P03: it has given up this one.
-        return code.code().starts_with("08")
-            || [
-                SqlState::ADMIN_SHUTDOWN,
-                SqlState::CRASH_SHUTDOWN,
-                SqlState::CANNOT_CONNECT_NOW,
-                SqlState::TOO_MANY_CONNECTIONS,
-                SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
-            ]
-            .contains(code);
-    }
-    let source = error.source().and_then(|it| it.downcast_ref::<io::Error>());
-    // A certificate that is not the right one will not be it in a second, either.
-    let is_tls = source
-        .and_then(io::Error::get_ref)
-        .is_some_and(|it| it.is::<rustls::Error>());
-    error.is_closed() || (source.is_some() && !is_tls)
-}
-
-/// What an error says, with what is behind it.
-pub(super) fn words(error: &postgres::Error) -> String {
-    match (error.as_db_error(), error.source()) {
-        (Some(said), _) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
-        (None, Some(source)) => source.to_string(),
-        (None, None) => error.to_string(),
-    }
-}
-
 fn parameter(value: &Value) -> (&(dyn ToSql + Sync), Type) {
     match value {
         Value::Number(number) => (number, Type::INT8),
@@ -521,7 +404,7 @@ fn parameter(value: &Value) -> (&(dyn ToSql + Sync), Type) {
     }
 }
 
-fn value(row: &postgres::Row, index: usize) -> Result<Value, Fault> {
+fn value(row: &tokio_postgres::Row, index: usize) -> Result<Value, Fault> {
     let columns = row.columns().get(index);
     let Some(kind) = columns.map(|column| column.type_().clone()) else {
         return Err(Row::wrong(&index.to_string()));
