@@ -38,7 +38,11 @@ pub(super) enum Finding {
     /// No receipt of this order will come.
     GivenUp { order: String },
     /// It is let go of.
-    Released { reason: String },
+    Released {
+        #[serde(default)]
+        identity: Option<String>,
+        reason: String,
+    },
 }
 
 impl Finding {
@@ -73,6 +77,13 @@ impl Finding {
         Self::Gone {
             identity: Some(identity.to_string()),
             slots,
+        }
+    }
+
+    pub(super) fn released(identity: &Fingerprint, reason: &str) -> Self {
+        Self::Released {
+            identity: Some(identity.to_string()),
+            reason: reason.to_owned(),
         }
     }
 
@@ -122,7 +133,17 @@ impl Finding {
                     Err(error) => Err(error),
                 }
             }
-            Self::Released { reason } => registry.release(device, reason),
+            Self::Released { identity, reason } => {
+                let identity = match identity {
+                    Some(identity) => Fingerprint(digest_of(device, Some(identity))?.0),
+                    // In a journal of before: the one that it has, as nothing passes by that.
+                    None => match registry.find(device)? {
+                        Some(record) => record.identity,
+                        None => return Err(RegistryError::UnknownDevice { device }),
+                    },
+                };
+                registry.release(device, identity, reason)
+            }
         }
     }
 
@@ -136,7 +157,11 @@ impl Finding {
         registry: &Registry,
     ) -> Result<(), RegistryError> {
         match (self, self.tell(device, registry)) {
-            (Self::Released { .. }, Err(RegistryError::Released { .. })) => Ok(()),
+            // Or it was enrolled anew since.
+            (
+                Self::Released { .. },
+                Err(RegistryError::Released { .. } | RegistryError::OtherKeys { .. }),
+            ) => Ok(()),
             (_, told) => told,
         }
     }

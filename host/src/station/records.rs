@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use keyferry_protocol::identity::{DeviceId, Digest};
+use keyferry_protocol::identity::{DeviceId, Digest, Fingerprint};
 use keyferry_protocol::proof::Proof;
 
 use super::finding::Finding;
@@ -373,22 +373,26 @@ impl Scribe {
     ///
     /// # Errors
     /// As [`Scribe::trusted`].
-    pub fn wiped(&self, device: DeviceId) -> Result<(), JobError> {
-        let reason = "wiped".to_owned();
-        self.records().tell(device, &Finding::Released { reason })
+    pub fn wiped(&self, device: DeviceId, identity: Fingerprint) -> Result<(), JobError> {
+        self.records()
+            .tell(device, &Finding::released(&identity, "wiped"))
     }
 
     /// A device is not to be believed any more, before somebody enrols it again.
     ///
     /// # Errors
     /// As [`Scribe::trusted`].
-    pub fn distrust(&self, device: DeviceId, reason: &str) -> Result<(), JobError> {
+    pub fn distrust(
+        &self,
+        device: DeviceId,
+        identity: Fingerprint,
+        reason: &str,
+    ) -> Result<(), JobError> {
         let mut records = self.records();
         if let Some(log) = &mut records.audit {
             log.released(device, reason)?;
         }
-        let reason = reason.to_owned();
-        records.tell(device, &Finding::Released { reason })
+        records.tell(device, &Finding::released(&identity, reason))
     }
 
     /// A device's identity key was certified.

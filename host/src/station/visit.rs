@@ -81,7 +81,7 @@ impl Visitor<'_> {
                     statement.device
                 ));
             }
-            Self::remembered(&scribe, error)
+            Self::remembered(&scribe, &statement, error)
         })?;
         self.hsm.enrolled(Recipient {
             statement: &statement,
@@ -126,7 +126,7 @@ impl Visitor<'_> {
             let (certificate, now) = (certificate.as_deref(), SystemTime::now());
             self.rules.visit(&statement, certificate, &*records, now)
         });
-        let trust = trust.map_err(|error| Self::remembered(&scribe, error))?;
+        let trust = trust.map_err(|error| Self::remembered(&scribe, &statement, error))?;
         scribe.trusted(&statement, &trust, false, serial)?;
         Ok(Visit {
             session,
@@ -160,7 +160,8 @@ impl Visitor<'_> {
             None => None,
             Some(registry) => registry.find(device)?.map(|record| {
                 let next = registry.recovery_counter(&record)?;
-                Ok::<_, JobError>((record.released.is_some(), next))
+                let identity = record.released.is_none().then_some(record.identity);
+                Ok::<_, JobError>((identity, next))
             }),
         };
         let known = record.transpose()?;
@@ -169,8 +170,8 @@ impl Visitor<'_> {
             .max(counter)
             .ok_or(JobError::CounterUnknown { device })?;
         flow::recover(&mut session, self.hsm.authority(), counter, on_progress)?;
-        if let Some((false, _)) = known {
-            scribe.distrust(device, "quarantined, and wiped")?;
+        if let Some((Some(identity), _)) = known {
+            scribe.distrust(device, identity, "quarantined, and wiped")?;
         }
         Ok(counter)
     }
@@ -200,10 +201,14 @@ impl Visitor<'_> {
 
     /// A device whose counter has gone back would have caught up after some tries, as each is an order: it is let go of, until
     /// somebody enrols it again.
-    fn remembered(scribe: &Scribe, error: PolicyError) -> JobError {
+    fn remembered(scribe: &Scribe, statement: &Statement, error: PolicyError) -> JobError {
         if let PolicyError::CounterWentBack { device, .. }
         | PolicyError::EpochWentBack { device, .. } = &error
-            && let Err(unwritten) = scribe.distrust(*device, &error.to_string())
+            && let Err(unwritten) = scribe.distrust(
+                *device,
+                fingerprint(&statement.identity_key),
+                &error.to_string(),
+            )
         {
             return unwritten;
         }
@@ -231,7 +236,7 @@ impl Visitor<'_> {
         let authority = self.hsm.authority();
         let statement = flow::enroll(&mut session, authority, unwrap, nonce, on_progress)?;
         let checked = patiently(self.records, |records| has_moved(&*records, &statement));
-        checked.map_err(|error| Self::remembered(&scribe, error))?;
+        checked.map_err(|error| Self::remembered(&scribe, &statement, error))?;
         Ok((session, scribe, statement))
     }
 }

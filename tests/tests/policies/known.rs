@@ -150,7 +150,7 @@ fn a_released_device_gets_nothing_until_it_is_enrolled_again() {
     let device = with_voucher(Device::new(1));
     book.enrol(&device).unwrap();
     book.registry
-        .release(device.id, "wiped for rework")
+        .release(device.id, device.fingerprint(), "wiped for rework")
         .unwrap();
     let (all, certificate) = all_that_accept(&device);
     for rules in &all {

@@ -494,7 +494,9 @@ fn what_is_told_late_counts_only_for_what_it_was_asked_of() {
     assert!(held.iter().all(|it| it.doubted), "{held:?}");
 
     // The device was let go of, and enrolled with other keys: what was found out of the former ones is not said of these.
-    registry.release(device.id, "wiped").unwrap();
+    registry
+        .release(device.id, device.fingerprint(), "wiped")
+        .unwrap();
     let former = device.fingerprint();
     let mut anew = Device::new(1);
     anew.keys = (50, 51);
@@ -504,6 +506,7 @@ fn what_is_told_late_counts_only_for_what_it_was_asked_of() {
         registry.slots_proved(device.id, &second, &slots),
         registry.slots_failed(device.id, &second, &slots),
         registry.slots_gone(device.id, former, &slots),
+        registry.release(device.id, former, "wiped"),
         registry.certified(device.id, b"no certificate"),
     ] {
         assert!(told.is_err());
@@ -595,7 +598,9 @@ fn released_keys_never_come_back() {
     let device = Device::new(1);
     book.enrol(&device).unwrap();
     registry.order_made(&inject(&device, 2, 1)).unwrap();
-    registry.release(device.id, "wiped").unwrap();
+    registry
+        .release(device.id, device.fingerprint(), "wiped")
+        .unwrap();
     assert_eq!(registry.history(device.id).unwrap(), History::Released);
     let record = registry.find(device.id).unwrap().unwrap();
     assert_eq!(record.released.as_ref().unwrap().reason, "wiped");
@@ -615,7 +620,7 @@ fn released_keys_never_come_back() {
             .all(|it| it.state == OrderState::Failed)
     );
     assert!(matches!(
-        registry.release(device.id, "twice"),
+        registry.release(device.id, device.fingerprint(), "twice"),
         Err(RegistryError::Released { .. })
     ));
 
@@ -628,7 +633,9 @@ fn released_keys_never_come_back() {
         Some(device.id)
     );
     // The old flash, or the old keys in another device, also after a second release.
-    registry.release(device.id, "again").unwrap();
+    registry
+        .release(wiped.id, wiped.fingerprint(), "again")
+        .unwrap();
     assert!(matches!(
         book.enrol(&device),
         Err(RegistryError::KeyTaken { .. })
@@ -736,7 +743,10 @@ fn devices_are_found_page_by_page() {
         };
         book.enrol(&device).unwrap();
     }
-    book.registry.release(DeviceId([0; 16]), "sold").unwrap();
+    let sold = book.registry.find(DeviceId([0; 16])).unwrap().unwrap();
+    book.registry
+        .release(sold.device, sold.identity, "sold")
+        .unwrap();
     let all = |filter: &Filter| {
         let (mut found, mut after) = (Vec::new(), None);
         loop {
@@ -798,7 +808,7 @@ fn each_wipe_of_a_quarantined_device_has_a_counter_of_its_own() {
     assert_eq!(next(), 9);
     registry.order_made(&recovery(device.id, 9, 2)).unwrap();
     registry
-        .release(device.id, "quarantined, and wiped")
+        .release(device.id, device.fingerprint(), "quarantined, and wiped")
         .unwrap();
     let state = |order| registry.order(order).unwrap().unwrap().state;
     assert_eq!(state(&first), OrderState::Failed);
@@ -875,7 +885,9 @@ fn a_serial_number_that_is_known_is_kept() {
         device.counter += 1;
         assert_eq!(enrol(&device, serial).as_deref(), Some("SN-1"));
     }
-    book.registry.release(device.id, "wiped").unwrap();
+    book.registry
+        .release(device.id, device.fingerprint(), "wiped")
+        .unwrap();
     device.keys = (60, 61);
     assert_eq!(enrol(&device, None).as_deref(), Some("SN-1"));
 }

@@ -580,12 +580,14 @@ fn a_commit_whose_answer_is_lost_is_looked_for_and_not_made_again() {
         let device = Device::new(1);
         enrol(&registry, &device);
         *fate.lock().unwrap() = lost;
-        registry.release(device.id, "sold").unwrap();
+        registry
+            .release(device.id, device.fingerprint(), "sold")
+            .unwrap();
         assert!(*fate.lock().unwrap() == Fate::Kept, "the line broke");
         let record = registry.find(device.id).unwrap().unwrap();
         assert_eq!(record.released.unwrap().reason, "sold");
         assert!(matches!(
-            registry.release(device.id, "again"),
+            registry.release(device.id, device.fingerprint(), "again"),
             Err(RegistryError::Released { .. })
         ));
     }

@@ -12,7 +12,7 @@ use crate::cli::{Context, Outcome, fields};
 use crate::device::DeviceError;
 use crate::device::flow::{self, Authority};
 use crate::device::session::{OnProgress, Session};
-use crate::device::verify::{Standing, Statement};
+use crate::device::verify::{Standing, Statement, fingerprint};
 use crate::error::Failure;
 use crate::station::{Hsm, JobError, Visit};
 
@@ -199,6 +199,8 @@ pub(super) fn wipe(context: &Context, arguments: &Wipe) -> Outcome {
         "all its keys are destroyed; it is blank",
         &flow::wipe,
     )?;
-    visit.scribe.wiped(visit.statement.device)?;
+    let statement = &visit.statement;
+    let identity = fingerprint(&statement.identity_key);
+    visit.scribe.wiped(statement.device, identity)?;
     Ok(fields)
 }

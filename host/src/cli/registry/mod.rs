@@ -58,10 +58,11 @@ fn release(context: &Context, arguments: &Release) -> Outcome {
     let (device, reason) = (arguments.device, &arguments.reason);
     let log = arguments.audit.as_deref().map(AuditLog::open).transpose()?;
     // Nothing is written of a device that is not there, or was let go of before.
-    if let (Some(mut log), None) = (log, find(&registry, device)?.released) {
+    let record = find(&registry, device)?;
+    if let (Some(mut log), None) = (log, record.released) {
         log.released(device, reason)?;
     }
-    registry.release(device, reason)?;
+    registry.release(device, record.identity, reason)?;
     context.note(&format!(
         "device {device} is released: it may be enrolled with new keys",
     ));

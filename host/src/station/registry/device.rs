@@ -229,12 +229,16 @@ impl Registry {
     /// on their way to it have failed.
     ///
     /// # Errors
-    /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`], and those of the database.
-    pub fn release(&self, device: DeviceId, reason: &str) -> Result<(), RegistryError> {
+    /// [`RegistryError::UnknownDevice`], [`RegistryError::Released`], [`RegistryError::OtherKeys`] if it was enrolled anew with another identity key
+    /// than this, and those of the database.
+    pub fn release(
+        &self,
+        device: DeviceId,
+        identity: Fingerprint,
+        reason: &str,
+    ) -> Result<(), RegistryError> {
         self.change(|transaction| {
-            let record = self
-                .found(transaction, device)?
-                .ok_or(RegistryError::UnknownDevice { device })?;
+            let record = self.found_as(transaction, device, identity)?;
             if record.released.is_some() {
                 return Err(RegistryError::Released { device });
             }

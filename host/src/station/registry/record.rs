@@ -193,6 +193,26 @@ impl Registry {
         )
     }
 
+    /// The device, if it has this identity key now.
+    pub(super) fn found_as(
+        &self,
+        database: &Database,
+        device: DeviceId,
+        identity: Fingerprint,
+    ) -> Result<DeviceRecord, RegistryError> {
+        let record = self
+            .found(database, device)?
+            .ok_or(RegistryError::UnknownDevice { device })?;
+        if record.identity != identity {
+            return Err(RegistryError::OtherKeys {
+                device,
+                expected: record.identity,
+                found: identity,
+            });
+        }
+        Ok(record)
+    }
+
     /// At most [`PAGE`] devices in the order of their ids, those behind `after`. The last page is not full.
     ///
     /// # Errors

@@ -239,16 +239,7 @@ impl Registry {
         slots: &[(u16, u32)],
     ) -> Result<(), RegistryError> {
         self.change(|transaction| {
-            let record = self
-                .find(device)?
-                .ok_or(RegistryError::UnknownDevice { device })?;
-            if record.identity != identity {
-                return Err(RegistryError::OtherKeys {
-                    device,
-                    expected: record.identity,
-                    found: identity,
-                });
-            }
+            self.found_as(transaction, device, identity)?;
             let rows = self.slots(device)?;
             for &(slot, version) in slots {
                 let row = ordered(&rows, device, slot, version)?;
