@@ -249,6 +249,13 @@ fn limits_are_kept() {
         .collect();
     assert_eq!(not_begun.len(), 1, "{answer:?}");
     plant.assert_all_done(3);
+    // Three that are done take no place of the fourth while they are looked at.
+    let plan = plant.plan(&format!(
+        "{TEST_DEVICES}[limits]\ndevices = 1\nat-once = 4\n"
+    ));
+    let answer = plant.run(&plan, &ports, &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    plant.assert_all_done(4);
 
     let gone = {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap();

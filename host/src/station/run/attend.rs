@@ -66,11 +66,8 @@ impl<'a> Shared<'a> {
         None
     }
 
-    /// Takes leave to begin a device, or says why there is none.
+    /// Counts a device that is to be begun, or says that there are enough.
     pub(super) fn begin(&self) -> Result<(), Closed> {
-        if let Some(why) = self.closed() {
-            return Err(why);
-        }
         let most = self.line.plan.limits.devices.unwrap_or(u32::MAX);
         let one_more = |begun: u32| (begun < most).then_some(begun + 1);
         let counted = self
@@ -79,31 +76,22 @@ impl<'a> Shared<'a> {
         counted.map(|_| ()).map_err(|_| Closed::Devices)
     }
 
-    /// Does the device at a nest, if there is leave for it.
-    pub(super) fn attend(&self, nest: &Nest) -> Outcome {
-        match self.begin() {
-            Ok(()) => self.serve(nest),
-            Err(why) => {
-                let outcome = Outcome {
-                    verdict: Verdict::NotBegun(why.words()),
-                    ..Outcome::broke_off(nest)
-                };
-                self.end(nest, &outcome);
-                outcome
-            }
-        }
+    /// Takes a device back from the count: it needed nothing.
+    pub(super) fn withdraw(&self) {
+        self.begun.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Does the device at a nest.
-    pub(super) fn serve(&self, nest: &Nest) -> Outcome {
+    /// Does the device at a nest, unless the line was closed.
+    pub(super) fn attend(&self, nest: &Nest) -> Outcome {
         let start = Instant::now();
-        self.tell(nest, What::Begun);
         let mut heard = Heard::default();
-        let verdict = self.work(nest, &mut heard).unwrap_or_else(Verdict::Failed);
-        if matches!(verdict, Verdict::Before) {
-            // Nothing was begun.
-            self.begun.fetch_sub(1, Ordering::Relaxed);
-        }
+        let verdict = match self.closed() {
+            Some(why) => Verdict::NotBegun(why.words()),
+            None => {
+                self.tell(nest, What::Begun);
+                self.work(nest, &mut heard).unwrap_or_else(Verdict::Failed)
+            }
+        };
         let mut outcome = Outcome {
             nest: Nest {
                 serial: heard.serial.or_else(|| nest.serial.clone()),
@@ -113,6 +101,10 @@ impl<'a> Shared<'a> {
             verdict,
             took: start.elapsed(),
         };
+        if matches!(outcome.verdict, Verdict::NotBegun(_)) {
+            self.end(nest, &outcome);
+            return outcome;
+        }
         self.call_after(&mut outcome);
         if let (Verdict::Failed(error), Some(_)) = (&outcome.verdict, outcome.device) {
             show_failed(nest, error);

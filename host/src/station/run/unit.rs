@@ -99,6 +99,9 @@ impl Shared<'_> {
                 holds,
             });
         }
+        if let Err(why) = self.begin() {
+            return Ok(Verdict::NotBegun(why.words()));
+        }
         self.call_before(nest, found, serial)?;
         let new = NewUnit {
             run: self.line.run,
@@ -229,6 +232,7 @@ impl Way<'_> {
                         if self.unit.step <= Step::Trusted && !self.is_to_be_locked(&visit) {
                             self.shared
                                 .journal(|journal| journal.withdrawn(self.id()))?;
+                            self.shared.withdraw();
                             self.shared.tell(self.nest, What::Note(CONFIRMED));
                             return Ok(Verdict::Before);
                         }

@@ -139,7 +139,7 @@ impl Line<'_> {
                     if !place.is_ready() || working >= self.plan.limits.at_once {
                         continue;
                     }
-                    if shared.begin().is_err() {
+                    if shared.closed().is_some() {
                         break;
                     }
                     let nest = Nest {
@@ -157,7 +157,7 @@ impl Line<'_> {
                         nest: nest.clone(),
                         thread: scope.spawn(move || {
                             let _wake = wake;
-                            shared.serve(&nest)
+                            shared.attend(&nest)
                         }),
                     });
                     working += 1;
