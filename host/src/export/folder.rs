@@ -144,6 +144,15 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
+/// Makes a folder, and those above it, where there is none; their names are durable.
+pub(crate) fn make(folder: &Path) -> std::io::Result<()> {
+    let above = folder.ancestors().filter(|it| !it.as_os_str().is_empty());
+    let missing = above.take_while(|it| !it.exists()).count();
+    std::fs::create_dir_all(folder)?;
+    let mut made = folder.ancestors().take(missing);
+    made.try_for_each(|it| sync(parent(it)))
+}
+
 /// Makes a folder's names durable.
 #[cfg(unix)]
 pub(crate) fn sync(folder: &Path) -> std::io::Result<()> {

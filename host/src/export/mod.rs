@@ -25,7 +25,7 @@ pub use backend::{
 pub use batch::{Batch, BatchKey, BatchOf, Source, check_backend};
 pub use error::ExportError;
 pub use folder::{Folder, MANIFEST, read_folder};
-pub(crate) use folder::{read_file, sync as sync_folder};
+pub(crate) use folder::{make as make_folder, read_file, sync as sync_folder};
 pub use narrow::{Wanted, narrow};
 pub use sidecar::{
     BlobInfo, CopyProof, KeyDescription, MAXIMUM_DOCUMENT, RecipientInfo, Sidecar, Tail,

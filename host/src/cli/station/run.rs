@@ -103,8 +103,10 @@ pub(super) fn run(context: &Context, arguments: &Run) -> Outcome {
     let on_event = |event: &Event<'_>| follower.follow(event);
     let outcomes = station.line(&on_event).run(&station.stock, &nests);
     screen.clear();
-    let closing = station.close(context)?;
+    let closing = station.close(context);
+    // Whatever became of the books, what became of the devices is shown.
     screen.table(&outcomes);
+    let closing = closing?;
     station.warn_of_rest(context)?;
     let waiting = closing.waiting;
     let exported = closing.exported()?;

@@ -9,7 +9,9 @@ use std::sync::Mutex;
 use keyferry_protocol::identity::Fingerprint;
 
 use super::lock;
-use crate::export::{ExportError, Folder, MAXIMUM_KEYS, Manifest, Signer, Trust, read_folder};
+use crate::export::{
+    ExportError, Folder, MAXIMUM_KEYS, Manifest, Signer, Trust, make_folder, read_folder,
+};
 use crate::hsm::PublicKey;
 use crate::station::journal::{Journal, JournalError, RunId};
 use crate::station::{JobError, Records};
@@ -96,7 +98,7 @@ fn write_folder(
             return Err(ExportError::FolderExists(path).into());
         }
     } else {
-        std::fs::create_dir_all(manifests.folder).map_err(|source| ExportError::Write {
+        make_folder(manifests.folder).map_err(|source| ExportError::Write {
             path: manifests.folder.to_owned(),
             source,
         })?;
