@@ -320,7 +320,8 @@ impl Failure {
             Self::Registry(error) => error.exit(),
             Self::NotForPolicy { .. } => Exit::Usage,
             Self::Audit(error) => error.exit(),
-            Self::NoCommonSuite { .. } | Self::Job(JobError::NoCommonSuite { .. }) => Exit::Hsm,
+            Self::NoCommonSuite { .. }
+            | Self::Job(JobError::NoCommonSuite { .. } | JobError::NoSuite { .. }) => Exit::Hsm,
             Self::Job(JobError::Policy(error)) => error.exit(),
             Self::Job(JobError::Registry(error)) => error.exit(),
             Self::Job(JobError::Audit(error)) => error.exit(),

@@ -97,6 +97,12 @@ pub enum JobError {
         /// What the device allows.
         device: Vec<Suite>,
     },
+    /// The token can do none of the suites that are allowed.
+    #[error("the token can do none of the suites by which the plan lets keys travel ({})", names(.suites))]
+    NoSuite {
+        /// Those that were tried.
+        suites: Vec<Suite>,
+    },
     /// The device refused the keys for what is, or was, in a slot.
     #[error("device {device} refused version {version} of the keys for {}: {refusal}", in_words(.slots))]
     SlotRefused {
@@ -198,9 +204,12 @@ impl JobError {
             Self::Certificate(error) => error.hint(),
             Self::Broker(error) => error.hint(),
             Self::UnwrapKey(error) => error.hint(),
-            Self::NoCommonSuite { .. } => {
-                Some("enrol the device with another kind of unwrap key".to_owned())
-            }
+            Self::NoCommonSuite { .. } => Some(
+                "`keyferry hsm probe` tells which suites the token can do: allow one of them, or enrol the device with another kind of unwrap key".to_owned(),
+            ),
+            Self::NoSuite { .. } => Some(
+                "`keyferry hsm probe` tells which it can do: name one of them in the plan, or another token".to_owned(),
+            ),
             Self::SlotRefused { refusal, .. } => {
                 let (refusal, signed) = (*refusal, true);
                 Some(DeviceError::Refused { refusal, signed }.hint().to_owned())

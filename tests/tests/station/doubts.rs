@@ -181,6 +181,30 @@ fn a_registry_that_is_older_than_its_devices_does_not_pass_them() {
     passes(&plant.run(&plan, &[one.port()], &["--rework"]));
 }
 
+/// What is locked takes no keys: none are made for it, and the registry does not have them as failed.
+#[test]
+fn a_locked_device_is_not_given_another_version() {
+    let plant = Plant::new();
+    let plan = plant.plan(&format!("{TEST_DEVICES}[after]\nlock = true\n"));
+    let fleet = Fleet::new();
+    let one = fleet.start(1);
+    passes(&plant.run(&plan, &[one.port()], &[]));
+    let audit = plant.audit();
+    rewrite(&plan, "[order]", "[order]\nversion = 2");
+    for more in [&[][..], &["--rework"]] {
+        fails(&plant.run(&plan, &[one.port()], more), "it takes no others");
+    }
+    assert_eq!(plant.audit()["keys"], audit["keys"]);
+    rewrite(&plan, "version = 2", "version = 1");
+    passes_as_before(&plant, &plan, one.port());
+    let shown = shown(&plant, 1);
+    assert!(
+        shown["next"].as_str().unwrap().starts_with("none"),
+        "{shown}"
+    );
+    plant.assert_all_done(1);
+}
+
 #[test]
 fn a_registry_that_is_another_is_found_out_before_a_device_is_touched() {
     let plant = Plant::new();

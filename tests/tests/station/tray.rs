@@ -5,6 +5,7 @@ use std::net::TcpListener;
 
 use keyferry_native::Device;
 use keyferry_tests::board::{Board, Image, Rig};
+use keyferry_tests::command::Answer;
 use keyferry_tests::led::{await_pattern, switched};
 
 use crate::{Fleet, KEYS, Plant, ended};
@@ -264,17 +265,43 @@ fn limits_are_kept() {
     let gone: Vec<_> = ["localhost", "127.0.0.1", "127.0.0.2"]
         .map(|host| format!("tcp:{host}:{gone}"))
         .to_vec();
-    let plan = plant.plan(&format!(
-        "{TEST_DEVICES}[limits]\nfailures-in-a-row = 2\nat-once = 1\n"
-    ));
+    // Empty nests keep no device behind them from being begun.
+    let limits = "[limits]\nfailures-in-a-row = 2\nat-once = 1\n";
+    let plan = plant.plan(&format!("{TEST_DEVICES}{limits}"));
+    let errors = |answer: &Answer| -> Vec<String> {
+        let ended = ended(answer);
+        ended.iter().map(|it| it["error"].to_string()).collect()
+    };
     let answer = plant.run(&plan, &[&gone[0], &gone[1], &gone[2], ports[3]], &[]);
-    let errors: Vec<_> = ended(&answer)
-        .iter()
-        .map(|it| it["error"].to_string())
-        .collect();
-    assert!(errors[1].contains("tcp:127.0.0.1"), "{errors:?}");
-    assert!(errors[2].contains("too many devices failed"), "{errors:?}");
-    assert!(errors[3].contains("too many devices failed"), "{errors:?}");
+    let told = errors(&answer);
+    assert!(told[2].contains("tcp:127.0.0.2"), "{told:?}");
+    assert_eq!(told[3], "null", "{told:?}");
+    // Devices that fail do: these are for tests.
+    let blank = [5, 6, 7].map(|number| fleet.start(number));
+    let ports: Vec<_> = blank.iter().map(|device| device.port()).collect();
+    let told = errors(&plant.run(&plant.plan(limits), &ports, &[]));
+    assert!(told[1].contains("test"), "{told:?}");
+    assert!(told[2].contains("too many devices failed"), "{told:?}");
+}
+
+/// No device is enrolled that could not get its keys.
+#[test]
+fn suites_that_the_token_cannot_do_are_told_before_a_device_is_touched() {
+    let plant = Plant::new();
+    let plan = plant.plan(TEST_DEVICES);
+    let text = std::fs::read_to_string(&plan).unwrap();
+    // SoftHSM knows no key derivation after the agreement.
+    let text = text.replace(
+        "[order]\n",
+        "[order]\nsuites = [\"ecdh-p256-x963-sha256\"]\n",
+    );
+    std::fs::write(&plan, text).unwrap();
+    let fleet = Fleet::new();
+    let answer = plant.run(&plan, &[fleet.start(1).port()], &[]);
+    assert_eq!(answer.code, 3, "{answer:?}");
+    let told = "none of the suites by which the plan lets keys travel (ecdh-p256-x963-sha256)";
+    assert!(answer.stdout.contains(told), "{answer:?}");
+    assert!(plant.registry().is_empty());
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(super) struct Shared<'a> {
     busy: Mutex<HashMap<DeviceId, String>>,
     begun: AtomicU32,
     failed_in_a_row: AtomicU32,
+    /// Whether a nest may be empty: where ports are looked at only once, nobody knows whether anything is plugged in.
+    may_be_empty: bool,
 }
 
 /// What was found out of a device before it was over.
@@ -39,13 +41,14 @@ pub(super) struct Heard {
 }
 
 impl<'a> Shared<'a> {
-    pub(super) fn new(line: &'a Line<'a>, stock: &'a Stock) -> Self {
+    pub(super) fn new(line: &'a Line<'a>, stock: &'a Stock, may_be_empty: bool) -> Self {
         Self {
             line,
             stock,
             busy: Mutex::default(),
             begun: AtomicU32::new(0),
             failed_in_a_row: AtomicU32::new(0),
+            may_be_empty,
         }
     }
 
@@ -111,7 +114,7 @@ impl<'a> Shared<'a> {
         }
         if outcome.verdict.is_pass() {
             self.failed_in_a_row.store(0, Ordering::Relaxed);
-        } else {
+        } else if outcome.device.is_some() || !self.may_be_empty {
             self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
         }
         self.end(nest, &outcome);
@@ -233,6 +236,7 @@ fn show_failed(nest: &Nest, error: &UnitError) {
         | UnitError::OtherKey { .. }
         | UnitError::Forgotten { .. }
         | UnitError::OtherPlan { .. }
+        | UnitError::Locked { .. }
         | UnitError::NothingToRework { .. }
         | UnitError::HookAfter(_) => {}
     }

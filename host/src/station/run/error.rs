@@ -79,6 +79,14 @@ pub enum UnitError {
         /// What the registry says that it holds: label, type and proof.
         holds: String,
     },
+    /// A locked device has not got the plan's keys, and takes no others.
+    #[error(
+        "device {device} is locked, and has not got the plan's keys in this version: it takes no others"
+    )]
+    Locked {
+        /// The device.
+        device: DeviceId,
+    },
     /// Only devices that the registry knows are wanted.
     #[error(
         "device {device} is not in the registry, or was released from it: there is nothing to rework"
@@ -128,6 +136,9 @@ impl UnitError {
             Self::OtherPlan { .. } => "try it again: it gets what is missing",
             Self::OtherKey { .. } => {
                 "look first whether this is the plan for this device (`keyferry registry show`); if it is, raise the version in the plan to replace the keys of all devices, or replace this one's with --rework"
+            }
+            Self::Locked { .. } => {
+                "run the plan that it was done by, or destroy all its keys (`keyferry device wipe`) and begin anew"
             }
             Self::NothingToRework { .. } => "run it without --rework",
             Self::HookBefore(error) => error.hint(),
@@ -201,6 +212,7 @@ fn for_a_line(error: &JobError) -> Option<String> {
         | JobError::Broker(_)
         | JobError::UnwrapKey(_)
         | JobError::NoCommonSuite { .. }
+        | JobError::NoSuite { .. }
         | JobError::LabelTooLong(_)
         | JobError::ProofTooWeak { .. } => return error.hint(),
     };

@@ -86,11 +86,23 @@ impl Stock {
         plan: &Plan,
         backend: Option<&Backend>,
     ) -> Result<Self, JobError> {
-        // Found out by trial: once, and not by the first devices side by side.
-        for suite in Suite::ALL.into_iter().filter(|it| it.fits(plan.unwrap)) {
-            if hsm.supports(suite)? {
+        // Found out by trial: once, and not by the first devices side by side. Devices that were enrolled elsewhere may have other unwrap keys.
+        let (mut suites, others): (Vec<_>, Vec<_>) = Suite::ALL
+            .into_iter()
+            .filter(|it| plan.suites.contains(it))
+            .partition(|it| it.fits(plan.unwrap));
+        if plan.enrolment.is_none() {
+            suites.extend(others);
+        }
+        let mut is_able = false;
+        for suite in &suites {
+            is_able = hsm.supports(*suite)?;
+            if is_able {
                 break;
             }
+        }
+        if !is_able {
+            return Err(JobError::NoSuite { suites });
         }
         let mut cards = Vec::new();
         let mut attributes = Vec::new();
@@ -151,7 +163,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Line<'_> {
     /// Does all devices at these nests, and gives what became of each, in the order of the nests.
     pub fn run(&self, stock: &Stock, nests: &[Nest]) -> Vec<Outcome> {
-        let shared = Shared::new(self, stock);
+        let shared = Shared::new(self, stock, true);
         let next = AtomicUsize::new(0);
         let workers = self.plan.limits.at_once.min(nests.len());
         let work = || {

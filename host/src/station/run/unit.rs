@@ -335,6 +335,11 @@ impl Way<'_> {
     /// Makes or finds the device's keys, and sends them.
     fn deliver(&self, visit: &mut Visit, done: &mut Done) -> Result<(), UnitError> {
         let line = self.shared.line;
+        if visit.statement.standing.state == State::Locked {
+            // It would refuse the order, and the registry would have keys as failed that it was never to have.
+            let device = visit.statement.device;
+            return Err(UnitError::Locked { device });
+        }
         self.believed()?;
         self.shared.check_stop()?;
         let suite = choose_suite(line.hsm, line.rules, &visit.statement)?;
@@ -541,6 +546,7 @@ fn is_final(error: &JobError) -> bool {
         | JobError::Broker(_)
         | JobError::UnwrapKey(_)
         | JobError::NoCommonSuite { .. }
+        | JobError::NoSuite { .. }
         | JobError::LabelTooLong(_)
         | JobError::ProofTooWeak { .. } => false,
     }

@@ -123,7 +123,7 @@ impl Drop for Wake {
 impl Line<'_> {
     /// Attends to every device that comes, until the line is closed and those that were begun are over. Says why it was closed.
     pub fn watch(&self, stock: &Stock, fixture: &mut dyn Fixture) -> Closed {
-        let shared = Shared::new(self, stock);
+        let shared = Shared::new(self, stock, false);
         let (sender, over) = mpsc::channel();
         thread::scope(|scope| {
             let mut places: BTreeMap<String, Place<'_>> = BTreeMap::new();
