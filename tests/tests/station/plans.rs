@@ -61,6 +61,11 @@ fn the_files_of_a_plan_are_looked_at() {
     ]
     .map(line_of);
     assert_eq!(lines, expected, "{told:?}");
+    // Also where something else is wrong.
+    let more = format!("{text}\n[nonsense]\n");
+    fs::write(scratch.path("factory.toml"), more).unwrap();
+    assert_eq!(check(2).len(), told.len() + 1);
+    fs::write(scratch.path("factory.toml"), &text).unwrap();
 
     fs::write(
         scratch.path("shift.txt"),

@@ -73,5 +73,8 @@ pub(super) fn list(context: &Context, arguments: &List) -> Outcome {
         ],
         &rows,
     );
+    if count == 0 && !arguments.released {
+        context.note("no device; --released lists those that were released, too");
+    }
     Ok(fields! { "devices" => count })
 }

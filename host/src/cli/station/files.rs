@@ -46,14 +46,17 @@ impl Loaded {
 pub(super) fn load(arguments: &PlanArgs) -> Result<Loaded, Failure> {
     let path = &arguments.plan;
     let name = printable(path);
-    let mut plan = Plan::read(&name, &read_short(path, MAXIMUM_PLAN)?)?;
+    let (plan, mistakes) = Plan::read_with_mistakes(&read_short(path, MAXIMUM_PLAN)?);
+    let Some(mut plan) = plan else {
+        return Err(PlanError::new(&name, mistakes).into());
+    };
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     for it in &mut plan.ports {
         it.port = seen_from(&folder, &it.port);
     }
     let mut reader = Reader {
         folder: &folder,
-        mistakes: Vec::new(),
+        mistakes,
     };
     let rules = reader.rules(&plan);
     let ca = plan.certificates.as_ref().and_then(|it| reader.ca(&it.ca));

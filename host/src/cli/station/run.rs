@@ -80,7 +80,10 @@ fn nests(loaded: &Loaded, arguments: &Run) -> Result<Vec<Nest>, Failure> {
         return Err(Failure::TooManyPorts(MAXIMUM_PORTS));
     }
     match &arguments.serials {
-        Some(path) => serials::bind(path, &mut nests)?,
+        Some(path) => {
+            let others: Vec<&str> = planned.iter().map(|it| it.nest.as_str()).collect();
+            serials::bind(path, &mut nests, &others)?;
+        }
         None if loaded.plan.serials => {
             return Err(Failure::Missing {
                 name: "--serials",

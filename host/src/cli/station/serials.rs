@@ -12,11 +12,11 @@ use crate::station::run::Nest;
 /// Longest file in bytes.
 const MAXIMUM: usize = 1024 * 1024;
 
-/// Gives each nest the serial number that was scanned for it.
+/// Gives each nest the serial number that was scanned for it. `others` are nests of the fixture that are not used this time.
 ///
 /// # Errors
 /// [`Failure::Read`], [`Failure::TooLong`]; [`Failure::Plan`] with all that is wrong in the file.
-pub(super) fn bind(path: &Path, nests: &mut [Nest]) -> Result<(), Failure> {
+pub(super) fn bind(path: &Path, nests: &mut [Nest], others: &[&str]) -> Result<(), Failure> {
     let bytes = read_short(path, MAXIMUM)?;
     let name = path.to_string_lossy().replace(char::is_control, "?");
     let mut mistakes = Vec::new();
@@ -54,6 +54,7 @@ pub(super) fn bind(path: &Path, nests: &mut [Nest]) -> Result<(), Failure> {
             continue;
         }
         match nests.iter_mut().find(|it| it.name == nest) {
+            None if others.contains(&nest) => {}
             None => {
                 let shown = nest.replace(char::is_control, "?");
                 mistake(line, 1, What::File(format!("there is no nest '{shown}'")));
@@ -95,13 +96,13 @@ mod tests {
         let path = folder.path().join("serials.txt");
         std::fs::write(&path, text).unwrap();
         let mut nests = nests();
-        bind(&path, &mut nests)?;
+        bind(&path, &mut nests, &["B1"])?;
         Ok(nests)
     }
 
     #[test]
     fn each_nest_gets_its_own() {
-        let nests = bound("\u{feff}A2\tSN-2 # upper row\r\n\r\nA1,SN-1\n").unwrap();
+        let nests = bound("\u{feff}A2\tSN-2 # upper row\r\n\r\nA1,SN-1\nB1 SN-3\n").unwrap();
         assert_eq!(nests[0].serial.as_deref(), Some("SN-1"));
         assert_eq!(nests[1].serial.as_deref(), Some("SN-2"));
     }

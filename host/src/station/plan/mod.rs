@@ -270,25 +270,32 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] with all mistakes that its text shows.
     pub fn read(name: &str, bytes: &[u8]) -> Result<Self, PlanError> {
+        match Self::read_with_mistakes(bytes) {
+            (Some(plan), mistakes) if mistakes.is_empty() => Ok(plan),
+            (_, mistakes) => Err(PlanError::new(name, mistakes)),
+        }
+    }
+
+    /// Reads a plan, and all mistakes that its text shows. With mistakes a plan is not to be followed: it is good for finding more of them, in
+    /// the files that it names.
+    #[must_use]
+    pub fn read_with_mistakes(bytes: &[u8]) -> (Option<Self>, Vec<Mistake>) {
         let nowhere = |what| {
             let place = Place { line: 1, column: 1 };
-            PlanError::new(name, vec![Mistake { place, what }])
+            (None, vec![Mistake { place, what }])
         };
         if bytes.len() > MAXIMUM_PLAN {
-            return Err(nowhere(What::TooLong { most: MAXIMUM_PLAN }));
+            return nowhere(What::TooLong { most: MAXIMUM_PLAN });
         }
         let Ok(text) = std::str::from_utf8(bytes) else {
-            return Err(nowhere(What::NoText));
+            return nowhere(What::NoText);
         };
         // Windows editors write one, and TOML knows none.
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut mistakes = Vec::new();
         let entries = read::entries(text, &mut mistakes);
         let plan = check::plan(&entries, digest(bytes), &mut mistakes);
-        match plan {
-            Some(plan) if mistakes.is_empty() => Ok(plan),
-            Some(_) | None => Err(PlanError::new(name, mistakes)),
-        }
+        (plan, mistakes)
     }
 }
 
