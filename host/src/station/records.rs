@@ -45,8 +45,19 @@ impl Known for Records {
 }
 
 impl Records {
-    /// Tells the registry what became of a device. While its server is away, the journal keeps it, where there is one.
+    /// Tells the registry what became of a device. While it cannot be told, the journal keeps it, where there is one.
     pub(super) fn tell(&mut self, device: DeviceId, finding: &Finding) -> Result<(), JobError> {
+        if let (Finding::Released { .. }, Some(_), Some(journal)) =
+            (finding, &self.registry, &self.journal)
+        {
+            // Lost with a station that is killed now, it would be made up for by nothing: each try takes a device that was put back one
+            // step nearer to where the registry has it.
+            journal.keep(device, finding)?;
+            return match self.catch_up() {
+                Err(error) if cannot_be_told_now(&error) => Ok(()),
+                told => told,
+            };
+        }
         let told = match self.catch_up() {
             Ok(()) => match &self.registry {
                 Some(registry) => finding.tell(device, registry).map_err(JobError::from),
@@ -56,7 +67,9 @@ impl Records {
             Err(error) => Err(error),
         };
         match (told, &self.journal) {
-            (Err(error), Some(journal)) if error.is_away() => Ok(journal.keep(device, finding)?),
+            (Err(error), Some(journal)) if cannot_be_told_now(&error) => {
+                Ok(journal.keep(device, finding)?)
+            }
             (told, Some(_) | None) => told,
         }
     }
@@ -83,6 +96,10 @@ impl Records {
             }
         }
     }
+}
+
+fn cannot_be_told_now(error: &JobError) -> bool {
+    matches!(error, JobError::Registry(error) if is_passing(error))
 }
 
 /// Whether the registry says nothing of what it was told, but only that it cannot be told now.

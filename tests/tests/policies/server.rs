@@ -592,3 +592,51 @@ fn a_commit_whose_answer_is_lost_is_looked_for_and_not_made_again() {
         ));
     }
 }
+
+/// What a station has found out is kept for whatever reason the registry cannot be told, and the others wait no second time for what is in the way.
+#[test]
+fn what_cannot_be_told_now_waits_in_the_journal() {
+    let server = server();
+    let database = server.database();
+    let location = at(&server.url(&database));
+    let folder = tempfile::tempdir().unwrap();
+    let records = Arc::new(Mutex::new(Records {
+        audit: None,
+        registry: Some(Registry::open_at(&location, None).unwrap()),
+        journal: Some(Journal::open(&folder.path().join("journal")).unwrap()),
+    }));
+    let scribe = Scribe::new(Arc::clone(&records));
+    let devices = [1, 2].map(Device::new);
+    for device in &devices {
+        enrol(records.lock().unwrap().registry.as_ref().unwrap(), device);
+    }
+    // Somebody holds the lock of all changes, as one whose commit stalls does.
+    let mut raw = server.raw(&database);
+    raw.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(x'4b465247'::int)")
+        .unwrap();
+    for device in &devices {
+        scribe.wiped(device.id, device.fingerprint()).unwrap();
+    }
+    let mut held = records.lock().unwrap();
+    assert_eq!(held.journal.as_ref().unwrap().waiting_count().unwrap(), 2);
+    let error = held.catch_up().unwrap_err();
+    assert!(
+        error.to_string().contains("is away: another change"),
+        "{error}"
+    );
+    raw.batch_execute("ROLLBACK").unwrap();
+    // A new connection need not leave the server alone for a while.
+    held.registry = Some(Registry::open_at(&location, None).unwrap());
+    catch_up(&mut held);
+    let registry = held.registry.as_ref().unwrap();
+    for device in &devices {
+        assert!(
+            registry
+                .find(device.id)
+                .unwrap()
+                .unwrap()
+                .released
+                .is_some()
+        );
+    }
+}

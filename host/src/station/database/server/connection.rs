@@ -27,7 +27,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long a server may take for one answer. It ends what takes long by itself before that (`SETTINGS`): only one that is silent
 /// comes to this.
-const SILENCE: Duration = Duration::from_secs(25);
+pub(super) const SILENCE: Duration = Duration::from_secs(25);
 
 /// How long it may take to say that the station goes.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -45,8 +45,29 @@ SET idle_in_transaction_session_timeout = '15s';
 SET client_min_messages = 'error'";
 
 /// What drives connections: in the thread that asks, and only while it does.
-pub(super) fn driver() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+pub(super) struct Driver(Option<Runtime>);
+
+impl Driver {
+    pub(super) fn new() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn block_on<F: Future>(&self, work: F) -> F::Output {
+        match &self.0 {
+            Some(runtime) => runtime.block_on(work),
+            None => unreachable!("it is there until it is dropped"),
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Where no name server answers, the system's own search for a name goes on for a minute: nobody waits for it.
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// A connection.
@@ -62,7 +83,7 @@ impl Connection {
     /// # Errors
     /// [`Fault::Away`]; all others if it is there and cannot be used.
     pub(super) fn open(
-        driver: &Runtime,
+        driver: &Driver,
         address: &Address,
         password_file: Option<&Path>,
     ) -> Result<Self, Fault> {
@@ -114,11 +135,15 @@ impl Connection {
     }
 
     /// Settles what the station relies on, and looks at what is not its own to choose.
-    fn set_up(&mut self, driver: &Runtime) -> Result<(), Fault> {
-        self.ask(driver, async |client| client.batch_execute(SETTINGS).await)?;
+    fn set_up(&mut self, driver: &Driver) -> Result<(), Fault> {
+        self.ask(driver, CONNECT, async |client| {
+            client.batch_execute(SETTINGS).await
+        })?;
         for (setting, wanted) in [("fsync", "on"), ("server_encoding", "UTF8")] {
             let show = format!("SHOW {setting}");
-            let row = self.ask(driver, async |client| client.query_one(&show, &[]).await)?;
+            let row = self.ask(driver, CONNECT, async |client| {
+                client.query_one(&show, &[]).await
+            })?;
             let found: String = row.try_get(0).map_err(Fault::Server)?;
             if found != wanted {
                 return Err(Fault::Setting { setting, found });
@@ -127,22 +152,23 @@ impl Connection {
         Ok(())
     }
 
-    /// Asks the server.
+    /// Asks the server, and waits so long for its answer.
     ///
     /// # Errors
     /// [`Fault::Server`] is its answer. After [`Fault::Away`] the connection must not be used again: it is gone, or what comes on it
     /// may be the answer to something else.
     pub(super) fn ask<T>(
         &mut self,
-        driver: &Runtime,
+        driver: &Driver,
+        patience: Duration,
         work: impl AsyncFn(&Client) -> Result<T, Error>,
     ) -> Result<T, Fault> {
         let Self { client, line } = self;
         driver.block_on(async {
-            let error = match timeout(SILENCE, work(client)).await {
+            let error = match timeout(patience, work(client)).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => error,
-                Err(_) => return Err(silent(SILENCE)),
+                Err(_) => return Err(silent(patience)),
             };
             if error.is_closed() {
                 // The server may have said why.
@@ -158,7 +184,7 @@ impl Connection {
     }
 
     /// Takes leave of the server, which would write a line about it otherwise.
-    pub(super) fn close(self, driver: &Runtime) {
+    pub(super) fn close(self, driver: &Driver) {
         let Self { client, mut line } = self;
         drop(client);
         let left = driver.block_on(async { timeout(LEAVE, line.join_next()).await });

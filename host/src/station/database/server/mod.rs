@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Runtime;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
@@ -24,7 +23,7 @@ use super::location::Address;
 use super::{Database, Fault, Found, Row, Transaction, Value};
 use crate::hsm::random;
 pub(super) use connection::words;
-use connection::{Connection, driver};
+use connection::{Connection, Driver, SILENCE};
 
 /// How long a server that was away is left alone, at least.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -52,7 +51,7 @@ pub(super) struct Server {
     application: i64,
     /// Who writes: at random, for this connection.
     writer: String,
-    driver: Runtime,
+    driver: Driver,
     connection: RefCell<Option<Connection>>,
     /// The number of the newest change.
     change: Cell<i64>,
@@ -105,7 +104,7 @@ impl Server {
             password_file: password_file.map(Into::into),
             application,
             writer: hex::encode(writer),
-            driver: driver().map_err(Fault::Driver)?,
+            driver: Driver::new().map_err(Fault::Driver)?,
             connection: RefCell::new(None),
             change: Cell::new(0),
             changing: Cell::new(false),
@@ -114,15 +113,19 @@ impl Server {
         })
     }
 
-    fn connect(&self) -> Result<Connection, Fault> {
-        if let Some((until, reason)) = &*self.away.borrow()
-            && Instant::now() < *until
-        {
-            return Err(Fault::Away {
+    /// A server that was found away is left alone for a while.
+    fn may_be_asked(&self) -> Result<(), Fault> {
+        match &*self.away.borrow() {
+            Some((until, reason)) if Instant::now() < *until => Err(Fault::Away {
                 reason: reason.clone(),
                 unsure: false,
-            });
+            }),
+            Some(_) | None => Ok(()),
         }
+    }
+
+    fn connect(&self) -> Result<Connection, Fault> {
+        self.may_be_asked()?;
         let start = Instant::now();
         let opened = Connection::open(&self.driver, &self.address, self.password_file.as_deref());
         self.noted(start, opened)
@@ -154,7 +157,7 @@ impl Server {
                     held.insert(self.connect()?)
                 }
             };
-            let answer = connection.ask(&self.driver, &work);
+            let answer = connection.ask(&self.driver, SILENCE, &work);
             if !matches!(answer, Err(Fault::Away { .. })) {
                 return answer;
             }
@@ -270,11 +273,22 @@ impl Server {
             *self.connection.borrow_mut() = None;
         }
         self.lost.set(false);
-        let application = self.application;
-        self.batch(&format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({application})"
-        ))
-        .inspect_err(|_| self.roll_back())?;
+        self.may_be_asked()?;
+        let (start, application) = (Instant::now(), self.application);
+        let begun = self
+            .batch(&format!(
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({application})"
+            ))
+            .inspect_err(|_| self.roll_back());
+        // Whoever has the lock for so long is a change whose commit stalls, perhaps this station's own, or somebody who does not belong there.
+        let begun = begun.map_err(|fault| match fault {
+            busy if busy.is_busy() => Fault::Away {
+                reason: "another change has held it for too long".to_owned(),
+                unsure: false,
+            },
+            other => other,
+        });
+        self.noted(start, begun)?;
         self.changing.set(true);
         Ok(())
     }
@@ -306,7 +320,7 @@ impl Server {
         self.changing.set(false);
         let mut held = self.connection.borrow_mut();
         if let Some(connection) = &mut *held {
-            let rolled_back = connection.ask(&self.driver, async |client| {
+            let rolled_back = connection.ask(&self.driver, SILENCE, async |client| {
                 client.batch_execute("ROLLBACK").await
             });
             if rolled_back.is_err() {
