@@ -99,10 +99,10 @@ pub enum DeviceError {
     #[error("the device's counter leaves no number for another order")]
     CounterSpent,
     /// What was to be done could not be written down, so it was not done.
-    #[error("what was to be done cannot be written down")]
+    #[error("what was to be done cannot be written down: {0}")]
     Witness(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// What the device has answered could not be written down.
-    #[error("what the device has answered cannot be written down")]
+    #[error("what the device has answered cannot be written down: {0}")]
     Unwitnessed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The authority did not sign.
     #[error("the authority did not sign the order: {0}")]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use keyferry::station::journal::Journal;
 use keyferry_native::Device;
 use keyferry_protocol::suite::Suite;
 use keyferry_tests::openssl::open_blob;
@@ -42,6 +43,38 @@ fn killed_at(what: &str) -> (Plant, std::path::PathBuf, Fleet, Device) {
     let device = fleet.start(2);
     start(&plant, &device, moment);
     (plant, plan, fleet, device)
+}
+
+/// Its keys are in it, and the registry has the order of another station for these slots, which the device has refused: what it proves is not of that
+/// order. The unit ends, so that --rework can give it keys anew.
+#[test]
+fn a_device_that_another_station_has_ordered_for_since_can_be_reworked() {
+    let (plant, plan, _fleet, device) = killed_at("proved false");
+    // As if it was killed just before, when the receipt was in the books and the proofs were not.
+    let registry = Connection::open(plant.scratch.path("plant.db")).unwrap();
+    let sql = "UPDATE slots SET state = 'pending' WHERE device = ?1";
+    let id = format!("{:032x}", 2);
+    assert_eq!(registry.execute(sql, [id]).unwrap(), KEYS);
+    drop(registry);
+    let text = fs::read_to_string(&plan).unwrap();
+    let other = plant.scratch.path("other.toml");
+    let others = text
+        .replace("station.journal", "other.journal")
+        .replace("audit = \"line.audit\"\n", "");
+    fs::write(&other, others).unwrap();
+    let error = |plan: &Path, more: &[&str]| {
+        let answer = plant.run(plan, &[device.port()], more);
+        (answer.code, ended(&answer)[0]["error"].to_string())
+    };
+    let (code, said) = error(&other, &[]);
+    assert_eq!(code, 1);
+    assert!(said.contains("refused version 1 of the keys"), "{said}");
+    let (code, said) = error(&plan, &[]);
+    assert_eq!(code, 1);
+    assert!(said.contains("the order cannot be kept"), "{said}");
+    assert_eq!(error(&plan, &["--rework"]), (0, "null".to_owned()));
+    let journal = Journal::open(&plant.scratch.path("station.journal")).unwrap();
+    assert!(journal.all_under_way().unwrap().is_empty());
 }
 
 /// A plan with a higher version and one more key.

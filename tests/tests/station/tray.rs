@@ -250,13 +250,19 @@ fn limits_are_kept() {
         .collect();
     assert_eq!(not_begun.len(), 1, "{answer:?}");
     plant.assert_all_done(3);
-    // Three that are done take no place of the fourth while they are looked at.
+    // Three that are done take no place of the fourth while they are looked at, and pass after it as well.
     let plan = plant.plan(&format!(
         "{TEST_DEVICES}[limits]\ndevices = 1\nat-once = 4\n"
     ));
     let answer = plant.run(&plan, &ports, &[]);
     assert_eq!(answer.code, 0, "{answer:?}");
     plant.assert_all_done(4);
+    let fifth = fleet.start(8);
+    let one_by_one = plant.plan(&format!(
+        "{TEST_DEVICES}[limits]\ndevices = 1\nat-once = 1\n"
+    ));
+    let answer = plant.run(&one_by_one, &[fifth.port(), ports[0]], &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
 
     let gone = {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap();

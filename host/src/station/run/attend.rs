@@ -54,6 +54,14 @@ impl<'a> Shared<'a> {
 
     /// Why no further device is begun, if so.
     pub(super) fn closed(&self) -> Option<Closed> {
+        let begun = self.begun.load(Ordering::Relaxed);
+        let most = self.line.plan.limits.devices;
+        let enough = most.is_some_and(|most| begun >= most);
+        self.stopped().or(enough.then_some(Closed::Devices))
+    }
+
+    /// Why no further device is looked at, if so: one that was done before passes also where enough were begun.
+    fn stopped(&self) -> Option<Closed> {
         let limits = &self.line.plan.limits;
         if self.line.stop.load(Ordering::Relaxed) {
             return Some(Closed::Stopped);
@@ -61,10 +69,6 @@ impl<'a> Shared<'a> {
         let failed = self.failed_in_a_row.load(Ordering::Relaxed);
         if limits.failures_in_a_row.is_some_and(|most| failed >= most) {
             return Some(Closed::Failures);
-        }
-        let begun = self.begun.load(Ordering::Relaxed);
-        if limits.devices.is_some_and(|most| begun >= most) {
-            return Some(Closed::Devices);
         }
         None
     }
@@ -88,7 +92,7 @@ impl<'a> Shared<'a> {
     pub(super) fn attend(&self, nest: &Nest) -> Outcome {
         let start = Instant::now();
         let mut heard = Heard::default();
-        let verdict = match self.closed() {
+        let verdict = match self.stopped() {
             Some(why) => Verdict::NotBegun(why.words()),
             None => {
                 self.tell(nest, What::Begun);

@@ -180,6 +180,9 @@ fn for_a_line(error: &JobError) -> Option<String> {
         }) => {
             "it has lost keys that it had: find out how; then give it its keys anew with --rework"
         }
+        JobError::Registry(RegistryError::NotItsOrder { .. }) => {
+            "another station has ordered keys for it since: `keyferry registry show` tells which; give it its keys anew with --rework"
+        }
         JobError::SlotRefused { .. } | JobError::Registry(RegistryError::SlotHeld { .. }) => {
             "look first what it holds and why (`keyferry registry show`); if this is the plan for it, give it its keys anew with --rework, or raise the version in the plan to replace those of all devices"
         }

@@ -102,7 +102,8 @@ impl Shared<'_> {
         if let Err(why) = self.begin() {
             return Ok(Verdict::NotBegun(why.words()));
         }
-        self.call_before(nest, found, serial)?;
+        self.call_before(nest, found, serial)
+            .inspect_err(|_| self.withdraw())?;
         let new = NewUnit {
             run: self.line.run,
             device: found,
@@ -246,8 +247,8 @@ impl Way<'_> {
             }
             (Settled::Applied, _) => {
                 done.keys = self.prove(&mut visit).inspect_err(|error| {
-                    // They were removed since, or its flash was put back.
-                    if is_empty(error) || is_older(error) {
+                    // They were removed since, or its flash was put back; or another station has ordered keys for the slots since.
+                    if is_empty(error) || is_older(error) || is_out_of_date(error) {
                         self.end_saying(&error.to_string());
                     }
                 })?;
@@ -257,6 +258,10 @@ impl Way<'_> {
                     // What is not in its slot was not brought by the order, and cannot be any more.
                     self.not_applied()?;
                     self.deliver(&mut visit, &mut done)?;
+                }
+                Err(error) if is_out_of_date(&error) => {
+                    self.end_saying(&error.to_string());
+                    return Err(error);
                 }
                 proved => done.keys = proved?,
             },
@@ -511,6 +516,14 @@ const fn is_older(error: &UnitError) -> bool {
     matches!(
         error,
         UnitError::Job(JobError::OtherVersion { found, expected, .. }) if *found < *expected
+    )
+}
+
+/// Whether the registry has another order for these slots by now.
+const fn is_out_of_date(error: &UnitError) -> bool {
+    matches!(
+        error,
+        UnitError::Job(JobError::Registry(RegistryError::NotItsOrder { .. }))
     )
 }
 
