@@ -144,12 +144,12 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Makes a folder, and those above it, where there is none; their names are durable.
+/// Makes a folder, and those above it, where there is none; their names are durable, also where whoever made it was killed before they were.
 pub(crate) fn make(folder: &Path) -> std::io::Result<()> {
     let above = folder.ancestors().filter(|it| !it.as_os_str().is_empty());
     let missing = above.take_while(|it| !it.exists()).count();
     std::fs::create_dir_all(folder)?;
-    let mut made = folder.ancestors().take(missing);
+    let mut made = folder.ancestors().take(missing.max(1));
     made.try_for_each(|it| sync(parent(it)))
 }
 

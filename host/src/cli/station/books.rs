@@ -93,13 +93,13 @@ pub(super) fn catch_up(
 ) -> Result<u64, Failure> {
     let begun = Instant::now();
     let limit = loaded.plan.limits.registry_wait;
-    loop {
+    let told = loop {
         let mut held = records.lock().unwrap_or_else(PoisonError::into_inner);
         match held.catch_up() {
-            Ok(()) => break,
+            Ok(()) => break Ok(()),
             Err(JobError::Registry(error)) if error.is_away() => {
                 if stop.load(Ordering::Relaxed) || begun.elapsed() >= limit {
-                    break;
+                    break Ok(());
                 }
                 let patience = held.registry.as_ref().and_then(Registry::patience).cloned();
                 drop(held);
@@ -108,9 +108,9 @@ pub(super) fn catch_up(
                 }
                 thread::sleep(LOOK);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => break Err(error),
         }
-    }
+    };
     let held = records.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(journal) = &held.journal else {
         return Ok(0);
@@ -128,5 +128,6 @@ pub(super) fn catch_up(
             untaken.device, untaken.reason
         ));
     }
+    told?;
     Ok(waiting)
 }

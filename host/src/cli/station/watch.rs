@@ -39,11 +39,13 @@ pub(super) fn run(context: &Context, arguments: &Watch) -> Outcome {
     let why = station.line(&on_event).watch(&station.stock, &mut bench);
     let tally = bench.tally;
     screen.clear();
-    let closing = station.close(context)?;
+    let closing = station.close(context);
+    // Whatever became of the books, what became of the devices is shown.
     context.note(why.words());
     for open in tally.open.values() {
         screen.failed(&open.nest, &open.error, open.hint.as_deref());
     }
+    let closing = closing?;
     station.warn_of_rest(context)?;
     let waiting = closing.waiting;
     let exported = closing.exported()?;
