@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// SIGTERM and SIGINT set the flag. Nothing else happens to the process.
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// SIGTERM and SIGINT (Ctrl-C) set the flag. Nothing else happens to the process.
 ///
 /// # Errors
 /// What the system says.
-#[cfg(unix)]
 pub(super) fn end_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
     for signal in [SIGTERM, SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(stop))?;
+        flag::register(signal, Arc::clone(stop))?;
     }
     Ok(())
 }
@@ -20,25 +21,11 @@ pub(super) fn end_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
 ///
 /// # Errors
 /// What the system says.
-#[cfg(unix)]
 pub(super) fn end_on_second_signal(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
     for signal in [SIGTERM, SIGINT] {
         // In this order: at the first signal the flag is not set yet.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
-        signal_hook::flag::register(signal, Arc::clone(stop))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+        flag::register(signal, Arc::clone(stop))?;
     }
-    Ok(())
-}
-
-/// There are none: Ctrl-C ends the process at once.
-#[cfg(not(unix))]
-pub(super) fn end_on_signals(_stop: &Arc<AtomicBool>) -> std::io::Result<()> {
-    Ok(())
-}
-
-/// There are none: Ctrl-C ends the process at once.
-#[cfg(not(unix))]
-pub(super) fn end_on_second_signal(_stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     Ok(())
 }
