@@ -104,7 +104,7 @@ pub enum JobError {
         suites: Vec<Suite>,
     },
     /// The device refused the keys for what is, or was, in a slot.
-    #[error("device {device} refused version {version} of the keys for {}: {refusal}", in_words(.slots))]
+    #[error("device {device} refused version {version} of the keys for {}: {refusal}", slots_in_words(.slots))]
     SlotRefused {
         /// The device.
         device: DeviceId,
@@ -228,7 +228,8 @@ impl JobError {
     }
 }
 
-fn in_words(slots: &[u16]) -> String {
+/// `slot 3`, `slots 1, 2`.
+pub(crate) fn slots_in_words(slots: &[u16]) -> String {
     let numbers: Vec<_> = slots.iter().map(u16::to_string).collect();
     let word = if slots.len() == 1 { "slot" } else { "slots" };
     format!("{word} {}", numbers.join(", "))

@@ -23,6 +23,7 @@ pub use hsm::{
     Backend, Ca, DerivedCard, Exported, Hsm, KeptCard, KeyCard, LocalHsm, Recipient, Signers,
     TokenSigner,
 };
+pub(crate) use job::slots_in_words;
 pub use job::{
     JobError, Proved, Shipping, Target, certify, check_one, check_proofs, choose_suite, inject,
     pack, prove,

@@ -31,6 +31,7 @@ fn a_unit_with_a_wrong_proof_gets_its_keys_anew() {
 
     let answer = through("", good.port(), &[]);
     assert_eq!(answer.code, 0, "{answer:?}");
+    let good_id = ended(&answer)[0]["device"].as_str().unwrap().to_owned();
     // The token says of every MAC that it is wrong.
     let answer = through("verifies-no-mac", bad.port(), &[]);
     assert_eq!(answer.code, 1, "{answer:?}");
@@ -96,4 +97,11 @@ fn a_unit_with_a_wrong_proof_gets_its_keys_anew() {
         assert_eq!(answer.code, 0, "{answer:?}");
         assert_eq!(answer.last()["keys_proved"], KEYS, "{answer:?}");
     }
+    assert!(next.ends_with("with a higher --version\""), "{next}");
+
+    // What came before a replacement that failed is told as well.
+    fs::write(&plan, text.replace("[order]", "[order]\nversion = 3")).unwrap();
+    assert_eq!(through("verifies-no-mac", good.port(), &[]).code, 1);
+    let next = show(good_id.as_str())["next"].to_string();
+    assert!(next.contains("an earlier version was proved"), "{next}");
 }

@@ -7,6 +7,7 @@ use super::{device, find, order, parse_id, slot};
 use crate::cli::{Context, Outcome, RegistryArgs};
 use crate::error::Failure;
 use crate::station::registry::{DeviceRecord, SlotRecord, SlotState};
+use crate::station::slots_in_words;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Show {
@@ -85,39 +86,47 @@ fn next_move(record: &DeviceRecord, slots: &[SlotRecord]) -> String {
     if record.released.is_some() {
         return "enrol it again to use it: it was released".to_owned();
     }
-    let newest = |slot: &SlotRecord| {
+    let is_newest = |slot: &&SlotRecord| {
         let of_slot = slots.iter().filter(|other| other.slot == slot.slot);
         of_slot.map(|other| other.version).max() == Some(slot.version)
     };
-    let in_state = |state: SlotState| {
-        let newest = slots.iter().filter(|slot| newest(slot));
-        let of_state = newest.filter(|slot| slot.state == state);
-        let numbers: Vec<_> = of_state.map(|slot| slot.slot.to_string()).collect();
-        numbers.join(", ")
+    let newest: Vec<_> = slots.iter().filter(is_newest).collect();
+    let numbers = |fits: &dyn Fn(&SlotRecord) -> bool| {
+        let those = newest.iter().filter(|slot| fits(slot));
+        those.map(|slot| slot.slot).collect::<Vec<_>>()
     };
-    let (failed, pending) = (in_state(SlotState::Failed), in_state(SlotState::Pending));
+    let failed = numbers(&|slot| slot.state == SlotState::Failed);
     if !failed.is_empty() {
+        let was_proved =
+            |slot: &SlotRecord| slot.state == SlotState::Proved && failed.contains(&slot.slot);
+        let earlier = if slots.iter().any(was_proved) {
+            "; an earlier version was proved: the plan of that version passes it if it still holds that"
+        } else {
+            ""
+        };
         return format!(
-            "do not ship it: keys are not as they should be (slot {failed}); `keyferry station run PLAN --rework` gives it its keys anew, and so \
-             does `keyferry device inject` with a higher --version"
+            "do not ship it: keys are not as they should be ({}); `keyferry station run PLAN --rework` gives it its keys anew, and so \
+             does `keyferry device inject` with a higher --version{earlier}",
+            slots_in_words(&failed)
         );
     }
+    let pending = numbers(&|slot| slot.state == SlotState::Pending);
     if !pending.is_empty() {
         return format!(
-            "do not ship it: the answer to an order is missing (slot {pending}); run the plan again at the station that began it, or let \
-             `keyferry device prove` look; if that station is gone: `keyferry station run PLAN --rework`"
+            "do not ship it: the answer to an order is missing ({}); run the plan again at the station that began it, or let \
+             `keyferry device prove` look; if that station is gone: `keyferry station run PLAN --rework`",
+            slots_in_words(&pending)
         );
     }
-    let doubted = slots.iter().filter(|slot| newest(slot) && slot.doubted);
-    let doubted: Vec<_> = doubted.map(|slot| slot.slot.to_string()).collect();
+    let doubted = numbers(&|slot| slot.doubted);
     if !doubted.is_empty() {
         return format!(
-            "have it say again what it holds (slot {}): it has done orders that the registry does not know, or was released; run the plan again, or let \
+            "have it say again what it holds ({}): it has done orders that the registry does not know, or was released; run the plan again, or let \
              `keyferry device prove` look",
-            doubted.join(", ")
+            slots_in_words(&doubted)
         );
     }
-    if in_state(SlotState::Proved).is_empty() {
+    if numbers(&|slot| slot.state == SlotState::Proved).is_empty() {
         return "give it its keys: it was enrolled, and holds none".to_owned();
     }
     "none: all keys that were ordered for it are proved".to_owned()
