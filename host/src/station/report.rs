@@ -118,7 +118,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.2} s", time.as_secs_f64())
 }
 
-/// How a step's time is called: what lies between the step before and it.
+/// The page's style sheet.
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
 table{border-collapse:collapse;width:100%;margin:1rem 0}td,th{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;vertical-align:top}\
 td.n,th.n{text-align:right}.big{font-size:2rem;font-weight:600}.pass{color:#176b2c}.fail{color:#a3131a}dl{display:flex;gap:3rem}dt{color:#666}\

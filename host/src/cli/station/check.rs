@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::PlanArgs;
 use super::files::load;
+use crate::cli::output::counted;
 use crate::cli::{Context, Outcome, fields};
 use crate::error::Failure;
 use crate::station::plan;
@@ -28,8 +29,11 @@ pub(super) fn check(context: &Context, arguments: &PlanArgs) -> Outcome {
     let plan = &loaded.plan;
     let (keys, ports, watched) = (plan.keys.len(), plan.ports.len(), plan.watch.len());
     context.note(&format!(
-        "the plan '{}' is right: {keys} keys for each device, {ports} ports, {watched} patterns of ports to watch",
-        plan.name
+        "the plan '{}' is right: {} for each device, {}, {} of ports to watch",
+        plan.name,
+        counted(keys as u64, "key"),
+        counted(ports as u64, "port"),
+        counted(watched as u64, "pattern"),
     ));
     Ok(fields! {
         "plan" => plan.name,

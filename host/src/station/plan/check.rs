@@ -30,7 +30,9 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
     let enrolment = maybe("enrolment");
     let unwrap = enrolment.named::<UnwrapAlgorithm>("unwrap");
     let suites = suites(order);
-    checks.suites(order, unwrap.as_ref(), &suites, one("enrolment").is_some());
+    if let Some(enrolment) = one("enrolment") {
+        checks.suites(order, enrolment, &suites);
+    }
     let hsm = maybe("hsm");
     let has = Has {
         keeper: hsm.text("keep-under").is_some() || one("hsm").is_none(),
@@ -231,16 +233,15 @@ impl Checks<'_> {
         true
     }
 
-    /// An unwrap key that nothing could be wrapped for is found out before a device has made it.
-    fn suites(
-        &mut self,
-        order: &Entry,
-        unwrap: Option<&Placed<UnwrapAlgorithm>>,
-        suites: &[Suite],
-        enrols: bool,
-    ) {
+    /// An unwrap key that nothing could be wrapped for is found out before a device has made it. Of a kind that is a mistake by itself nobody knows
+    /// what was meant.
+    fn suites(&mut self, order: &Entry, enrolment: &Entry, suites: &[Suite]) {
+        if enrolment.wrong.contains(&"unwrap") {
+            return;
+        }
+        let unwrap = enrolment.named::<UnwrapAlgorithm>("unwrap");
         let kind = unwrap.map_or(UnwrapAlgorithm::Rsa2048, |found| found.value);
-        let Some(written) = order.texts("suites").filter(|_| enrols) else {
+        let Some(written) = order.texts("suites") else {
             return;
         };
         if !suites.iter().any(|suite| suite.fits(kind)) {

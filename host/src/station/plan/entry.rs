@@ -25,6 +25,8 @@ pub(super) enum Value {
 pub(super) struct Entry {
     pub(super) place: Place,
     pub(super) fields: BTreeMap<&'static str, Placed<Value>>,
+    /// Fields that are there, and mistakes by themselves.
+    pub(super) wrong: Vec<&'static str>,
 }
 
 impl Entry {

@@ -178,8 +178,8 @@ impl Reader<'_, '_> {
         let mut entry = Entry {
             place,
             fields: BTreeMap::new(),
+            wrong: Vec::new(),
         };
-        let mut wrong = Vec::new();
         for (name, value) in table {
             let at = self.place(name);
             let known = section
@@ -196,15 +196,15 @@ impl Reader<'_, '_> {
                     let place = at;
                     entry.fields.insert(field.name, Placed { value, place });
                 }
-                None => wrong.push(field.name),
+                None => entry.wrong.push(field.name),
             }
         }
-        self.check_fields(section, &mut entry, &wrong);
+        self.check_fields(section, &entry);
         entry
     }
 
     /// Which fields are there and should not be, or the other way.
-    fn check_fields(&mut self, section: &'static Section, entry: &mut Entry, wrong: &[&str]) {
+    fn check_fields(&mut self, section: &'static Section, entry: &Entry) {
         for field in section.fields {
             let found = entry.fields.get(field.name).map(|found| found.place);
             let chosen = field.only.map(|only| (only, entry.text(only.field)));
@@ -223,7 +223,10 @@ impl Reader<'_, '_> {
                     self.mistake(place, what);
                 }
                 (None, _)
-                    if field.needed && has_meaning && decided && !wrong.contains(&field.name) =>
+                    if field.needed
+                        && has_meaning
+                        && decided
+                        && !entry.wrong.contains(&field.name) =>
                 {
                     let what = What::Missing {
                         section: section.name,

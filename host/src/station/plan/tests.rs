@@ -345,6 +345,13 @@ fn suites_that_no_key_fits_are_told() {
         found[0].2.contains("unwrap key of kind rsa-2048"),
         "{found:?}"
     );
+    // Where the kind is a mistake by itself, nothing is said of what would follow from it.
+    let found = wrong(&text.replace(
+        "policy = \"open\"\n[order]",
+        "policy = \"open\"\nunwrap = \"p-265\"\n[order]",
+    ));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].2.contains("'unwrap' cannot be"), "{found:?}");
 }
 
 #[test]
