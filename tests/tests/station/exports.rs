@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 
 use crate::stops::{PLAN, start};
-use crate::{Fleet, OWN, Plant};
+use crate::{Fleet, OWN, Plant, ended};
 
 /// The manifests in the folders of a backend.
 fn manifests(plant: &Plant, folder: &str) -> Vec<(PathBuf, Value)> {
@@ -139,7 +139,8 @@ fn keys_that_are_wrapped_for_one_backend_never_go_to_another() {
 }
 
 /// A journal as the version before wrote it does not say for whom keys are wrapped.
-const BEFORE: &str = "ALTER TABLE exports DROP COLUMN recipient; DROP INDEX units_by_device; PRAGMA user_version = 4;";
+const BEFORE: &str = "ALTER TABLE exports DROP COLUMN recipient; ALTER TABLE units DROP COLUMN exported; DROP INDEX units_by_device;
+     PRAGMA user_version = 4;";
 
 #[test]
 fn keys_of_an_earlier_version_go_where_their_plan_says() {
@@ -288,4 +289,68 @@ fn keys_that_no_order_carried_are_not_exported() {
     let answer = plant.run(&plan, &[device.port()], &[]);
     assert_eq!(answer.code, 0, "{answer:?}");
     assert_eq!(devices(&plant, "exports"), Vec::<String>::new());
+}
+
+/// One device was done and one was killed in the midst before the plan asked for one more key to be exported, and for a certificate: neither passes
+/// without a word. A higher version brings all of it.
+#[test]
+fn what_a_plan_asks_for_since_is_missed() {
+    let plant = Plant::new();
+    let plan = plant.plan("[devices]\nallow-test-devices = true\n");
+    let whole = fs::read_to_string(&plan).unwrap();
+    let aes = "type = \"aes-256\"\nuse = \"cmac\"\n";
+    let fewer = whole.replace(&format!("{aes}export = true\n"), aes);
+    assert_ne!(fewer, whole);
+    fs::write(&plan, &fewer).unwrap();
+    let fleet = Fleet::new();
+    let [proved] = moments(&plant, &fleet, ["proved true"]);
+    let [done, resumed] = [1, 2].map(|number| fleet.start(number));
+    start(&plant, &resumed, proved);
+    let answer = plant.run(&plan, &[done.port()], &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+
+    let ports = [done.port(), resumed.port()];
+    let assert_missed = |words: &str| {
+        let answer = plant.run(&plan, &ports, &[]);
+        assert_eq!(answer.code, 1, "{answer:?}");
+        for unit in ended(&answer) {
+            let said = unit["error"].as_str().unwrap_or_default();
+            assert!(said.contains(words), "{unit}");
+            let hint = unit["hint"].as_str().unwrap();
+            assert!(hint.contains("raise the version"), "{unit}");
+        }
+    };
+    fs::write(&plan, &whole).unwrap();
+    // As often as it is tried.
+    for _ in 0..2 {
+        assert_missed("the backend has never got the one in slot 3");
+    }
+    // What the earlier plan asks for, they have.
+    fs::write(&plan, &fewer).unwrap();
+    assert_eq!(plant.run(&plan, &ports, &[]).code, 0);
+    let create = ["ca", "init", "--create", "--label", "ca", "--out"];
+    let ca = plant.scratch.path("ca.pem");
+    plant.scratch.done(create.into_iter().chain(ca.to_str()));
+    let certified = "[certificates]\nkey = \"ca\"\nca = \"ca.pem\"\n";
+    fs::write(&plan, format!("{fewer}{certified}")).unwrap();
+    assert_missed("no certificate");
+    assert_eq!(plant.audit()["certificates"], 0);
+
+    let newer = whole.replace("[order]", "[order]\nversion = 2");
+    fs::write(&plan, format!("{newer}{certified}")).unwrap();
+    for before in [false, true] {
+        let answer = plant.run(&plan, &ports, &[]);
+        assert_eq!(answer.code, 0, "{answer:?}");
+        let ended = ended(&answer);
+        let all = ended.iter().all(|unit| (unit["before"] == true) == before);
+        assert!(all, "{ended:?}");
+    }
+    assert_eq!(plant.audit()["certificates"], 2);
+    // All but one key of the first version, and all of the second.
+    let exported = plant.exported();
+    for number in [1, 2] {
+        let id = format!("{number:032x}");
+        let its = exported.iter().filter(|(device, ..)| *device == id);
+        assert_eq!(its.count(), OWN - 1 + OWN, "{number}");
+    }
 }

@@ -221,7 +221,7 @@ fn what_failed_is_tried_again_when_it_comes_back() {
     let plant = Plant::new();
     let plan = plant.plan(&format!(
         "{PLAN}[hook]\nprogram = \"sh\"\narguments = [\"-c\", \"until [ -e go ]; do sleep 0.05; done\"]\n\
-         seconds = 3600\nbefore = \"fail\"\n"
+         seconds = 3600\nbefore = \"fail\"\n[limits]\ndevices = 2\n"
     ));
     let mut rig = device(1);
     let mut watch = Watch::start(&plant, &plan, &[]);
@@ -246,6 +246,8 @@ fn what_failed_is_tried_again_when_it_comes_back() {
         (&1.into(), &0.into()),
         "{last}"
     );
+    // It was one device, and another one might have come.
+    assert_eq!(last["ended"], "the line was stopped", "{last}");
     assert_once(&plant, [1]);
 }
 

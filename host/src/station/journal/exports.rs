@@ -2,8 +2,8 @@
 //! in a folder whose manifest is signed: so the backend has exactly the keys of the devices that were done, each once. Which backend
 //! that is stands beside each: a plan may name another one by then.
 
-use keyferry_protocol::identity::Fingerprint;
-use rusqlite::Transaction;
+use keyferry_protocol::identity::{Digest, Fingerprint};
+use rusqlite::{OptionalExtension as _, Transaction};
 
 use super::{Journal, JournalError, RunId, UnitId, execute};
 use crate::station::Exported;
@@ -37,6 +37,13 @@ impl Journal {
         exports: &[Exported],
     ) -> Result<(), JournalError> {
         self.drop_exports(transaction, unit)?;
+        let slots: serde_json::Value = exports.iter().map(|it| it.entry.slot).collect();
+        let noted = execute(
+            transaction,
+            "UPDATE units SET exported = ?1 WHERE unit = ?2",
+            (slots.to_string(), unit.0),
+        );
+        self.done(noted)?;
         for export in exports {
             let slot = export.entry.slot;
             let entry = serde_json::to_string(&export.entry);
@@ -52,14 +59,36 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether the key that an order brought to a slot was wrapped for a backend, which gets it if the device was done. Of orders that were not made with
+    /// this journal, or by an earlier version, nobody knows: then it counts as wrapped.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn was_exported(&self, order: &Digest, slot: u16) -> Result<bool, JournalError> {
+        let read = || {
+            let sql = "SELECT exported IS NULL OR EXISTS (SELECT 1 FROM json_each(exported) WHERE value = ?2)
+                       FROM units JOIN orders USING (unit) WHERE digest = ?1";
+            let mut query = self.connection.prepare_cached(sql)?;
+            query
+                .query_row((order.to_string(), slot), |row| row.get(0))
+                .optional()
+        };
+        Ok(self.done(read())?.unwrap_or(true))
+    }
+
     /// The device has not got these keys.
     pub(super) fn drop_exports(
         &self,
         transaction: &Transaction<'_>,
         unit: UnitId,
     ) -> Result<(), JournalError> {
-        let removed = execute(transaction, "DELETE FROM exports WHERE unit = ?1", [unit.0]);
-        self.done(removed).map(|_| ())
+        for sql in [
+            "DELETE FROM exports WHERE unit = ?1",
+            "UPDATE units SET exported = '[]' WHERE unit = ?1",
+        ] {
+            self.done(execute(transaction, sql, [unit.0]))?;
+        }
+        Ok(())
     }
 
     /// A unit whose keys are only prepared goes on with those that the device had: no order carries its own any more.

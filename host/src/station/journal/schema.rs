@@ -8,7 +8,9 @@ use crate::station::database::{self, Found};
 const APPLICATION: i64 = 0x4b46_4a52;
 
 /// The migrations in their order. Append, never change.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
+const MIGRATIONS: &[&str] = &[
+    VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5, VERSION_6,
+];
 
 const VERSION_1: &str = "
 CREATE TABLE runs (
@@ -125,6 +127,9 @@ DELETE FROM exports WHERE rowid IN
          FROM exports JOIN units USING (unit) WHERE step = 'done')
      WHERE age > 1);
 ";
+
+/// Of which slots a unit's keys were wrapped for a backend: a JSON list. Of units from before it is not known.
+const VERSION_6: &str = "ALTER TABLE units ADD COLUMN exported TEXT;";
 
 /// The version that this program writes.
 pub(super) fn newest() -> i64 {

@@ -1,6 +1,7 @@
 //! What the threads of a line share, and how one of them attends to a device: limits, the plan's hook, the end.
 
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -25,7 +26,8 @@ pub(super) struct Shared<'a> {
     pub(super) stock: &'a Stock,
     /// Which devices are worked on, and where.
     busy: Mutex<HashMap<DeviceId, String>>,
-    begun: AtomicU32,
+    /// The devices that were begun and how often, where their number is limited: one that is plugged in again is the same one.
+    begun: Mutex<BTreeMap<DeviceId, u32>>,
     failed_in_a_row: AtomicU32,
     /// Whether a nest may be empty: where ports are looked at only once, nobody knows whether anything is plugged in.
     may_be_empty: bool,
@@ -46,7 +48,7 @@ impl<'a> Shared<'a> {
             line,
             stock,
             busy: Mutex::default(),
-            begun: AtomicU32::new(0),
+            begun: Mutex::default(),
             failed_in_a_row: AtomicU32::new(0),
             may_be_empty,
         }
@@ -54,9 +56,8 @@ impl<'a> Shared<'a> {
 
     /// Why no further device is begun, if so.
     pub(super) fn closed(&self) -> Option<Closed> {
-        let begun = self.begun.load(Ordering::Relaxed);
-        let most = self.line.plan.limits.devices;
-        let enough = most.is_some_and(|most| begun >= most);
+        let begun = lock(&self.begun).len();
+        let enough = self.most_devices().is_some_and(|most| begun >= most);
         self.stopped().or(enough.then_some(Closed::Devices))
     }
 
@@ -74,18 +75,31 @@ impl<'a> Shared<'a> {
     }
 
     /// Counts a device that is to be begun, or says that there are enough.
-    pub(super) fn begin(&self) -> Result<(), Closed> {
-        let most = self.line.plan.limits.devices.unwrap_or(u32::MAX);
-        let one_more = |begun: u32| (begun < most).then_some(begun + 1);
-        let counted = self
-            .begun
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
-        counted.map(|_| ()).map_err(|_| Closed::Devices)
+    pub(super) fn begin(&self, device: DeviceId) -> Result<(), Closed> {
+        let Some(most) = self.most_devices() else {
+            return Ok(());
+        };
+        let mut begun = lock(&self.begun);
+        if begun.len() >= most && !begun.contains_key(&device) {
+            return Err(Closed::Devices);
+        }
+        *begun.entry(device).or_default() += 1;
+        Ok(())
     }
 
-    /// Takes a device back from the count: it needed nothing.
-    pub(super) fn withdraw(&self) {
-        self.begun.fetch_sub(1, Ordering::Relaxed);
+    fn most_devices(&self) -> Option<usize> {
+        let most = self.line.plan.limits.devices?;
+        usize::try_from(most).ok()
+    }
+
+    /// Takes it back: it needed nothing.
+    pub(super) fn withdraw(&self, device: DeviceId) {
+        if let Entry::Occupied(mut times) = lock(&self.begun).entry(device) {
+            *times.get_mut() -= 1;
+            if *times.get() == 0 {
+                times.remove();
+            }
+        }
     }
 
     /// Does the device at a nest, unless the line was closed.
@@ -240,6 +254,8 @@ fn show_failed(nest: &Nest, error: &UnitError) {
         | UnitError::OtherKey { .. }
         | UnitError::Forgotten { .. }
         | UnitError::OtherPlan { .. }
+        | UnitError::NotCertified { .. }
+        | UnitError::NotExported { .. }
         | UnitError::Locked { .. }
         | UnitError::NothingToRework { .. }
         | UnitError::HookAfter(_) => {}

@@ -69,6 +69,22 @@ pub enum UnitError {
         /// The device.
         device: DeviceId,
     },
+    /// The plan has asked for a certificate since the device was done.
+    #[error("device {device} has its keys, and no certificate, which the plan asks for")]
+    NotCertified {
+        /// The device.
+        device: DeviceId,
+    },
+    /// The plan has asked for a key to be exported since the device was done.
+    #[error(
+        "device {device} has its keys, and the backend has never got the one in slot {slot}, which the plan asks for"
+    )]
+    NotExported {
+        /// The device.
+        device: DeviceId,
+        /// The slot.
+        slot: u16,
+    },
     /// A slot holds a key that is not the plan's.
     #[error("slot {slot} of device {device} holds {holds}, which is not the plan's key")]
     OtherKey {
@@ -134,6 +150,9 @@ impl UnitError {
                 "put the registry back that the plan names, or its newest backup; where all devices are to begin anew, move the journal away, too"
             }
             Self::OtherPlan { .. } => "try it again: it gets what is missing",
+            Self::NotCertified { .. } | Self::NotExported { .. } => {
+                "it was done before the plan asked for that: raise the version in the plan, and the keys of all devices are replaced, with all that it asks for; one that is locked has to be wiped first (`keyferry device wipe`)"
+            }
             Self::OtherKey { .. } => {
                 "look first whether this is the plan for this device (`keyferry registry show`); if it is, raise the version in the plan to replace the keys of all devices, or replace this one's with --rework"
             }

@@ -6,11 +6,12 @@ use keyferry_protocol::receipt::State;
 use super::attend::Shared;
 use super::error::UnitError;
 use super::event::Nest;
-use crate::station::JobError;
+use crate::device::session::Greeting;
 use crate::station::journal::{Step, Unit};
 use crate::station::plan::{KeyPlan, MAXIMUM_VERSION};
 use crate::station::records::patiently;
 use crate::station::registry::{DeviceRecord, RegistryError, SlotRecord, SlotState};
+use crate::station::{Hsm as _, JobError};
 
 /// A rework adds this to the version of a device's keys; versions of plans are below.
 const REWORK: u32 = MAXIMUM_VERSION + 1;
@@ -146,6 +147,28 @@ impl Shared<'_> {
         Ok(keys
             .map(|key| self.proved_of(&slots, key).cloned())
             .collect())
+    }
+
+    /// Whether a device that has all its keys has what else the plan asks for: it may have been another plan when it got them.
+    ///
+    /// # Errors
+    /// [`UnitError::NotCertified`], [`UnitError::NotExported`]; [`UnitError::Job`].
+    pub(super) fn check_extras(&self, greeting: &Greeting) -> Result<(), UnitError> {
+        let (line, device) = (self.line, greeting.device);
+        if line.hsm.certifies() && !greeting.certified {
+            return Err(UnitError::NotCertified { device });
+        }
+        if line.backend.is_none() {
+            return Ok(());
+        }
+        let held = self.proved(device)?.unwrap_or_default();
+        for (key, held) in line.plan.keys.iter().zip(&held) {
+            let slot = key.slot;
+            if key.export && !self.journal(|journal| journal.was_exported(&held.order, slot))? {
+                return Err(UnitError::NotExported { device, slot });
+            }
+        }
+        Ok(())
     }
 
     fn proved_of<'s>(&self, slots: &'s [SlotRecord], key: &KeyPlan) -> Option<&'s SlotRecord> {

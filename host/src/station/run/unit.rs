@@ -89,6 +89,7 @@ impl Shared<'_> {
             before => before,
         };
         if was_done {
+            self.check_extras(session.greeting())?;
             return Ok(Verdict::Before);
         }
         if let (false, Known::Otherwise { slot, holds }) = (self.line.rework, &known) {
@@ -99,11 +100,11 @@ impl Shared<'_> {
                 holds,
             });
         }
-        if let Err(why) = self.begin() {
+        if let Err(why) = self.begin(found) {
             return Ok(Verdict::NotBegun(why.words()));
         }
         self.call_before(nest, found, serial)
-            .inspect_err(|_| self.withdraw())?;
+            .inspect_err(|_| self.withdraw(found))?;
         let new = NewUnit {
             run: self.line.run,
             device: found,
@@ -231,9 +232,10 @@ impl Way<'_> {
                     confirmed => {
                         done.keys = confirmed?;
                         if self.unit.step <= Step::Trusted && !self.is_to_be_locked(&visit) {
+                            self.shared.check_extras(visit.session.greeting())?;
                             self.shared
                                 .journal(|journal| journal.withdrawn(self.id()))?;
-                            self.shared.withdraw();
+                            self.shared.withdraw(self.unit.device);
                             self.shared.tell(self.nest, What::Note(CONFIRMED));
                             return Ok(Verdict::Before);
                         }
@@ -286,19 +288,23 @@ impl Way<'_> {
         }
         match self.shared.known(device)? {
             Known::Doubted => {
-                let confirmed = self.confirm(visit).inspect_err(|error| {
+                self.confirm(visit).inspect_err(|error| {
                     if is_missing(error) {
                         self.end_saying(&error.to_string());
                     }
-                });
-                confirmed.map(|_| ())
+                })?;
             }
-            Known::Proved | Known::Done { .. } => Ok(()),
+            Known::Proved | Known::Done { .. } => {}
             Known::Not | Known::Enrolled | Known::Otherwise { .. } => {
                 self.shared.journal(|journal| journal.finished(self.id()))?;
-                Err(UnitError::OtherPlan { device })
+                return Err(UnitError::OtherPlan { device });
             }
         }
+        let checked = self.shared.check_extras(visit.session.greeting());
+        if let Err(UnitError::NotCertified { .. } | UnitError::NotExported { .. }) = &checked {
+            self.shared.journal(|journal| journal.finished(self.id()))?;
+        }
+        checked
     }
 
     /// Enrols the device or visits it. One that the registry does not know has to satisfy the policy for new devices, unless what the
