@@ -108,6 +108,11 @@ class Session:
                 found.append([start, end])
         return found[:4]
 
+    def contradicted(self, ack, heard):
+        """Whether the station goes on with what another device than this one had (M-54)."""
+        ahead = ((ack - self.acked + 0x8000) & 0xFFFF) - 0x8000
+        return self.acked + ahead > self.sent or (ahead < 0 and any(one[0] & 255 == heard for one in self.flights))
+
     def take(self, flags, number, offset, ack, heard, credit, ranges, body):
         """A good frame of this session: what the other end has, then what it sends (M-5, M-6, M-37)."""
         self.good, self.reports = time.monotonic(), 0
@@ -186,6 +191,12 @@ class Session:
         return self.frame() if self.credit() - self.told >= ROOM // 4 else b""
 
 
+def reset(number_of):
+    """A frame that says that this session is over, or not known."""
+    frame = HEADER.pack(64 | DEVICE | RESET, number_of, 0, 0, 0, 0, 0, 0)
+    return stuff(frame + struct.pack("<I", zlib.crc32(frame)))
+
+
 def step(session, coded):
     """The session after these bytes between two zeros, and what to send."""
     fields = parse(coded)
@@ -203,8 +214,9 @@ def step(session, coded):
             return session, b""
         session = Session(number_of, wish)
     elif not known:
-        frame = HEADER.pack(64 | DEVICE | RESET, number_of, 0, 0, 0, 0, 0, 0)
-        return session, stuff(frame + struct.pack("<I", zlib.crc32(frame)))
+        return session, reset(number_of)
+    elif session.contradicted(ack, heard):
+        return None, reset(number_of)
     return session, session.take(flags, number, offset, ack, heard, credit, ranges, body)
 
 

@@ -441,6 +441,12 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             // A session is open once both ends know what the other can take.
             return;
         }
+        if self.sender.is_contradicted(fields) {
+            // A device was restarted, and an opening frame that was on its way told it of this session: what the one before it had is lost.
+            self.close();
+            self.event = Some(Event::Reset);
+            return;
+        }
         self.heard_at = now;
         self.heard_frames = self.heard_frames.wrapping_add(1);
         self.reports = 0;

@@ -325,6 +325,42 @@ fn a_restarted_device_says_so() {
     assert_eq!(ends.at_device, [b"hello"]);
 }
 
+/// A device that is restarted while the opening frame is on its way a second time takes the session up anew, in which either end had more: whoever
+/// sees that first ends it.
+///
+/// SPEC: M-54
+#[test]
+fn a_device_that_is_restarted_amid_the_opening_does_not_go_on() {
+    for (from_device, from_station) in [(true, false), (false, true), (true, true)] {
+        let mut ends = Ends::closed();
+        ends.open(7);
+        let opening = take_frame(&mut ends.station, ends.now);
+        ends.device.receive(&opening, ends.now);
+        assert_eq!(ends.device.event(), Some(Event::Opened));
+        if from_device {
+            ends.device.send(b"of the first").unwrap();
+        }
+        ends.settle();
+        if from_station {
+            ends.station.send(b"for the first").unwrap();
+            ends.settle();
+        }
+        ends.device = Link::new();
+        ends.device.receive(&opening, ends.now);
+        assert_eq!(ends.device.event(), Some(Event::Opened));
+        assert!(ends.events.is_empty());
+        // Nobody has anything to say: the station asks for a sign of life.
+        ends.wait();
+        ends.settle();
+        assert_eq!(ends.events, [Event::Reset, Event::Reset]);
+        assert!(!ends.station.is_open() && !ends.device.is_open());
+        (ends.at_device, ends.events) = Default::default();
+        ends.open(8);
+        ends.settle();
+        assert_eq!(ends.at_device, [b"hello"]);
+    }
+}
+
 /// SPEC: M-9
 #[test]
 fn a_new_session_drops_the_old() {
