@@ -76,7 +76,7 @@ pub struct Mitm<F> {
     near: End,
     /// Toward the device.
     far: End,
-    sessions: u16,
+    sessions: u32,
     cut: bool,
 }
 
@@ -102,9 +102,7 @@ impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Mitm<F> {
                 self.far = End::new();
                 self.near.arriving.clear();
                 self.near.waiting.clear();
-                self.far
-                    .link
-                    .open(self.sessions, u32::from(self.sessions), now);
+                self.far.link.open(self.sessions, now);
             }
             Some(Event::Reset | Event::Lost) => self.far.link.close(),
             None => {}

@@ -23,7 +23,7 @@ struct Station {
 }
 
 impl Station {
-    fn open(device: &OnDesk, session: u16, now: Millis) -> (Self, Header) {
+    fn open(device: &OnDesk, nonce: u32, now: Millis) -> (Self, Header) {
         let mut station = Self {
             device: device.clone(),
             link: Box::new(Link::new()),
@@ -38,7 +38,7 @@ impl Station {
         let hello = hello.encode(&mut buffer).unwrap();
         // Time does not pass while bytes are carried here.
         station.link.set_rate(u32::MAX);
-        station.link.open(session, u32::from(session), now);
+        station.link.open(nonce, now);
         station.link.send(hello).unwrap();
         let answers = station.settle();
         let [answer] = &answers[..] else {

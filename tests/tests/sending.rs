@@ -34,7 +34,7 @@ impl Sipping {
     fn greet(&mut self, hello: &[u8], now: Millis) {
         let mut other = Link::<2_048, 2_112, 640>::new();
         other.set_rate(u32::MAX);
-        other.open(1, 1, now);
+        other.open(1, now);
         other.send(hello).unwrap();
         while other.front().is_none_or(|front| !front.is_complete()) {
             let down = other.transmit(now).to_vec();

@@ -185,6 +185,8 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         }
         let mut challenge = Challenge::ZERO;
         renew(&mut challenge, random.as_mut());
+        // It is random and no secret, as the number of a session must be.
+        let number = u16::from_le_bytes([challenge.0[0], challenge.0[1]]);
         let status = resting_status(answers, &memory, random.as_ref());
         platform.show(status);
         // In the field nobody will ask.
@@ -192,7 +194,7 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         platform.measure(Mark::Ends(Stretch::Boot));
         // Last of all and in one piece: it is written to where the caller wants it, and not moved there.
         Self {
-            link: Link::offering(rates::set_of(platform.line_rates())),
+            link: Link::offering(rates::set_of(platform.line_rates()), number),
             platform,
             store,
             random,

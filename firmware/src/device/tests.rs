@@ -105,8 +105,8 @@ fn enrolled(unwrap: UnwrapAlgorithm) -> Option<Refusal> {
     answer
 }
 
-/// Opens the session with this number and sends an authentic `Enroll`: how it was refused, if it was.
-fn enroll(device: &mut Device<Bare>, session: u16, unwrap: UnwrapAlgorithm) -> Option<Refusal> {
+/// Opens a session with this nonce and sends an authentic `Enroll`: how it was refused, if it was.
+fn enroll(device: &mut Device<Bare>, nonce: u32, unwrap: UnwrapAlgorithm) -> Option<Refusal> {
     let authority = [9; 32];
     let key = keys::p256::public_spki(&authority).unwrap();
     let enroll = Enroll {
@@ -130,7 +130,7 @@ fn enroll(device: &mut Device<Bare>, session: u16, unwrap: UnwrapAlgorithm) -> O
         max: VERSION,
     };
     let mut station = Station::new();
-    station.open(session, session.into(), 0);
+    station.open(nonce, 0);
     assert!(matches!(
         asked(&mut station, device, &hello).unwrap(),
         Reply::Hello(_)
@@ -190,7 +190,7 @@ fn an_unwrap_key_that_this_build_does_not_make_is_unsupported() {
 /// What a device says to a station that opens a session.
 fn answer(device: &mut Device<Bare>) -> usize {
     let mut station = Link::<MAX_BLOB, TRANSMIT, 1_024>::new();
-    station.open(1, 1, 0);
+    station.open(1, 0);
     let mut hello = [0; 30];
     let hello = Request::Hello {
         min: VERSION_MIN,

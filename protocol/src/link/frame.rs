@@ -60,7 +60,7 @@ pub mod flag {
 /// What the ends tell each other as a session opens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
-    /// Chosen by the station at random, sent back by the device: tells a session from an earlier one of the same number.
+    /// Chosen by the station at random, sent back by the device: tells which opening frame this answers.
     pub nonce: u32,
     /// Most bytes of data in a frame that this end likes to receive.
     pub max_frame: u16,
@@ -73,7 +73,7 @@ pub struct Parameters {
 pub struct Fields {
     /// See [`flag`].
     pub flags: u8,
-    /// The session.
+    /// The session, by the number that the device gave it; 0 from a station that does not know it yet.
     pub session: u16,
     /// The number of this frame, if it has data or `PING`.
     pub number: u8,

@@ -92,6 +92,7 @@ enum State {
 pub struct Link<const RX: usize, const TX: usize, const OUT: usize> {
     state: State,
     station: bool,
+    /// The number of the session, which the device gives it: at a device the last one given, at a station 0 until it is told.
     session: u16,
     own: Parameters,
     peer: Parameters,
@@ -145,21 +146,22 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         if fits > 16_384 { 16_384 } else { fits as u16 }
     };
 
-    /// A link with no session, on a line at 115200 baud, which is the only rate it knows.
+    /// A link with no session, on a line at 115200 baud, which is the only rate it knows, and with `number` 0: see [`Self::offering`].
     #[must_use]
     pub const fn new() -> Self {
-        Self::offering(0)
+        Self::offering(0, 0)
     }
 
-    /// A link whose end can switch to these line rates: see [`rates`].
+    /// A link whose end can switch to these line rates: see [`rates`]. A device numbers its sessions from the one after `number` on, which
+    /// is random at each start, and no secret: so none is taken for one of the device before it was restarted. A station has no use for it.
     // A link is kilobytes. Inlined, as what it is made of, it is made in its place and not moved there over the stack.
     #[inline(always)]
     #[must_use]
-    pub const fn offering(rates: u16) -> Self {
+    pub const fn offering(rates: u16, number: u16) -> Self {
         Self {
             state: State::Closed,
             station: false,
-            session: 0,
+            session: number,
             own: Parameters {
                 nonce: 0,
                 // Two frames in the buffer: one arrives while the one before is acknowledged.
@@ -206,9 +208,10 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
     }
 
     /// Opens a session; what was under way is dropped. Its first message, of at most 30 bytes, goes along if it is sent before
-    /// anything is transmitted. `nonce` is random; both should differ from the last ones.
-    pub fn open(&mut self, session: u16, nonce: u32, now: Millis) {
-        self.restart(session);
+    /// anything is transmitted. `nonce` is random, and differs from the last ones.
+    pub fn open(&mut self, nonce: u32, now: Millis) {
+        self.restart();
+        self.session = 0;
         self.state = State::Opening;
         self.station = true;
         self.own.nonce = nonce;
@@ -223,10 +226,10 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         if self.state == State::Closed {
             return;
         }
-        let session = self.session;
-        self.restart(session);
+        self.restart();
+        // While it is being opened, it has no number that could be told.
+        self.reset = (self.state == State::Open).then_some(self.session);
         self.state = State::Closed;
-        self.reset = Some(session);
     }
 
     /// Whether a session is open, or being opened.
@@ -412,38 +415,31 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         if fields.has(flag::DEVICE) != self.station {
             return;
         }
-        if let (Some(parameters), false) = (fields.parameters, self.station) {
-            let same = self.state == State::Open
-                && self.session == fields.session
-                && self.peer.nonce == parameters.nonce;
-            if !same && !self.accept_session(fields, parameters, length) {
-                return;
+        match fields.parameters {
+            Some(parameters) if !self.station => {
+                let same = self.state == State::Open && self.own.nonce == parameters.nonce;
+                if !same && !self.accept_session(fields, parameters, length) {
+                    return;
+                }
             }
-        } else if self.state == State::Closed || self.session != fields.session {
-            if !self.station && !fields.has(flag::RESET) {
-                self.reset = Some(fields.session);
-            }
-            return;
-        } else if fields.has(flag::RESET) {
-            self.restart(fields.session);
-            self.state = State::Closed;
-            self.event = Some(Event::Reset);
-            return;
-        } else if let Some(parameters) = fields.parameters {
-            if parameters.nonce != self.own.nonce {
-                return;
-            }
-            if self.state == State::Opening {
+            Some(parameters)
+                if self.state == State::Opening && self.own.nonce == parameters.nonce =>
+            {
+                self.session = fields.session;
                 self.state = State::Open;
                 self.meet(parameters);
             }
-        } else if self.state == State::Opening {
-            // A session is open once both ends know what the other can take.
-            return;
+            Some(_) | None if self.state == State::Open && self.session == fields.session => {}
+            Some(_) | None => {
+                if !self.station && !fields.has(flag::RESET) {
+                    self.reset = Some(fields.session);
+                }
+                return;
+            }
         }
-        if self.sender.is_contradicted(fields) {
-            // A device was restarted, and an opening frame that was on its way told it of this session: what the one before it had is lost.
-            self.close();
+        if fields.has(flag::RESET) {
+            self.restart();
+            self.state = State::Closed;
             self.event = Some(Event::Reset);
             return;
         }
@@ -460,13 +456,14 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         }
     }
 
-    /// A device takes a new session up.
+    /// A device takes a new session up, and gives it its number.
     fn accept_session(&mut self, fields: &Fields, parameters: Parameters, length: u16) -> bool {
         let data = usize::from(length);
         if fields.offset != 0 || data > OPENING_DATA {
             return false;
         }
-        self.restart(fields.session);
+        self.restart();
+        self.session = self.session.wrapping_add(1);
         self.state = State::Open;
         self.own.nonce = parameters.nonce;
         self.meet(parameters);
@@ -483,8 +480,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             .set_largest(Self::LARGEST.min(parameters.max_frame.max(SMALLEST_FRAME)));
     }
 
-    fn restart(&mut self, session: u16) {
-        self.session = session;
+    fn restart(&mut self) {
         self.known = false;
         self.event = None;
         self.damaged_frames = 0;
@@ -574,8 +570,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
             return;
         }
         if now >= self.heard_at + SILENCE {
-            let session = self.session;
-            self.restart(session);
+            self.restart();
             self.state = State::Closed;
             self.event = Some(Event::Lost);
             return;

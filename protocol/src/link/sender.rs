@@ -217,15 +217,6 @@ impl<const TX: usize> Sender<TX> {
         }
     }
 
-    /// Whether the other end cannot be the one that it was: it has what was never sent, or it has heard what is on its way, and lacks what it has
-    /// acknowledged before.
-    pub(super) fn is_contradicted(&self, fields: &Fields) -> bool {
-        match usize::try_from(distance(self.base, fields.acknowledgement)) {
-            Ok(advance) => advance > self.length,
-            Err(_) => self.flights.iter().any(|it| it.number == fields.heard),
-        }
-    }
-
     /// What the other end says of what it has.
     pub(super) fn acknowledge(&mut self, fields: &Fields, damaged: bool, now: Micros) {
         let advance = usize::from(fields.acknowledgement.wrapping_sub(self.base));

@@ -14,15 +14,19 @@ struct Ends {
     events: Vec<Event>,
 }
 
-fn nonce_of(session: u16) -> u32 {
-    u32::from(session) * 7919
+/// The number of the first session.
+const FIRST: u16 = 0x0708;
+
+/// A device that gives the number after this one to its first session.
+fn device(before: u16) -> Device {
+    Device::offering(0, before)
 }
 
 impl Ends {
     fn closed() -> Self {
         Self {
             station: on_a_fast_line(),
-            device: Link::new(),
+            device: device(FIRST - 1),
             now: 1_000,
             at_station: Vec::new(),
             at_device: Vec::new(),
@@ -42,8 +46,8 @@ impl Ends {
         ends
     }
 
-    fn open(&mut self, session: u16) {
-        self.station.open(session, nonce_of(session), self.now);
+    fn open(&mut self, nonce: u32) {
+        self.station.open(nonce, self.now);
         self.station.send(b"hello").unwrap();
     }
 
@@ -314,7 +318,7 @@ fn a_silent_peer_is_given_up() {
 #[test]
 fn a_restarted_device_says_so() {
     let mut ends = Ends::opened();
-    ends.device = Link::new();
+    ends.device = device(99);
     // The station has nothing to say: it asks by itself.
     ends.wait();
     ends.settle();
@@ -325,39 +329,67 @@ fn a_restarted_device_says_so() {
     assert_eq!(ends.at_device, [b"hello"]);
 }
 
-/// A device that is restarted while the opening frame is on its way a second time takes the session up anew, in which either end had more: whoever
-/// sees that first ends it.
+/// A device that is restarted while the opening frame is on its way a second time takes the session up anew, and its number tells that it is
+/// another: nothing of the two is put together, whatever either end had sent or sends first.
 ///
 /// SPEC: M-54
 #[test]
 fn a_device_that_is_restarted_amid_the_opening_does_not_go_on() {
-    for (from_device, from_station) in [(true, false), (false, true), (true, true)] {
-        let mut ends = Ends::closed();
-        ends.open(7);
-        let opening = take_frame(&mut ends.station, ends.now);
-        ends.device.receive(&opening, ends.now);
-        assert_eq!(ends.device.event(), Some(Event::Opened));
-        if from_device {
-            ends.device.send(b"of the first").unwrap();
+    for from_device in [false, true] {
+        for from_station in [false, true] {
+            for again in [false, true] {
+                let mut ends = Ends::closed();
+                ends.open(7);
+                let opening = take_frame(&mut ends.station, ends.now);
+                ends.device.receive(&opening, ends.now);
+                assert_eq!(ends.device.event(), Some(Event::Opened));
+                if from_device {
+                    ends.device.send(b"of the first").unwrap();
+                }
+                ends.settle();
+                if from_station {
+                    ends.station.send(b"for the first").unwrap();
+                    ends.settle();
+                }
+                ends.at_station.clear();
+                ends.device = device(99);
+                ends.device.receive(&opening, ends.now);
+                assert_eq!(ends.device.event(), Some(Event::Opened));
+                if again {
+                    ends.device.send(b"of the second").unwrap();
+                }
+                assert!(ends.events.is_empty());
+                // Nobody has anything to say: the station asks for a sign of life.
+                ends.wait();
+                ends.settle();
+                assert_eq!(ends.events, [Event::Reset]);
+                assert!(ends.at_station.is_empty());
+                (ends.at_device, ends.events) = Default::default();
+                ends.open(8);
+                ends.settle();
+                assert_eq!(ends.events, [Event::Opened]);
+                assert_eq!(ends.at_device, [b"hello"]);
+                assert!(ends.at_station.is_empty());
+            }
         }
+    }
+}
+
+/// SPEC: M-54
+#[test]
+fn a_device_numbers_its_sessions_one_by_one() {
+    let mut ends = Ends::closed();
+    ends.device = device(u16::MAX - 1);
+    for (nonce, number) in [(1, u16::MAX), (2, 0), (3, 1)] {
+        ends.open(nonce);
         ends.settle();
-        if from_station {
-            ends.station.send(b"for the first").unwrap();
-            ends.settle();
-        }
-        ends.device = Link::new();
-        ends.device.receive(&opening, ends.now);
-        assert_eq!(ends.device.event(), Some(Event::Opened));
-        assert!(ends.events.is_empty());
-        // Nobody has anything to say: the station asks for a sign of life.
-        ends.wait();
+        assert_eq!(
+            (ends.station.session, ends.device.session),
+            (number, number)
+        );
+        ends.station.send(b"on we go").unwrap();
         ends.settle();
-        assert_eq!(ends.events, [Event::Reset, Event::Reset]);
-        assert!(!ends.station.is_open() && !ends.device.is_open());
-        (ends.at_device, ends.events) = Default::default();
-        ends.open(8);
-        ends.settle();
-        assert_eq!(ends.at_device, [b"hello"]);
+        assert!(ends.station.idle());
     }
 }
 
@@ -373,18 +405,6 @@ fn a_new_session_drops_the_old() {
     assert_eq!(ends.at_device, [b"hello"]);
     assert!(ends.at_station.is_empty());
     assert!(ends.device.idle());
-}
-
-/// SPEC: M-9
-#[test]
-fn a_session_of_the_same_number_is_new_all_the_same() {
-    let mut ends = Ends::opened();
-    ends.station = on_a_fast_line();
-    ends.station.open(7, 1, ends.now);
-    ends.station.send(b"hello").unwrap();
-    ends.settle();
-    assert_eq!(ends.events, [Event::Opened]);
-    assert_eq!(ends.at_device, [b"hello"]);
 }
 
 #[test]
@@ -422,7 +442,7 @@ fn the_opening_is_repeated_until_it_is_heard() {
 #[test]
 fn a_cable_that_leads_back_is_no_device() {
     let mut station = on_a_fast_line();
-    station.open(7, 7, 0);
+    station.open(7, 0);
     station.send(b"hello").unwrap();
     let mut now = 0;
     for _ in 0..10 {
@@ -515,13 +535,13 @@ fn the_state_beside_the_buffers_is_small() {
 #[test]
 fn a_frame_has_the_bytes_of_the_specification() {
     let mut link = Device::new();
-    link.open(0x0102, 0x0a0b_0c0d, 0);
+    link.open(0x0a0b_0c0d, 0);
     link.send(b"Hi").unwrap();
     let frame = link.transmit(0);
     let hex: std::string::String = frame.iter().map(|b| std::format!("{b:02x}")).collect();
     assert_eq!(
         hex,
-        "00044102010101010102ff030804050d0c0b0a020401020207486958444dd000"
+        "00024101010101010102ff030804050d0c0b0a02040102020748698362059200"
     );
 }
 
@@ -553,7 +573,6 @@ fn a_frame_that_opens_and_resets_or_opens_amid_a_stream_is_dropped() {
         let mut ends = Ends::opened();
         let fields = Fields {
             flags,
-            session: 8,
             offset,
             parameters,
             ..Fields::default()
@@ -577,7 +596,7 @@ fn a_frame_that_opens_and_resets_or_opens_amid_a_stream_is_dropped() {
 fn a_reset_has_its_session_and_nothing_else() {
     let reset = |flags| Fields {
         flags: flag::RESET | flags,
-        session: 7,
+        session: FIRST,
         ..Fields::default()
     };
     let mut ends = Ends::opened();
@@ -593,7 +612,7 @@ fn a_reset_has_its_session_and_nothing_else() {
     // And what a device says to a session that it does not know.
     let stranger = Fields {
         flags: flag::PING,
-        session: 7,
+        session: FIRST,
         number: 3,
         offset: 9,
         acknowledgement: 4,
@@ -623,7 +642,7 @@ fn what_is_held_is_kept_whatever_comes_after() {
     damaged[middle] ^= 4;
     ends.device.receive(&damaged, ends.now);
     let fields = Fields {
-        session: 7,
+        session: FIRST,
         number: 9,
         offset: held[0].0,
         ..Fields::default()
@@ -641,12 +660,12 @@ fn what_is_held_is_kept_whatever_comes_after() {
 #[test]
 fn few_numbers_are_unheard_even_with_room_for_many_frames() {
     let mut station = on_a_fast_line();
-    station.open(7, 7, 0);
+    station.open(7, 0);
     station.send(b"hello").unwrap();
     take_frame(&mut station, 0);
     let fields = Fields {
         flags: flag::DEVICE,
-        session: 7,
+        session: FIRST,
         acknowledgement: 7,
         credit: 32_767,
         parameters: Some(Parameters {
@@ -668,7 +687,7 @@ fn few_numbers_are_unheard_even_with_room_for_many_frames() {
 #[test]
 fn no_credit_is_above_half_the_circle_of_offsets() {
     let mut largest = Link::<32_767, 128, 640>::new();
-    largest.open(1, 1, 0);
+    largest.open(1, 0);
     largest.send(b"hello").unwrap();
     let frame = largest.transmit(0).to_vec();
     let mut deframer = Deframer::new();
@@ -689,7 +708,7 @@ fn ranges_that_lead_in_a_circle_are_no_ranges() {
     let mut ends = Ends::opened();
     let mut fields = Fields {
         flags: flag::DEVICE,
-        session: 7,
+        session: FIRST,
         acknowledgement: 7,
         credit: 2_048,
         ..Fields::default()
@@ -707,12 +726,12 @@ fn ranges_that_lead_in_a_circle_are_no_ranges() {
 #[test]
 fn what_is_acknowledged_is_not_on_its_way() {
     let mut station = on_a_fast_line();
-    station.open(7, 7, 0);
+    station.open(7, 0);
     station.send(b"hello").unwrap();
     take_frame(&mut station, 0);
     let mut fields = Fields {
         flags: flag::DEVICE,
-        session: 7,
+        session: FIRST,
         heard: u8::MAX,
         acknowledgement: 7,
         credit: 16_384,
@@ -740,7 +759,7 @@ fn a_ping_takes_no_place_among_what_is_held() {
         ends.device.receive(
             &forged(&Fields {
                 flags: flag::PING,
-                session: 7,
+                session: FIRST,
                 number: 1,
                 offset: 100 * length,
                 ..Fields::default()
@@ -826,7 +845,7 @@ fn room_that_is_made_while_a_frame_comes_is_not_for_that_frame() {
     // There is room for some 50 bytes.
     let before = ends.device.receiver.acknowledgement();
     let fields = Fields {
-        session: 7,
+        session: FIRST,
         number: 9,
         offset: before,
         ..Fields::default()

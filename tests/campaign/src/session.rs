@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use keyferry::device::DeviceError;
 use keyferry::device::flow::{self, Proofs, Shipment};
 use keyferry::device::port::Port;
-use keyferry::device::session::{Greeting, Session};
+use keyferry::device::session::{Greeting, Nonces, Session};
 use keyferry::device::verify::{Statement, fingerprint};
 use keyferry_firmware::device::{Device, Work};
 use keyferry_protocol::identity::{Challenge, Signature};
@@ -184,15 +184,11 @@ impl Bench {
             hung: Arc::clone(&guard),
         };
         let begun = world.now();
-        let mut next = dice.any() as u16 >> 1;
         let mut challenge = Challenge::ZERO;
         dice.fill(&mut challenge.0);
-        let numbers = move || {
-            next = next.wrapping_add(1);
-            (next, dice.any() as u32)
-        };
+        let nonces = move || dice.any() as u32;
         let mut ended = begun;
-        let result = self.call(Box::new(port), Box::new(numbers), challenge, || {
+        let result = self.call(Box::new(port), Box::new(nonces), challenge, || {
             ended = world.now();
         });
         // The device hears that the session is over, or not.
@@ -222,7 +218,7 @@ impl Bench {
     fn call(
         &self,
         port: Box<dyn Port>,
-        numbers: Box<dyn FnMut() -> (u16, u32) + Send>,
+        nonces: Nonces,
         challenge: Challenge,
         ended: impl FnOnce(),
     ) -> Result<(Greeting, Proofs), DeviceError> {
@@ -239,7 +235,7 @@ impl Bench {
                 nobody,
             )
         };
-        let mut session = match Session::open_numbered(port, numbers) {
+        let mut session = match Session::open_with_nonces(port, nonces) {
             Ok(session) => session,
             Err(error) => {
                 ended();

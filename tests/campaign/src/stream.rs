@@ -294,8 +294,7 @@ impl Near {
         self.tag = self.dice.any() as u32;
         lock(&self.script).tags.push(self.tag);
         self.progress = Progress::default();
-        // Numbers that do not repeat, so that a straggler of an old session is none of the new one.
-        self.link.open(self.sessions as u16, self.tag, now);
+        self.link.open(self.tag, now);
         // A link that has just been opened takes a short message.
         let _ = self.link.send(&self.tag.to_le_bytes());
     }

@@ -74,7 +74,7 @@ fn enrolled() -> &'static Enrolled {
 struct Line {
     device: OnDesk,
     link: Station,
-    session: u16,
+    sessions: u32,
     now: Millis,
     /// What the device said last of its counter and challenge.
     counter: u32,
@@ -88,7 +88,7 @@ impl Line {
         Self {
             device: desk(flash),
             link: Station::new(),
-            session: 0,
+            sessions: 0,
             now: 0,
             counter: 0,
             challenge: Challenge::ZERO,
@@ -98,9 +98,8 @@ impl Line {
 
     /// Opens a session; with `hello`, greets.
     fn open(&mut self, hello: bool) -> bool {
-        self.session += 1;
-        self.link
-            .open(self.session, u32::from(self.session), self.now);
+        self.sessions += 1;
+        self.link.open(self.sessions, self.now);
         let mut room = [0; MAX_MESSAGE];
         let greeting = Request::Hello { min: 0, max: 0 };
         let greeting = greeting.encode(&mut room).expect("it is short");

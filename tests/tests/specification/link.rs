@@ -29,7 +29,7 @@ fn frame_of_the_table(data: &[u8]) -> Vec<u8> {
         let start = frame.len();
         if field.starts_with("link version") {
             frame.push(LINK_VERSION << 6 | flag::OPEN | flag::HELD | flag::DEVICE);
-        } else if field == "session" {
+        } else if field.starts_with("session:") {
             frame.extend(0x0102_u16.to_le_bytes());
         } else if field == "number" {
             frame.push(3);
@@ -177,7 +177,7 @@ fn the_answer_timer_adds_what_the_table_says() {
     for end in [&mut link, &mut device] {
         end.set_rate(u32::MAX);
     }
-    link.open(1, 2, 0);
+    link.open(2, 0);
     link.send(b"Hi").expect("room");
     device.receive(&next_frame(&mut link, 0), 0);
     link.receive(&next_frame(&mut device, 0), 0);
@@ -209,10 +209,10 @@ fn the_examples_are_what_the_ends_say() {
         let bytes: Vec<String> = frame.iter().map(|byte| format!("{byte:02x}")).collect();
         bytes.join(" ")
     };
-    let (mut station, mut device) = (Small::new(), Small::new());
+    let (mut station, mut device) = (Small::new(), Small::offering(0, 0x0101));
     let mut said = Vec::new();
     station.set_rate(u32::MAX);
-    station.open(0x0102, 0x0a0b_0c0d, 0);
+    station.open(0x0a0b_0c0d, 0);
     station.send(b"Hi").expect("room");
     let opening = next_frame(&mut station, 0);
     said.push(shown(&opening));
@@ -244,7 +244,7 @@ fn an_answer_is_awaited_as_long_as_the_table_says() {
         .position(|word| *word == nth)
         .expect("an ordinal");
     let mut link = Link::<2048, 2048, 512>::new();
-    link.open(1, 2, 0);
+    link.open(2, 0);
     link.send(b"Hi").expect("room");
     let (mut now, mut waits) = (0, Vec::new());
     for _ in 0..9 {

@@ -72,8 +72,10 @@ pub enum Item {
 pub struct Decoder {
     to_device: Direction,
     to_station: Direction,
-    /// Number and nonce of the session whose opening was recorded.
-    session: Option<(u16, u32)>,
+    /// The nonce of the session whose opening was recorded last.
+    nonce: Option<u32>,
+    /// The number that the device gave it.
+    session: Option<u16>,
 }
 
 /// Bytes between two zeros, as they come.
@@ -174,6 +176,7 @@ impl Decoder {
         Self {
             to_device: Direction::new(),
             to_station: Direction::new(),
+            nonce: None,
             session: None,
         }
     }
@@ -255,22 +258,26 @@ impl Decoder {
         if fields.has(flag::DEVICE) != (to == To::Station) {
             return true;
         }
-        if let (To::Device, Some(parameters)) = (to, fields.parameters) {
-            let session = Some((fields.session, parameters.nonce));
-            if self.session != session {
-                self.session = session;
-                self.to_device.stream = Stream::new();
-                self.to_station.stream = Stream::new();
+        match (to, fields.parameters) {
+            (To::Device, Some(parameters)) => {
+                if self.nonce != Some(parameters.nonce) {
+                    self.nonce = Some(parameters.nonce);
+                    self.session = None;
+                    self.to_device.stream = Stream::new();
+                    self.to_station.stream = Stream::new();
+                }
             }
-        }
-        match self.session {
-            Some((session, _)) if session == fields.session => {
-                self.direction(to)
-                    .stream
-                    .take(fields.offset, data, messages)
+            (To::Station, Some(parameters))
+                if self.session.is_none() && self.nonce == Some(parameters.nonce) =>
+            {
+                self.session = Some(fields.session);
             }
+            (To::Device | To::Station, _) if self.session == Some(fields.session) => {}
             // Of a session whose beginning was not recorded.
-            Some(_) | None => true,
+            (To::Device | To::Station, _) => return true,
         }
+        self.direction(to)
+            .stream
+            .take(fields.offset, data, messages)
     }
 }

@@ -87,8 +87,8 @@ pub type OnProgress<'a> = dyn FnMut(Progress) + 'a;
 /// Is told, once in a session's life, that nothing has been heard of a device for this long, while it is waited for.
 pub type OnQuiet = Box<dyn FnMut(Duration) + Send>;
 
-/// Gives each session its number, and a nonce that tells it from an earlier one of the same number. Neither is a secret.
-pub type Numbers = Box<dyn FnMut() -> (u16, u32) + Send>;
+/// Gives each session a nonce, which tells it from earlier ones. It is no secret.
+pub type Nonces = Box<dyn FnMut() -> u32 + Send>;
 
 /// The station's end of the link: 16 KiB each way, frames of up to 4 KiB.
 type StationLink = Link<16_384, 16_384, 4_096>;
@@ -108,7 +108,7 @@ pub struct Session {
     greeting: Greeting,
     /// The protocol versions that are offered.
     versions: (u8, u8),
-    numbers: Numbers,
+    nonces: Nonces,
     witness: Option<Box<dyn Witness>>,
     /// Until it is told.
     on_quiet: Option<OnQuiet>,
@@ -128,26 +128,26 @@ impl Session {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with_versions(port: Box<dyn Port>, min: u8, max: u8) -> Result<Self, DeviceError> {
-        Self::open_as(port, (min, max), Box::new(session_number))
+        Self::open_as(port, (min, max), Box::new(random_nonce))
     }
 
-    /// Greets the device under numbers that the caller chooses, so that a simulation is the same each time. They must not repeat.
+    /// Greets the device under nonces that the caller chooses, so that a simulation is the same each time. They must not repeat.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_numbered(port: Box<dyn Port>, numbers: Numbers) -> Result<Self, DeviceError> {
-        Self::open_as(port, (VERSION_MIN, VERSION), numbers)
+    pub fn open_with_nonces(port: Box<dyn Port>, nonces: Nonces) -> Result<Self, DeviceError> {
+        Self::open_as(port, (VERSION_MIN, VERSION), nonces)
     }
 
     fn open_as(
         port: Box<dyn Port>,
         versions: (u8, u8),
-        numbers: Numbers,
+        nonces: Nonces,
     ) -> Result<Self, DeviceError> {
         let mut session = Self {
             moved_at: port.now(),
             port,
-            link: Box::new(Link::offering(u16::MAX)),
+            link: Box::new(Link::offering(u16::MAX, 0)),
             arrived: 0,
             rate: None,
             unfit: 0,
@@ -163,7 +163,7 @@ impl Session {
                 firmware: String::new(),
             },
             versions,
-            numbers,
+            nonces,
             witness: None,
             on_quiet: None,
         };
@@ -259,8 +259,7 @@ impl Session {
         let hello = Request::Hello { min, max }
             .encode(&mut buffer)
             .map_err(|_| DeviceError::TooLong)?;
-        let (number, nonce) = (self.numbers)();
-        self.link.open(number, nonce, self.port.now());
+        self.link.open((self.nonces)(), self.port.now());
         self.link
             .send(hello)
             .map_err(|error| self.link_error(error))?;
@@ -560,14 +559,10 @@ pub(crate) fn printable(text: &str) -> String {
     text.replace(char::is_control, "?")
 }
 
-/// At random.
-fn session_number() -> (u16, u32) {
+fn random_nonce() -> u32 {
     use std::hash::{BuildHasher, Hasher};
-    let [a, b, c, d, e, f, ..] = std::hash::RandomState::new()
-        .build_hasher()
-        .finish()
-        .to_le_bytes();
-    (u16::from_le_bytes([a, b]), u32::from_le_bytes([c, d, e, f]))
+    // One half of it is as random as the other.
+    std::hash::RandomState::new().build_hasher().finish() as u32
 }
 
 impl Drop for Session {

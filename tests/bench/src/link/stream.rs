@@ -144,7 +144,7 @@ fn send<const RX: usize>(wire: Wire, all: usize, piece: usize) -> anyhow::Result
     let mut port = world.port();
     let mut link = Box::new(Station::new());
     link.set_rate(wire.baud);
-    link.open(1, 1, port.now());
+    link.open(1, port.now());
     link.send(b"!")?;
     while !link.idle() {
         turn(&mut link, &mut *port)?;

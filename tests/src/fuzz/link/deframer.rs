@@ -31,8 +31,8 @@ struct Believable {
     frames: usize,
     /// Their bytes.
     bytes: usize,
-    /// Their sessions.
-    sessions: BTreeSet<u16>,
+    /// What would be the nonces of those that open a session.
+    nonces: BTreeSet<u32>,
 }
 
 impl Believable {
@@ -54,8 +54,8 @@ impl Believable {
             if version == Some(LINK_VERSION) && CRC.checksum(content).to_le_bytes() == *check {
                 self.frames += 1;
                 self.bytes += content.len();
-                let session = content.get(1..3).and_then(|bytes| bytes.try_into().ok());
-                self.sessions.extend(session.map(u16::from_le_bytes));
+                let nonce = content.get(13..17).and_then(|bytes| bytes.try_into().ok());
+                self.nonces.extend(nonce.map(u32::from_le_bytes));
             }
         }
     }
@@ -68,14 +68,12 @@ pub(in crate::fuzz) fn deframer(data: &[u8]) -> bool {
         let mut device = Device::new();
         let (believable, now) = bombard(&mut device, input);
         // Whatever it was: a station that comes now is heard.
-        let free = (0..=u16::MAX).find(|session| !believable.sessions.contains(session));
-        if let Some(session) = free {
-            greet(&mut device, session, now);
-        }
+        let free = (0..).find(|nonce| !believable.nonces.contains(nonce));
+        greet(&mut device, free.expect("there are more than that"), now);
         believable.frames > 0
     } else {
         let mut station = Station::new();
-        station.open(1, 2, 0);
+        station.open(2, 0);
         station.send(b"hello").expect("there is room");
         bombard(&mut station, input).0.frames > 0
     }
@@ -127,9 +125,9 @@ fn bombard<const RX: usize, const TX: usize, const OUT: usize>(
 }
 
 /// Has a station say hello over a clean line, and expects that it arrives.
-fn greet(device: &mut Device, session: u16, start: Millis) {
+fn greet(device: &mut Device, nonce: u32, start: Millis) {
     let mut station = Station::new();
-    station.open(session, 0x5a5a_5a5a, start);
+    station.open(nonce, start);
     station.send(b"good morning").expect("there is room");
     for now in start..start + 5_000 {
         let down = station.transmit(now).to_vec();
@@ -155,7 +153,7 @@ fn greet(device: &mut Device, session: u16, start: Millis) {
 /// The frames of a clean session, both ways, so that the fuzzer need not guess how one looks.
 pub(in crate::fuzz) fn seeds() -> Vec<Vec<u8>> {
     let (mut station, mut device) = (Station::new(), Device::new());
-    station.open(1, 2, 0);
+    station.open(2, 0);
     station.send(b"hello").expect("there is room");
     let (mut to_device, mut to_station) = (vec![0], vec![1]);
     for now in (0..400).step_by(10) {

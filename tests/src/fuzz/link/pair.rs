@@ -107,7 +107,10 @@ struct Pair {
     up: Wire,
     at_station: Book,
     at_device: Book,
-    session: u16,
+    /// Sessions that the station opened.
+    sessions: u32,
+    /// Devices that there were.
+    devices: u16,
 }
 
 /// Who sends.
@@ -119,12 +122,13 @@ impl Pair {
         let mut pair = Self {
             now: 0,
             station: Station::new(),
-            device: Device::new(),
+            device: Device::offering(0, 0),
             down: Wire::default(),
             up: Wire::default(),
             at_station: Book::default(),
             at_device: Book::default(),
-            session: 0,
+            sessions: 0,
+            devices: 1,
         };
         pair.open();
         pair
@@ -132,10 +136,10 @@ impl Pair {
 
     /// The station opens a session, as it does after it has lost one.
     fn open(&mut self) {
-        self.session = self.session.wrapping_add(1);
+        self.sessions += 1;
         self.at_station.renew();
-        let nonce = u32::from(self.session) * 0x0101_0101;
-        self.station.open(self.session, nonce, self.now);
+        self.station
+            .open(self.sessions.wrapping_mul(0x0101_0101), self.now);
         // What the line repeats is what has just passed, never a whole session.
         self.down.twice.clear();
         self.down.twice_left = 0;
@@ -190,7 +194,9 @@ impl Pair {
             5 if upwards => self.at_device.send(&mut self.device, DEVICE, count * 2),
             5 => self.at_station.send(&mut self.station, STATION, count * 2),
             6 if upwards => {
-                self.device = Device::new();
+                // Far from where the one before can have come to.
+                self.device = Device::offering(0, self.devices.wrapping_mul(0x0200));
+                self.devices += 1;
                 self.at_device.asleep = false;
             }
             6 => {
@@ -259,14 +265,14 @@ pub(in crate::fuzz) fn pair(data: &[u8]) -> bool {
     // Enough for anything to happen, and little enough to be fast.
     let mut input = Input(data.get(..256).unwrap_or(data));
     let mut pair = Pair::new();
-    let sessions = pair.session;
+    let sessions = pair.sessions;
     let something = !input.is_empty();
     while !input.is_empty() {
         pair.act(&mut input);
     }
     pair.settle();
     // Whether the first session has lived through it.
-    something && pair.session == sessions
+    something && pair.sessions == sessions
 }
 
 /// What may happen, one thing after the other, and none of it ends the session.
