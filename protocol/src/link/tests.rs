@@ -1,3 +1,4 @@
+use super::frame::{Deframed, Fields, flag};
 use super::*;
 use std::vec::Vec;
 
