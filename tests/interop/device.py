@@ -49,7 +49,7 @@ def parse(coded):
         return None
     first, session, number, offset, ack, heard, credit, length = HEADER.unpack_from(frame)
     body, wish, ranges = frame[HEADER.size : -4], None, []
-    if first >> 6 != 1 or first & DEVICE:
+    if first >> 6 != 1 or first & DEVICE or first & (OPEN | RESET) == OPEN | RESET:
         return None
     if first & OPEN:
         if len(body) < 8:

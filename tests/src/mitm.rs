@@ -30,9 +30,10 @@ struct End {
 }
 
 impl End {
-    fn new() -> Self {
+    /// `number` as in [`Link::offering`].
+    fn new(number: u16) -> Self {
         Self {
-            link: Box::new(Link::new()),
+            link: Box::new(Link::offering(0, number)),
             arriving: Vec::new(),
             waiting: VecDeque::new(),
         }
@@ -86,8 +87,8 @@ impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Mitm<F> {
         Self {
             port,
             hands,
-            near: End::new(),
-            far: End::new(),
+            near: End::new(0),
+            far: End::new(0),
             sessions: 0,
             cut: false,
         }
@@ -99,7 +100,7 @@ impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Mitm<F> {
         match self.near.link.event() {
             Some(Event::Opened) => {
                 self.sessions += 1;
-                self.far = End::new();
+                self.far = End::new(0);
                 self.near.arriving.clear();
                 self.near.waiting.clear();
                 self.far.link.open(self.sessions, now);
@@ -136,8 +137,9 @@ impl<F: FnMut(Direction, &mut Vec<u8>) -> Fate + Send> Mitm<F> {
             self.far.link.transmitted(count, now);
         }
         if std::mem::take(&mut self.cut) {
-            self.near = End::new();
-            self.far = End::new();
+            // Another one than before, as a device that is restarted.
+            self.near = End::new(0x4000_u16.wrapping_mul(self.sessions as u16));
+            self.far = End::new(0);
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         Ok(())

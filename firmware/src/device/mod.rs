@@ -165,28 +165,23 @@ impl<P: Platform, const RX: usize, const OUT: usize> Device<P, RX, OUT> {
         if store.condition() != Condition::Ready {
             memory = Memory::quarantined();
         }
-        let mut unready = Refusal::Entropy;
-        let mut random = match boot {
-            _ if !entropy_read => None,
-            Some(boot) => Some(Drbg::new(&seed, boot, &entropy)),
-            // No start is counted, so nothing keeps two of them apart but the source. That is enough for the one order that a
-            // quarantined device takes.
-            None if memory.state == State::Quarantined => Some(Drbg::new(&seed, 0, &entropy)),
-            // A worn-out flash: what it holds can be read, and nothing more.
-            None => {
-                warning!("a start cannot be counted");
-                unready = Refusal::Storage;
-                None
-            }
-        };
+        // Where no start is counted, nothing keeps two of them apart but the source. That is enough to number sessions, and for the one order that
+        // a quarantined device takes.
+        let mut random = entropy_read.then(|| Drbg::new(&seed, boot.unwrap_or(0), &entropy));
         wipe(&mut entropy);
-        if memory.state == State::Quarantined {
-            warning!("key store quarantined");
-        }
         let mut challenge = Challenge::ZERO;
         renew(&mut challenge, random.as_mut());
         // It is random and no secret, as the number of a session must be.
         let number = u16::from_le_bytes([challenge.0[0], challenge.0[1]]);
+        let mut unready = Refusal::Entropy;
+        if boot.is_none() && memory.state != State::Quarantined && random.take().is_some() {
+            // A worn-out flash: what it holds can be read, and nothing more.
+            warning!("a start cannot be counted");
+            unready = Refusal::Storage;
+        }
+        if memory.state == State::Quarantined {
+            warning!("key store quarantined");
+        }
         let status = resting_status(answers, &memory, random.as_ref());
         platform.show(status);
         // In the field nobody will ask.

@@ -2,6 +2,7 @@
 //! `tests`.
 
 use keyferry_protocol::identity::{Challenge, DeviceId, Fingerprint};
+use keyferry_protocol::link::frame::{Deframed, Deframer, Sink};
 use keyferry_protocol::order::{self, Body, Enroll, Freshness, Header, Kind};
 use keyferry_protocol::receipt::SourceClass;
 use keyferry_protocol::suite::UnwrapAlgorithm;
@@ -185,6 +186,50 @@ fn an_unwrap_key_that_this_build_does_not_make_is_unsupported() {
         let expected = (!made).then_some(Refusal::Unsupported);
         assert_eq!(enrolled(algorithm), expected, "{algorithm}");
     }
+}
+
+/// The number that a device gives to its first session.
+fn number(device: &mut Device<Bare>) -> u16 {
+    struct Nowhere;
+    impl Sink for Nowhere {
+        fn put(&mut self, _: u16, _: u8) {}
+    }
+    let mut station = Station::new();
+    station.open(1, 0);
+    station.send(b"?").unwrap();
+    let opening = station.transmit(0).to_vec();
+    device.receive(&opening, 0);
+    let mut deframer = Deframer::new();
+    let mut heard = device.transmit(0).iter();
+    heard
+        .find_map(|byte| match deframer.feed(*byte, &mut Nowhere) {
+            Deframed::Frame(fields, _) => Some(fields.session),
+            Deframed::Nothing | Deframed::Damaged => None,
+        })
+        .unwrap()
+}
+
+/// A session is never taken for one of the device before it was restarted, even if its source of entropy is stuck.
+///
+/// SPEC: M-54
+#[test]
+fn each_start_numbers_its_sessions_from_another_number_on() {
+    let mut flash = NorFake::new(32);
+    let mut numbers = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        let mut device = Device::new(Bare {
+            flash: Some(flash),
+            ..Bare::new()
+        });
+        assert!(numbers.insert(number(&mut device)), "{numbers:?}");
+        flash = device.into_flash();
+    }
+    // They do not lie side by side either, or the second session of one would have the number of the first of the next.
+    let near = numbers.iter().zip(numbers.iter().skip(1));
+    assert!(
+        near.clone().all(|(one, next)| next - one > 8),
+        "{numbers:?}"
+    );
 }
 
 /// What a device says to a station that opens a session.

@@ -96,7 +96,8 @@ pub struct Link<const RX: usize, const TX: usize, const OUT: usize> {
     /// The number of the session, which the device gives it: at a device the last one given, at a station 0 until it is told.
     session: u16,
     own: Parameters,
-    peer: Parameters,
+    /// Line rates that the other end can switch to.
+    peer_rates: u16,
     /// The other end knows our parameters.
     known: bool,
     event: Option<Event>,
@@ -115,7 +116,7 @@ pub struct Link<const RX: usize, const TX: usize, const OUT: usize> {
     answer: bool,
     damaged: bool,
     reports: u8,
-    /// A frame of this session, which is not ours, is to be answered with a reset.
+    /// The other end is to be told that this session is over, or not known.
     reset: Option<u16>,
     /// How far the other end was told that it may send.
     told: u16,
@@ -169,11 +170,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
                 max_frame: (RX / 2) as u16,
                 rates,
             },
-            peer: Parameters {
-                nonce: 0,
-                max_frame: 0,
-                rates: 0,
-            },
+            peer_rates: 0,
             known: false,
             event: None,
             deframer: Deframer::new(),
@@ -200,7 +197,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
     /// The line rates that both ends can switch to; none before the session is open.
     #[must_use]
     pub const fn common_rates(&self) -> u16 {
-        self.own.rates & self.peer.rates
+        self.own.rates & self.peer_rates
     }
 
     /// Says how fast the line is, in baud, so that a frame is not missed before it can have arrived.
@@ -216,7 +213,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
         self.state = State::Opening;
         self.station = true;
         self.own.nonce = nonce;
-        self.peer = Parameters::default();
+        self.peer_rates = 0;
         self.sender.set_largest(OPENING_DATA as u16);
         self.sender.grant(OPENING_DATA as u16);
         self.heard_at = now;

@@ -356,15 +356,18 @@ fn a_device_that_is_restarted_amid_the_opening_does_not_go_on() {
                 ends.device = device(99);
                 ends.device.receive(&opening, ends.now);
                 assert_eq!(ends.device.event(), Some(Event::Opened));
+                ends.at_device.clear();
                 if again {
                     ends.device.send(b"of the second").unwrap();
+                    ends.station.send(b"still for the first").unwrap();
                 }
                 assert!(ends.events.is_empty());
-                // Nobody has anything to say: the station asks for a sign of life.
+                // If nobody has anything to say, the station asks for a sign of life.
                 ends.wait();
                 ends.settle();
                 assert_eq!(ends.events, [Event::Reset]);
                 assert!(ends.at_station.is_empty());
+                assert_eq!(ends.at_device, [b"hello"]);
                 (ends.at_device, ends.events) = Default::default();
                 ends.open(8);
                 ends.settle();
@@ -381,8 +384,14 @@ fn a_device_that_is_restarted_amid_the_opening_does_not_go_on() {
 fn a_device_numbers_its_sessions_one_by_one() {
     let mut ends = Ends::closed();
     ends.device = device(u16::MAX - 1);
-    for (nonce, number) in [(1, u16::MAX), (2, 0), (3, 1)] {
-        ends.open(nonce);
+    let end_it: [fn(&mut Ends); 4] = [
+        |_| {},
+        |ends| ends.station.close(),
+        |ends| ends.device.close(),
+        |ends| ends.now += SILENCE,
+    ];
+    for (number, end) in [u16::MAX, 0, 1, 2].into_iter().zip(end_it) {
+        ends.open(number.into());
         ends.settle();
         assert_eq!(
             (ends.station.session, ends.device.session),
@@ -391,7 +400,52 @@ fn a_device_numbers_its_sessions_one_by_one() {
         ends.station.send(b"on we go").unwrap();
         ends.settle();
         assert!(ends.station.idle());
+        end(&mut ends);
+        ends.settle();
     }
+    assert!(!ends.device.is_open());
+    ends.open(9);
+    ends.settle();
+    assert_eq!(ends.device.session, 3);
+}
+
+/// What a device says late to a station that has begun anew is no answer to that.
+///
+/// SPEC: M-39
+#[test]
+fn an_answer_to_an_earlier_opening_opens_nothing() {
+    let mut ends = Ends::closed();
+    ends.open(7);
+    let opening = take_frame(&mut ends.station, ends.now);
+    ends.device.receive(&opening, ends.now);
+    let late = take_frame(&mut ends.device, ends.now);
+    ends.open(8);
+    ends.station.receive(&late, ends.now);
+    assert!(ends.station.front().is_none());
+    ends.settle();
+    assert_eq!(ends.device.session, FIRST + 1);
+    assert_eq!(ends.station.session, FIRST + 1);
+    assert_eq!(ends.at_device.last().unwrap(), b"hello");
+    assert!(ends.station.idle());
+}
+
+/// A session that is being opened has no number yet by which it could be ended.
+#[test]
+fn what_is_closed_as_it_is_opened_is_over_at_the_station_alone() {
+    let mut ends = Ends::closed();
+    ends.open(7);
+    let opening = take_frame(&mut ends.station, ends.now);
+    ends.station.close();
+    assert!(!ends.station.is_open());
+    assert!(take_frame(&mut ends.station, ends.now).is_empty());
+    ends.device.receive(&opening, ends.now);
+    ends.settle();
+    assert!(ends.device.is_open() && !ends.station.is_open());
+    ends.events.clear();
+    ends.open(8);
+    ends.settle();
+    assert_eq!(ends.events, [Event::Opened]);
+    assert!(ends.station.idle());
 }
 
 /// SPEC: M-9

@@ -96,7 +96,7 @@ impl<const RX: usize, const TX: usize, const OUT: usize> Link<RX, TX, OUT> {
     }
 
     fn meet(&mut self, parameters: Parameters) {
-        self.peer = parameters;
+        self.peer_rates = parameters.rates;
         self.sender
             .set_largest(Self::LARGEST.min(parameters.max_frame.max(SMALLEST_FRAME)));
     }

@@ -1,7 +1,6 @@
 //! Listens at both ends of both directions with the shipped deframer, and compares: whatever a check lets through behind the
 //! cable must be what was sent before it.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use keyferry_protocol::link::frame::{Deframed, Deframer, Fields, Sink, flag};
@@ -44,15 +43,53 @@ impl Ear {
     }
 }
 
-/// What was sent one way in one session, by offset. No session here is longer than the offsets go.
-type Streams = BTreeMap<u16, Vec<u8>>;
-
 /// One direction.
 #[derive(Default)]
 struct Heard {
     before: Ear,
     behind: Ear,
-    sent: Streams,
+}
+
+/// What was sent in one session. None here is longer than the offsets go.
+struct Session {
+    nonce: u32,
+    /// Once the device has said it.
+    number: Option<u16>,
+    /// By offset, for each way.
+    sent: [Vec<u8>; 2],
+}
+
+/// All sessions, the last one last.
+#[derive(Default)]
+struct Sessions(Vec<Session>);
+
+impl Sessions {
+    /// The session that a frame belongs to.
+    fn of(&mut self, fields: &Fields) -> Option<&mut Session> {
+        let mut from_last = self.0.iter_mut().rev();
+        match fields.parameters {
+            Some(it) if !fields.has(flag::DEVICE) => from_last.find(|one| one.nonce == it.nonce),
+            Some(_) | None => from_last.find(|one| one.number == Some(fields.session)),
+        }
+    }
+
+    /// The session that a frame belongs to which an end has just sent; it may be the first of it.
+    fn begun_by(&mut self, fields: &Fields) -> Option<&mut Session> {
+        if let Some(parameters) = fields.parameters {
+            let (nonce, device) = (parameters.nonce, fields.has(flag::DEVICE));
+            let unanswered = |one: &&mut Session| one.nonce == nonce && one.number.is_none();
+            if device && let Some(session) = self.0.iter_mut().find(unanswered) {
+                session.number = Some(fields.session);
+            } else if self.of(fields).is_none() {
+                self.0.push(Session {
+                    nonce,
+                    number: device.then_some(fields.session),
+                    sent: Default::default(),
+                });
+            }
+        }
+        self.of(fields)
+    }
 }
 
 /// What has come through the cable.
@@ -68,6 +105,7 @@ pub struct Tally {
 #[derive(Default)]
 pub struct Eavesdropper {
     ways: [Heard; 2],
+    sessions: Sessions,
     tally: Tally,
     /// What was heard, for people; `None`: nobody wants to know.
     trace: Option<String>,
@@ -110,14 +148,16 @@ impl Eavesdropper {
 
     /// An end hands these bytes to the cable.
     pub fn sends(&mut self, way: Way, bytes: &[u8], now: Nanos) {
-        let Heard { before, sent, .. } = &mut self.ways[place(way)];
-        let trace = &mut self.trace;
-        before.hear(bytes, |fields, data| {
+        let (sessions, trace) = (&mut self.sessions, &mut self.trace);
+        self.ways[place(way)].before.hear(bytes, |fields, data| {
             if let Some(trace) = trace {
                 let words = format!("{} {}", arrow(way, false), tell(fields, data));
                 line(trace, now, &words);
             }
-            let stream = sent.entry(fields.session).or_default();
+            let Some(session) = sessions.begun_by(fields) else {
+                return;
+            };
+            let stream = &mut session.sent[place(way)];
             let start = usize::from(fields.offset);
             let end = start + data.len();
             if stream.len() < end {
@@ -129,9 +169,8 @@ impl Eavesdropper {
 
     /// An end gets these bytes from the cable.
     pub fn gets(&mut self, way: Way, bytes: &[u8], now: Nanos) {
-        let Heard { behind, sent, .. } = &mut self.ways[place(way)];
-        let (tally, trace) = (&mut self.tally, &mut self.trace);
-        let damaged = behind.hear(bytes, |fields, data| {
+        let (sessions, tally, trace) = (&mut self.sessions, &mut self.tally, &mut self.trace);
+        let damaged = self.ways[place(way)].behind.hear(bytes, |fields, data| {
             if let Some(trace) = trace {
                 let words = format!("{} {}", arrow(way, true), tell(fields, data));
                 line(trace, now, &words);
@@ -140,9 +179,10 @@ impl Eavesdropper {
             if fields.has(flag::DEVICE) != (way == Way::Up) {
                 return;
             }
-            let Some(stream) = sent.get(&fields.session) else {
+            let Some(session) = sessions.of(fields) else {
                 return;
             };
+            let stream = &session.sent[place(way)];
             for (offset, byte) in (usize::from(fields.offset)..).zip(data) {
                 tally.passed += 1;
                 tally.wrong += u64::from(stream.get(offset) != Some(byte));
@@ -158,8 +198,8 @@ impl Eavesdropper {
     #[must_use]
     pub fn messages(&self, way: Way) -> Vec<Vec<u8>> {
         let mut messages = Vec::new();
-        for stream in self.ways[place(way)].sent.values() {
-            let mut rest = &stream[..];
+        for session in &self.sessions.0 {
+            let mut rest = &session.sent[place(way)][..];
             while let Some((prefix, after)) = rest.split_first_chunk() {
                 let length = usize::from(u16::from_le_bytes(*prefix));
                 let Some((message, after)) = after.split_at_checked(length) else {

@@ -170,9 +170,9 @@ struct Far {
 }
 
 impl Far {
-    fn new(script: Shared) -> Self {
+    fn new(script: Shared, number: u16) -> Self {
         Self {
-            link: Link::new(),
+            link: Link::offering(0, number),
             script,
             tag: None,
             progress: Progress::default(),
@@ -251,7 +251,10 @@ pub fn run(plan: &Plan, seed: u64, number: u64, messages: u32) -> Outcome {
     }));
     let far = Arc::clone(&script);
     let settings = settings(plan.faults.clone(), dice.any());
-    let world = World::new(&settings, move |_| Far::new(Arc::clone(&far)));
+    let mut starts = Dice::new(seed, number, 6);
+    let world = World::new(&settings, move |_| {
+        Far::new(Arc::clone(&far), starts.any() as u16)
+    });
     world.pass(UP);
     for reset in &plan.resets {
         world.reset_after(*reset);
