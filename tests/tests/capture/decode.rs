@@ -4,6 +4,7 @@ use keyferry::device::capture::{Item, To};
 use keyferry::device::flow;
 use keyferry::device::session::Session;
 use keyferry_protocol::identity::Challenge;
+use keyferry_protocol::link::Link;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::command::{self, Answer};
 use keyferry_tests::desk::{Desk, Direction, OnDesk};
@@ -239,4 +240,59 @@ fn the_example_of_the_specification_is_read() {
     assert_eq!(fields.session, 0);
     assert_eq!(fields.parameters.unwrap().nonce, 0x0a0b_0c0d);
     assert_eq!(bytes, b"Hi");
+}
+
+/// A device that is restarted amid the opening takes the session up under another number: the station believes the first, and so does who
+/// reads the recording.
+#[test]
+fn what_a_restarted_device_says_belongs_to_no_session() {
+    type End = Link<2_048, 2_048, 512>;
+    fn next(end: &mut End) -> Vec<u8> {
+        let frame = end.transmit(0).to_vec();
+        end.transmitted(frame.len(), 0);
+        frame
+    }
+    let (mut station, mut first, mut second) = (
+        End::new(),
+        End::offering(0, 0x0100),
+        End::offering(0, 0x0200),
+    );
+    let mut lines = vec![r#"{"keyferry-capture":1,"port":"p","started":"s"}"#.to_owned()];
+    let mut record = |to: &str, frame: &[u8]| {
+        let hex = hex::encode(frame);
+        lines.push(format!(r#"{{"ms":7,"to":"{to}","hex":"{hex}"}}"#));
+    };
+    station.open(1, 0);
+    station.send(b"hello").unwrap();
+    let opening = next(&mut station);
+    record("device", &opening);
+    for (device, word) in [(&mut first, b"the first."), (&mut second, b"the second")] {
+        device.receive(&opening, 0);
+        device.send(word).unwrap();
+        let answer = next(device);
+        record("station", &answer);
+        station.receive(&answer, 0);
+    }
+    station.send(b"on we go").unwrap();
+    record("device", &next(&mut station));
+    assert_eq!(station.front().unwrap().bytes, b"the first.");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("restarted");
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    let told: Vec<(To, Vec<u8>)> = items(&path)
+        .into_iter()
+        .filter_map(|item| match item {
+            Item::Message { to, bytes, .. } => Some((to, bytes)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (To::Device, b"hello".to_vec()),
+            (To::Station, b"the first.".to_vec()),
+            (To::Device, b"on we go".to_vec()),
+        ]
+    );
 }
