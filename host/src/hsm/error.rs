@@ -385,7 +385,7 @@ impl HsmError {
                 "give the path of the library with module-path= instead, or register it with p11-kit (see pkcs11.conf(5))".into()
             }
             Self::ModuleNotLoadable { .. } => {
-                "the file must be a PKCS#11 library for this machine's architecture; some want their configuration as init-reserved in the URI"
+                "the file must be a PKCS#11 library for this machine's architecture, and has to find its configuration: most look at an environment variable (SoftHSM: SOFTHSM2_CONF) or in their own folder, some want it as init-reserved in the URI"
                     .into()
             }
             Self::NoSuchToken { .. } => {

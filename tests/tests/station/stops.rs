@@ -235,6 +235,44 @@ fn a_station_killed_at_any_step_goes_on_from_there() {
     assert_done_once(&plant, number);
 }
 
+/// A device whose flash is damaged cannot say who it is: it is called what it is, and nothing is made for it.
+#[test]
+fn a_quarantined_device_is_called_that() {
+    let plant = Plant::new();
+    let plan = plant.plan(PLAN);
+    let fleet = Fleet::new();
+    let device = fleet.start(1);
+    finish(&plant, &plan, &[&device]);
+    drop(device);
+    let mut flash = fs::read(fleet.flash(1)).unwrap();
+    for byte in flash.iter_mut().filter(|byte| **byte != 0xff).step_by(8) {
+        *byte ^= 0x55;
+    }
+    // Another file: the device before may still hold its own.
+    fs::remove_file(fleet.flash(1)).unwrap();
+    fs::write(fleet.flash(1), flash).unwrap();
+    let device = fleet.start(1);
+    let before = plant.audit();
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let id = format!("{:032x}", 1);
+    assert!(
+        answer
+            .stdout
+            .contains(&format!("it is {id}, and quarantined")),
+        "{answer:?}"
+    );
+    assert!(
+        answer
+            .stdout
+            .contains(&format!("device wipe --quarantined {id}")),
+        "{answer:?}"
+    );
+    assert_eq!(plant.audit()["orders"], before["orders"]);
+    let journal = Journal::open(&plant.scratch.path("station.journal")).unwrap();
+    assert!(journal.all_under_way().unwrap().is_empty());
+}
+
 /// A device whose flash is erased while the journal has it under way is not begun anew by itself, since it might be another one; it is when a
 /// person has released it.
 #[test]

@@ -59,6 +59,7 @@ pub(super) fn verify(context: &Context, arguments: &Verify) -> Outcome {
         .collect();
     let heading = format!("log {}", report.log);
     context.table([&heading, "count"], &rows);
+    context.note("the log is unbroken");
     if report.is_anchored() {
         context.note("the end is anchored");
     } else {
@@ -96,7 +97,9 @@ fn tell_notices(context: &Context, report: &Report) {
     for (line, notice) in &report.notices {
         let text = match notice {
             Notice::IdentityChanged(device) => {
-                format!("device {device} states another identity key, and no wipe explains it")
+                format!(
+                    "device {device} states another identity key, and no wipe that it has signed explains it"
+                )
             }
             Notice::Disbelieved => {
                 "an answer came that was not to be believed; somebody may be on the line".to_owned()

@@ -39,13 +39,13 @@ pub(super) fn bind(path: &Path, nests: &mut [Nest], others: &[&str]) -> Result<(
             mistake(
                 line,
                 1,
-                What::File("a line has a nest and a serial number".to_owned()),
+                What::Labels("a line has a nest and a serial number".to_owned()),
             );
             continue;
         };
         let serial = serial.trim();
         if let Err(error) = Serial::product(serial) {
-            mistake(line, 1, What::File(error.to_string()));
+            mistake(line, 1, What::Labels(error.to_string()));
             continue;
         }
         if let Some(first) = serials.insert(serial.to_owned(), line) {
@@ -57,7 +57,7 @@ pub(super) fn bind(path: &Path, nests: &mut [Nest], others: &[&str]) -> Result<(
             None if others.contains(&nest) => {}
             None => {
                 let shown = nest.replace(char::is_control, "?");
-                mistake(line, 1, What::File(format!("there is no nest '{shown}'")));
+                mistake(line, 1, What::Labels(format!("there is no nest '{shown}'")));
             }
             Some(Nest {
                 serial: Some(_), ..
@@ -65,7 +65,7 @@ pub(super) fn bind(path: &Path, nests: &mut [Nest], others: &[&str]) -> Result<(
                 mistake(
                     line,
                     1,
-                    What::File(format!("nest '{nest}' has a serial number already")),
+                    What::Labels(format!("nest '{nest}' has a serial number already")),
                 );
             }
             Some(nest) => nest.serial = Some(serial.to_owned()),

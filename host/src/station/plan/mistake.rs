@@ -173,6 +173,9 @@ pub enum What {
     /// A file that the plan names is missing, or has mistakes of its own.
     #[error("{0}")]
     File(String),
+    /// A file of labels has a mistake in a line.
+    #[error("{0}")]
+    Labels(String),
 }
 
 fn in_section(section: &Option<&'static str>) -> String {
@@ -226,6 +229,10 @@ impl What {
             Self::UnfitUse { .. } => "choose another use, or another type".to_owned(),
             Self::UnfitSuites { .. } => {
                 "an RSA key goes with rsa-oaep-…, a p-256 key with ecdh-p256-…".to_owned()
+            }
+            Self::Labels(_) => {
+                "scan it again: each line has a nest, and the serial number of the device in it"
+                    .to_owned()
             }
             Self::File(_) => {
                 "mend the file, or name another; names are seen from the plan's folder".to_owned()

@@ -138,6 +138,7 @@ impl Registry {
         )?;
         match holder {
             Some(holder) => Err(RegistryError::SerialTaken {
+                device,
                 serial: serial.to_owned(),
                 holder,
             }),

@@ -129,8 +129,10 @@ pub enum RegistryError {
         holder: DeviceId,
     },
     /// Another device has that serial number.
-    #[error("serial number '{serial}' is device {holder}'s already")]
+    #[error("serial number '{serial}' is device {holder}'s already, and this is device {device}")]
     SerialTaken {
+        /// The device that it was given for.
+        device: DeviceId,
         /// The serial number.
         serial: String,
         /// Whose it is.
@@ -307,7 +309,9 @@ impl RegistryError {
             Self::KeyTaken { .. } | Self::NotItsReceipt { .. } | Self::Older { .. } => {
                 "take the device off the line: it is not what it claims to be"
             }
-            Self::SerialTaken { .. } => "check the serial number on the label",
+            Self::SerialTaken { .. } => {
+                "check the label, and whether devices or labels were mixed up between nests: `keyferry registry show` tells which number each has"
+            }
             Self::NotKept { .. } => "make a new order for the device",
             Self::NotItsOrder { .. } => "make a new order for the device",
             Self::UnknownOrder { .. } => "name the registry that the order was made with",

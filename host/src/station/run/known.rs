@@ -81,7 +81,12 @@ impl Shared<'_> {
         })?;
         if let Some(holder) = holder.filter(|holder| *holder != device) {
             let serial = given.clone();
-            return Err(RegistryError::SerialTaken { serial, holder }.into());
+            return Err(RegistryError::SerialTaken {
+                device,
+                serial,
+                holder,
+            }
+            .into());
         }
         match known {
             Some(known) if known != *given => Err(UnitError::OtherSerial {

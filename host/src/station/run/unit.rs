@@ -28,8 +28,7 @@ use crate::station::{
     choose_suite, inject, prove,
 };
 
-const CONFIRMED: &str =
-    "it may have been changed since it was done, and has confirmed what it holds";
+const CONFIRMED: &str = "the books could not pass it as it is (changed since, or a new label): it has confirmed what it holds";
 
 impl Shared<'_> {
     pub(super) fn journal<T>(
@@ -60,6 +59,9 @@ impl Shared<'_> {
         heard.device = Some(found);
         self.tell(nest, What::Found(found));
         let _busy = self.enter(found, nest)?;
+        if session.greeting().state == State::Quarantined {
+            return Err(JobError::Quarantined { device: found }.into());
+        }
 
         let before = self.journal(|journal| journal.under_way(found))?;
         let identity = session.greeting().identity;
