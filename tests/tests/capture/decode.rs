@@ -4,7 +4,7 @@ use keyferry::device::capture::{Item, To};
 use keyferry::device::flow;
 use keyferry::device::session::Session;
 use keyferry_protocol::identity::Challenge;
-use keyferry_protocol::link::Link;
+use keyferry_protocol::link::{Front, Link};
 use keyferry_protocol::suite::UnwrapAlgorithm;
 use keyferry_tests::command::{self, Answer};
 use keyferry_tests::desk::{Desk, Direction, OnDesk};
@@ -242,57 +242,133 @@ fn the_example_of_the_specification_is_read() {
     assert_eq!(bytes, b"Hi");
 }
 
+/// Frames in an order of the test's choice, beside a station that gets the same.
+struct ByHand {
+    station: End,
+    lines: Vec<String>,
+}
+
+type End = Link<2_048, 2_048, 512>;
+
+fn next(end: &mut End) -> Vec<u8> {
+    let frame = end.transmit(0).to_vec();
+    end.transmitted(frame.len(), 0);
+    frame
+}
+
+/// A message of this end, in one frame.
+fn saying(end: &mut End, message: &[u8]) -> Vec<u8> {
+    end.send(message).unwrap();
+    next(end)
+}
+
+impl ByHand {
+    /// With the opening frame.
+    fn new() -> (Self, Vec<u8>) {
+        let mut by_hand = Self {
+            station: End::new(),
+            lines: vec![r#"{"keyferry-capture":1,"port":"p","started":"s"}"#.to_owned()],
+        };
+        by_hand.station.open(1, 0);
+        let opening = by_hand.say(b"hello");
+        (by_hand, opening)
+    }
+
+    fn record(&mut self, to: &str, frame: &[u8]) {
+        let hex = hex::encode(frame);
+        self.lines
+            .push(format!(r#"{{"ms":7,"to":"{to}","hex":"{hex}"}}"#));
+    }
+
+    fn say(&mut self, message: &[u8]) -> Vec<u8> {
+        let frame = saying(&mut self.station, message);
+        self.record("device", &frame);
+        frame
+    }
+
+    fn hear(&mut self, frame: &[u8]) {
+        self.record("station", frame);
+        self.station.receive(frame, 0);
+    }
+
+    /// The messages in the recording, as text.
+    fn told(&self) -> Vec<(To, String)> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("by-hand");
+        std::fs::write(&path, self.lines.join("\n") + "\n").unwrap();
+        items(&path)
+            .into_iter()
+            .filter_map(|item| match item {
+                Item::Message { to, bytes, .. } => Some((to, String::from_utf8(bytes).unwrap())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The messages that the station has got.
+    fn got(&mut self) -> Vec<(To, String)> {
+        let mut got = Vec::new();
+        while let Some(front) = self.station.front().filter(Front::is_complete) {
+            let text = String::from_utf8(front.bytes.to_vec()).unwrap();
+            let length = front.length;
+            self.station.consume(length);
+            got.push((To::Station, text));
+        }
+        got
+    }
+}
+
 /// A device that is restarted amid the opening takes the session up under another number: the station believes the first, and so does who
 /// reads the recording.
 #[test]
 fn what_a_restarted_device_says_belongs_to_no_session() {
-    type End = Link<2_048, 2_048, 512>;
-    fn next(end: &mut End) -> Vec<u8> {
-        let frame = end.transmit(0).to_vec();
-        end.transmitted(frame.len(), 0);
-        frame
-    }
-    let (mut station, mut first, mut second) = (
-        End::new(),
-        End::offering(0, 0x0100),
-        End::offering(0, 0x0200),
-    );
-    let mut lines = vec![r#"{"keyferry-capture":1,"port":"p","started":"s"}"#.to_owned()];
-    let mut record = |to: &str, frame: &[u8]| {
-        let hex = hex::encode(frame);
-        lines.push(format!(r#"{{"ms":7,"to":"{to}","hex":"{hex}"}}"#));
-    };
-    station.open(1, 0);
-    station.send(b"hello").unwrap();
-    let opening = next(&mut station);
-    record("device", &opening);
-    for (device, word) in [(&mut first, b"the first."), (&mut second, b"the second")] {
+    let (mut by_hand, opening) = ByHand::new();
+    for (number, word) in [(0x0100, b"the first."), (0x0200, b"the second")] {
+        let mut device = End::offering(0, number);
         device.receive(&opening, 0);
-        device.send(word).unwrap();
-        let answer = next(device);
-        record("station", &answer);
-        station.receive(&answer, 0);
+        by_hand.hear(&saying(&mut device, word));
     }
-    station.send(b"on we go").unwrap();
-    record("device", &next(&mut station));
-    assert_eq!(station.front().unwrap().bytes, b"the first.");
+    assert_eq!(by_hand.got(), [(To::Station, "the first.".to_owned())]);
+    by_hand.say(b"on we go");
+    let told = by_hand.told();
+    let texts: Vec<_> = told.iter().map(|(_, text)| &text[..]).collect();
+    assert_eq!(texts, ["hello", "the first.", "on we go"]);
+}
 
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("restarted");
-    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
-    let told: Vec<(To, Vec<u8>)> = items(&path)
-        .into_iter()
-        .filter_map(|item| match item {
-            Item::Message { to, bytes, .. } => Some((to, bytes)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(
-        told,
-        [
-            (To::Device, b"hello".to_vec()),
-            (To::Station, b"the first.".to_vec()),
-            (To::Device, b"on we go".to_vec()),
-        ]
-    );
+/// SPEC: M-43
+#[test]
+fn what_comes_twice_is_read_as_it_came_first() {
+    let (mut by_hand, opening) = ByHand::new();
+    let (mut device, mut other) = (End::new(), End::new());
+    for end in [&mut device, &mut other] {
+        end.receive(&opening, 0);
+    }
+    by_hand.hear(&next(&mut device));
+    let (first, second) = (saying(&mut device, b"one"), saying(&mut device, b"two"));
+    saying(&mut other, b"ONE");
+    let forged = saying(&mut other, b"TWO");
+    for frame in [&second, &forged, &first] {
+        by_hand.hear(frame);
+    }
+    let got = by_hand.got();
+    assert_eq!(got.len(), 2);
+    assert_eq!(by_hand.told()[1..], got);
+    assert_eq!(got[1].1, "two");
+}
+
+/// SPEC: M-8
+#[test]
+fn what_comes_after_the_end_of_a_session_belongs_to_none() {
+    let (mut by_hand, opening) = ByHand::new();
+    let mut device = End::new();
+    device.receive(&opening, 0);
+    by_hand.hear(&saying(&mut device, b"welcome"));
+    let late = saying(&mut device, b"late");
+    device.close();
+    let reset = next(&mut device);
+    let got = by_hand.got();
+    by_hand.hear(&reset);
+    by_hand.hear(&late);
+    assert!(by_hand.got().is_empty() && !by_hand.station.is_open());
+    assert_eq!(by_hand.told()[1..], got);
 }

@@ -127,7 +127,8 @@ impl Stream {
             let ahead = at.wrapping_sub(self.next).cast_signed() >= 0;
             if ahead && let Some(place) = self.beyond.get_mut(usize::from(at)) {
                 new |= place.is_none();
-                *place = Some(*byte);
+                // What is held is kept, whatever comes after.
+                place.get_or_insert(*byte);
             }
             at = at.wrapping_add(1);
         }
@@ -275,6 +276,11 @@ impl Decoder {
             (To::Device | To::Station, _) if self.session == Some(fields.session) => {}
             // Of a session whose beginning was not recorded.
             (To::Device | To::Station, _) => return true,
+        }
+        if fields.has(flag::RESET) {
+            // Whatever comes of it after this is dropped.
+            self.session = None;
+            self.nonce = None;
         }
         self.direction(to)
             .stream
