@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use keyferry_protocol::identity::{Challenge, DeviceId, Digest, Fingerprint};
+use keyferry_protocol::receipt::State;
 use keyferry_protocol::suite::UnwrapAlgorithm;
 
 use super::JobError;
@@ -101,7 +102,7 @@ impl Visitor<'_> {
     /// keeps the one that it has.
     ///
     /// # Errors
-    /// [`JobError::NotEnrolled`] if it was not; [`JobError`].
+    /// [`JobError::NotEnrolled`] if it was not, [`JobError::Quarantined`] if it says so; [`JobError`].
     pub fn visit(
         &self,
         mut session: Session,
@@ -109,6 +110,11 @@ impl Visitor<'_> {
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Visit, JobError> {
         let greeting = session.greeting();
+        if greeting.state == State::Quarantined {
+            return Err(JobError::Quarantined {
+                device: greeting.device,
+            });
+        }
         if greeting.identity == Fingerprint::ZERO {
             return Err(JobError::NotEnrolled {
                 port: session.port_name(),

@@ -331,8 +331,15 @@ fn what_a_restarted_device_says_belongs_to_no_session() {
     assert_eq!(by_hand.got(), [(To::Station, "the first.".to_owned())]);
     by_hand.say(b"on we go");
     let told = by_hand.told();
-    let texts: Vec<_> = told.iter().map(|(_, text)| &text[..]).collect();
-    assert_eq!(texts, ["hello", "the first.", "on we go"]);
+    let told: Vec<_> = told.iter().map(|(to, text)| (*to, &text[..])).collect();
+    assert_eq!(
+        told,
+        [
+            (To::Device, "hello"),
+            (To::Station, "the first."),
+            (To::Device, "on we go")
+        ]
+    );
 }
 
 /// SPEC: M-43

@@ -235,42 +235,56 @@ fn a_station_killed_at_any_step_goes_on_from_there() {
     assert_done_once(&plant, number);
 }
 
-/// A device whose flash is damaged cannot say who it is: it is called what it is, and nothing is made for it.
+/// A device whose flash is damaged cannot say who it is: it is called what it is, whatever the books have of it, and nothing is made for it. What was
+/// under way stays so until somebody has let go of it.
 #[test]
 fn a_quarantined_device_is_called_that() {
     let plant = Plant::new();
     let plan = plant.plan(PLAN);
     let fleet = Fleet::new();
-    let device = fleet.start(1);
-    finish(&plant, &plan, &[&device]);
-    drop(device);
-    let mut flash = fs::read(fleet.flash(1)).unwrap();
-    for byte in flash.iter_mut().filter(|byte| **byte != 0xff).step_by(8) {
-        *byte ^= 0x55;
-    }
-    // Another file: the device before may still hold its own.
-    fs::remove_file(fleet.flash(1)).unwrap();
-    fs::write(fleet.flash(1), flash).unwrap();
-    let device = fleet.start(1);
-    let before = plant.audit();
-    let answer = plant.run(&plan, &[device.port()], &[]);
-    assert_eq!(answer.code, 1, "{answer:?}");
-    let id = format!("{:032x}", 1);
-    assert!(
-        answer
-            .stdout
-            .contains(&format!("it is {id}, and quarantined")),
-        "{answer:?}"
-    );
-    assert!(
-        answer
-            .stdout
-            .contains(&format!("device wipe --quarantined {id}")),
-        "{answer:?}"
-    );
-    assert_eq!(plant.audit()["orders"], before["orders"]);
-    let journal = Journal::open(&plant.scratch.path("station.journal")).unwrap();
-    assert!(journal.all_under_way().unwrap().is_empty());
+    let done = fleet.start(1);
+    let moments = start(&plant, &done, None);
+    let applied = moments.iter().position(|moment| moment == "proved false");
+    let under_way = fleet.start(2);
+    start(&plant, &under_way, applied);
+    drop((done, under_way));
+    let damaged = |number: u16| {
+        let mut flash = fs::read(fleet.flash(number)).unwrap_or_else(|_| vec![0xf0; 128 * 1024]);
+        for byte in flash.iter_mut().filter(|byte| **byte != 0xff).step_by(8) {
+            *byte ^= 0x55;
+        }
+        // Another file: the device before may still hold its own.
+        let _ = fs::remove_file(fleet.flash(number));
+        fs::write(fleet.flash(number), flash).unwrap();
+        fleet.start(number)
+    };
+    let devices = [1, 2, 3].map(damaged);
+    let ports = devices.each_ref().map(|device| device.port());
+    let orders = plant.audit()["orders"].clone();
+    let check = |units: usize| {
+        let answer = plant.run(&plan, &ports, &[]);
+        assert_eq!(answer.code, 1, "{answer:?}");
+        for number in 1..=3 {
+            let id = format!("{number:032x}");
+            for words in [
+                format!("it is {id}, and quarantined"),
+                format!("device wipe --quarantined {id} --yes"),
+            ] {
+                assert!(answer.stdout.contains(&words), "{words}: {answer:?}");
+            }
+        }
+        let journal = Journal::open(&plant.scratch.path("station.journal")).unwrap();
+        assert_eq!(journal.all_under_way().unwrap().len(), units);
+    };
+    check(1);
+    assert_eq!(plant.audit()["orders"], orders);
+    let id = format!("{:032x}", 2);
+    let release = ["registry", "release", "--registry", "plant.db", &id];
+    plant
+        .scratch
+        .done(release.iter().chain(&["--reason", "scrapped"]));
+    check(0);
+    assert_eq!(plant.audit()["keys"]["open"], 0);
 }
 
 /// A device whose flash is erased while the journal has it under way is not begun anew by itself, since it might be another one; it is when a

@@ -344,10 +344,12 @@ fn labels_and_devices_are_not_mixed_up() {
     );
     let answer = run("1 SN-2\n2 SN-1\n");
     assert_eq!(answer.code, 1);
-    assert!(
-        answer.stdout.contains("belongs to") || answer.stdout.contains("serial"),
-        "{answer:?}"
-    );
+    for (serial, holder, other) in [("SN-1", 1, 2), ("SN-2", 2, 1)] {
+        let words = format!(
+            "serial number '{serial}' is device {holder:032x}'s already, and this is device {other:032x}"
+        );
+        assert!(answer.stdout.contains(&words), "{words}: {answer:?}");
+    }
     let answer = run("1 SN-1\n2 SN-2\n");
     assert_eq!(answer.code, 0, "{answer:?}");
     let registry = plant.registry();

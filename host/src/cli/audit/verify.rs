@@ -59,7 +59,8 @@ pub(super) fn verify(context: &Context, arguments: &Verify) -> Outcome {
         .collect();
     let heading = format!("log {}", report.log);
     context.table([&heading, "count"], &rows);
-    context.note("the log is unbroken");
+    context
+        .note("each line follows from the one before, and what it says from what stands above it");
     if report.is_anchored() {
         context.note("the end is anchored");
     } else {
@@ -98,7 +99,7 @@ fn tell_notices(context: &Context, report: &Report) {
         let text = match notice {
             Notice::IdentityChanged(device) => {
                 format!(
-                    "device {device} states another identity key, and no wipe that it has signed explains it"
+                    "device {device} states another identity key, and no wipe in this log that it has signed explains it"
                 )
             }
             Notice::Disbelieved => {

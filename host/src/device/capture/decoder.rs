@@ -281,6 +281,7 @@ impl Decoder {
             // Whatever comes of it after this is dropped.
             self.session = None;
             self.nonce = None;
+            return true;
         }
         self.direction(to)
             .stream

@@ -231,7 +231,7 @@ impl What {
                 "an RSA key goes with rsa-oaep-…, a p-256 key with ecdh-p256-…".to_owned()
             }
             Self::Labels(_) => {
-                "scan it again: each line has a nest, and the serial number of the device in it"
+                "mend the file: each line has a nest of the plan and the serial number of its device, and each of them once"
                     .to_owned()
             }
             Self::File(_) => {

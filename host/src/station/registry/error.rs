@@ -310,7 +310,7 @@ impl RegistryError {
                 "take the device off the line: it is not what it claims to be"
             }
             Self::SerialTaken { .. } => {
-                "check the label, and whether devices or labels were mixed up between nests: `keyferry registry show` tells which number each has"
+                "check the labels of both: `keyferry registry show DEVICE-ID` tells which number each has; they may have been mixed up"
             }
             Self::NotKept { .. } => "make a new order for the device",
             Self::NotItsOrder { .. } => "make a new order for the device",

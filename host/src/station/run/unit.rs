@@ -59,9 +59,6 @@ impl Shared<'_> {
         heard.device = Some(found);
         self.tell(nest, What::Found(found));
         let _busy = self.enter(found, nest)?;
-        if session.greeting().state == State::Quarantined {
-            return Err(JobError::Quarantined { device: found }.into());
-        }
 
         let before = self.journal(|journal| journal.under_way(found))?;
         let identity = session.greeting().identity;
@@ -69,6 +66,9 @@ impl Shared<'_> {
         heard.serial = self.serial(found, before.as_ref(), nest)?;
         let serial = heard.serial.as_deref();
         let known = self.known(found)?;
+        if session.greeting().state == State::Quarantined {
+            return Err(JobError::Quarantined { device: found }.into());
+        }
         if session.greeting().identity == Fingerprint::ZERO && !matches!(known, Known::Not) {
             return Err(UnitError::Erased { device: found });
         }
