@@ -21,7 +21,7 @@ use crate::rows::Row;
 
 /// Devices in a registry at first, and later.
 const SIZES: [u32; 2] = [1_000, 1_000_000];
-/// How many are written and looked up at each size; their median counts.
+/// How many are written and looked up at each size, by turns; their median counts.
 const PROBES: u32 = 500;
 /// The width of steps from one probe to the next: the golden section of a million, and prime to both sizes, so that no place is come to twice.
 const SPREAD: u32 = 618_033;
@@ -37,25 +37,33 @@ const CONSTANT: f64 = 1.1;
 
 /// What an insert and a look-up cost in a small and in a large registry.
 ///
+/// Both are open at once and asked by turns: what else the machine does meets both alike.
+///
 /// # Errors
 /// If the registry does not do as it should.
 pub(super) fn registry() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let model = model(&folder.path().join("model.audit"));
-    let mut costs = Vec::new();
+    let mut books = Vec::new();
     for size in SIZES {
-        let path = folder.path().join("plant.db");
+        let path = folder.path().join(format!("{size}.db"));
         fill(&path, &model, size)?;
-        let begun = Instant::now();
-        let registry = Registry::open(&path)?;
-        let opened = begun.elapsed().as_secs_f64();
-        let (insert, find) = probe(&registry, &model, size)?;
-        drop(registry);
+        books.push(Book::open(&path, size)?);
+    }
+    for probe in 0..PROBES {
+        for book in &mut books {
+            book.probe(&model, probe)?;
+        }
+    }
+    let mut costs = Vec::new();
+    for book in books {
+        let (insert, find) = (median(book.inserts), median(book.finds));
+        let opened = book.opened;
         for (what, cost) in [("open", opened), ("insert", insert), ("look-up", find)] {
-            Row::new(BENCH, format!("registry-{size}/{what}"), "seconds", cost).print()?;
+            let case = format!("registry-{}/{what}", book.size);
+            Row::new(BENCH, case, "seconds", cost).print()?;
         }
         costs.push((insert, find));
-        fs::remove_file(path)?;
     }
     let [(insert, find), (grown_insert, grown_find)] = costs[..] else {
         anyhow::bail!("two sizes");
@@ -178,14 +186,33 @@ fn variant(model: &Statement, number: u32) -> Statement {
     statement
 }
 
-/// Median times of an insert, and of a look-up of a device with its keys, in seconds.
-fn probe(registry: &Registry, model: &Statement, size: u32) -> Result<(f64, f64)> {
-    let trust = trust();
-    let (mut inserts, mut finds) = (Vec::new(), Vec::new());
-    for probe in 0..PROBES {
-        // Anywhere between the others.
-        let (place, other) = (probe * SPREAD % size, (PROBES + probe) * SPREAD % size);
-        let statement = variant(model, place * gap(size) + 1 + probe);
+/// A registry of a size, and what it took, in seconds.
+struct Book {
+    registry: Registry,
+    size: u32,
+    opened: f64,
+    inserts: Vec<f64>,
+    finds: Vec<f64>,
+}
+
+impl Book {
+    fn open(path: &Path, size: u32) -> Result<Self> {
+        let begun = Instant::now();
+        Ok(Self {
+            registry: Registry::open(path)?,
+            size,
+            opened: begun.elapsed().as_secs_f64(),
+            inserts: Vec::new(),
+            finds: Vec::new(),
+        })
+    }
+
+    /// Inserts a device anywhere between the others, and looks up another with its keys.
+    fn probe(&mut self, model: &Statement, probe: u32) -> Result<()> {
+        let Self { registry, size, .. } = self;
+        let place = |number: u32| number * SPREAD % *size * gap(*size);
+        let statement = variant(model, place(probe) + 1 + probe);
+        let trust = trust();
         let enrolled = Enrolled {
             statement: &statement,
             trust: &trust,
@@ -193,16 +220,16 @@ fn probe(registry: &Registry, model: &Statement, size: u32) -> Result<(f64, f64)
         };
         let begun = Instant::now();
         let recorded = registry.enrolled(&enrolled)?;
-        inserts.push(begun.elapsed().as_secs_f64());
+        self.inserts.push(begun.elapsed().as_secs_f64());
         ensure!(recorded == Recorded::New, "{recorded:?}");
-        let wanted = id(other * gap(size));
+        let wanted = id(place(PROBES + probe));
         let begun = Instant::now();
         let found = registry.find(wanted)?;
         let slots = registry.slots(wanted)?;
-        finds.push(begun.elapsed().as_secs_f64());
+        self.finds.push(begun.elapsed().as_secs_f64());
         ensure!(found.is_some() && slots.len() == 1, "{wanted} is not found");
+        Ok(())
     }
-    Ok((median(inserts), median(finds)))
 }
 
 /// What it takes to verify a short and a long audit log.
