@@ -336,14 +336,17 @@ impl Failure {
             Self::Emulate(
                 EmulateError::FirmwareMissing { .. } | EmulateError::NotFirmware { .. },
             ) => Exit::Usage,
-            Self::Job(JobError::NotEnrolled { .. } | JobError::SlotRefused { .. })
+            Self::Job(
+                JobError::NotEnrolled { .. }
+                | JobError::Quarantined { .. }
+                | JobError::SlotRefused { .. },
+            )
             | Self::Emulate(_)
             | Self::DeviceEnded(_) => Exit::Device,
             Self::Job(JobError::UnwrapKey(_)) => Exit::Policy,
             Self::Job(
                 JobError::LabelTooLong(_)
                 | JobError::ProofTooWeak { .. }
-                | JobError::Quarantined { .. }
                 | JobError::CounterUnknown { .. },
             )
             | Self::BadSlot(_) => Exit::Usage,

@@ -326,16 +326,17 @@ fn a_quarantined_device_comes_back_through_a_wipe_and_a_new_enrolment(board: Boa
     let flash = damaged(station.board.flash());
     station.board = station.board.restart_with_flash(&flash);
     assert_eq!(station.greeting("state"), "quarantined");
-    let refused = station.device("prove", "authority", &mac);
-    assert_ne!(refused.code, 0, "{refused:?}");
+    for (command, words) in [("enroll", &enroll), ("prove", &mac)] {
+        station.refused(command, words, 4, "nothing vouches");
+    }
     assert!(station.board.flash() == flash, "it has written");
 
     // Its word alone is nobody's reason to let go of a device.
     let wipe = [&REGISTRY[..], &["--yes"]].concat();
-    station.refused("wipe", &wipe, 2, "nothing vouches");
+    station.refused("wipe", &wipe, 4, "nothing vouches");
     let id = enrolled["device"].as_str().unwrap().to_owned();
     let other = [&wipe[..], &["--quarantined", OTHER]].concat();
-    station.refused("wipe", &other, 2, "nothing vouches");
+    station.refused("wipe", &other, 4, "nothing vouches");
     assert_eq!(station.greeting("state"), "quarantined");
     let wipe = [&wipe[..], &["--quarantined", &id]].concat();
     let wiped = station.done("wipe", &wipe);

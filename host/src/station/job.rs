@@ -189,7 +189,7 @@ impl JobError {
             Self::Export(error) => error.hint(),
             Self::NotEnrolled { .. } => Some("run `keyferry device enroll` first".to_owned()),
             Self::Quarantined { device } => Some(format!(
-                "compare it with the label; if it is this one, and it may lose all its keys: `keyferry device wipe --quarantined {device} --yes`, with the registry and the audit log that know it"
+                "compare it with the label; if it is this one, and it may lose all its keys: `keyferry device wipe --quarantined {device} --yes`, with the port, the token, the authority, the policy, the registry and the audit log that it is worked with"
             )),
             Self::CounterUnknown { .. } => Some(
                 "give the registry that it was enrolled with, or --counter with a number above those of all orders that were ever made for it"

@@ -14,7 +14,7 @@ use super::policy::{History, Known, PolicyError, Rules, Trust, Visiting, certifi
 use super::records::{Records, Scribe, patiently};
 use crate::certificate::{DeviceCa, Document};
 use crate::device::flow;
-use crate::device::session::{OnProgress, Session};
+use crate::device::session::{Greeting, OnProgress, Session};
 use crate::device::verify::{Statement, fingerprint};
 use crate::hsm::random;
 
@@ -43,6 +43,18 @@ impl Visit {
     }
 }
 
+/// A quarantined device takes nothing but a wipe.
+///
+/// # Errors
+/// [`JobError::Quarantined`] if it says that it is.
+pub(super) fn unless_quarantined(session: &Session) -> Result<(), JobError> {
+    let Greeting { state, device, .. } = *session.greeting();
+    if state == State::Quarantined {
+        return Err(JobError::Quarantined { device });
+    }
+    Ok(())
+}
+
 /// What a visit is made with.
 pub struct Visitor<'a> {
     /// The HSM.
@@ -60,7 +72,7 @@ impl Visitor<'_> {
     /// label, where it has one.
     ///
     /// # Errors
-    /// [`JobError`].
+    /// [`JobError::Quarantined`] if it says that it is; [`JobError`].
     pub fn enroll(
         &self,
         session: Session,
@@ -68,6 +80,7 @@ impl Visitor<'_> {
         serial: Option<&str>,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Visit, JobError> {
+        unless_quarantined(&session)?;
         let first = session.greeting().identity == Fingerprint::ZERO;
         self.check_claims(&session)?;
         let (session, scribe, statement) = self.stated(session, unwrap, on_progress)?;
@@ -109,13 +122,8 @@ impl Visitor<'_> {
         serial: Option<&str>,
         on_progress: &mut OnProgress<'_>,
     ) -> Result<Visit, JobError> {
-        let greeting = session.greeting();
-        if greeting.state == State::Quarantined {
-            return Err(JobError::Quarantined {
-                device: greeting.device,
-            });
-        }
-        if greeting.identity == Fingerprint::ZERO {
+        unless_quarantined(&session)?;
+        if session.greeting().identity == Fingerprint::ZERO {
             return Err(JobError::NotEnrolled {
                 port: session.port_name(),
             });

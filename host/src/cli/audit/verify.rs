@@ -59,8 +59,7 @@ pub(super) fn verify(context: &Context, arguments: &Verify) -> Outcome {
         .collect();
     let heading = format!("log {}", report.log);
     context.table([&heading, "count"], &rows);
-    context
-        .note("each line follows from the one before, and what it says from what stands above it");
+    context.note("each line follows from the one before");
     if report.is_anchored() {
         context.note("the end is anchored");
     } else {

@@ -23,6 +23,7 @@ use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId
 use crate::station::plan::{KeyPlan, KeySource};
 use crate::station::policy::Visiting;
 use crate::station::registry::RegistryError;
+use crate::station::visit::unless_quarantined;
 use crate::station::{
     Exported, Hsm as _, JobError, KeyCard, Proved, Shipping, Target, Visit, Visitor, certify,
     choose_suite, inject, prove,
@@ -66,9 +67,7 @@ impl Shared<'_> {
         heard.serial = self.serial(found, before.as_ref(), nest)?;
         let serial = heard.serial.as_deref();
         let known = self.known(found)?;
-        if session.greeting().state == State::Quarantined {
-            return Err(JobError::Quarantined { device: found }.into());
-        }
+        unless_quarantined(&session)?;
         if session.greeting().identity == Fingerprint::ZERO && !matches!(known, Known::Not) {
             return Err(UnitError::Erased { device: found });
         }
