@@ -136,6 +136,14 @@ impl Scratch {
         Kept::of(self)
     }
 
+    /// Puts an AES key that somebody else has made into the first token, a SoftHSM one.
+    ///
+    /// # Panics
+    /// If it does not take it.
+    pub fn import_aes(&self, label: &str, key: &[u8]) {
+        softhsm::import_aes(self, &self.first_label(), label, key);
+    }
+
     /// The folder that another process has made, and keeps.
     fn borrowed(folder: PathBuf) -> Self {
         Self {

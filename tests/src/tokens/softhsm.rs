@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{PIN, SO_PIN, Scratch, first_of, tool};
+use super::{Kind, PIN, SO_PIN, Scratch, first_of, tool};
 
 /// Where systems put its library.
 const MODULES: [&str; 8] = [
@@ -45,6 +45,24 @@ pub(super) fn add(scratch: &Scratch, label: &str) {
             .args(["--init-token", "--free", "--label", label])
             .args(["--so-pin", SO_PIN, "--pin", PIN])
             .env("SOFTHSM2_CONF", configuration(scratch)),
+    );
+}
+
+/// Puts an AES key that somebody else has made into a token.
+pub(super) fn import_aes(scratch: &Scratch, token: &str, label: &str, key: &[u8]) {
+    let path = scratch.path("import.key");
+    std::fs::write(&path, key).expect("a key file");
+    let kind = format!("AES:{}", key.len());
+    tool(
+        Command::new("pkcs11-tool")
+            .arg("--module")
+            .arg(Kind::SoftHsm.module())
+            .args(["--token-label", token, "--login", "--pin", PIN])
+            .arg("--write-object")
+            .arg(&path)
+            .args(["--type", "secrkey", "--key-type", &kind, "--label", label])
+            .args(["--sensitive", "--extractable", "--usage-sign"])
+            .envs(scratch.environment()),
     );
 }
 

@@ -3,9 +3,10 @@
 use std::fs;
 
 use keyferry::error::{Exit, Failure};
-use keyferry::station::registry::{Registry, RegistryError};
+use keyferry::station::registry::{Registry, RegistryError, SlotState};
 use rusqlite::Connection;
 
+use crate::records::{inject, status};
 use crate::{Book, Device};
 
 #[test]
@@ -68,6 +69,56 @@ fn a_registry_of_a_newer_program_is_left_alone() {
         "{error}"
     );
     assert!(error.hint().unwrap().contains("update"));
+}
+
+/// A registry of the first version, with a device whose keys are proved and one whose keys are on their way. Nobody looked for gaps then, so
+/// what was proved may be lost; what is on its way is not in doubt for that.
+#[test]
+fn an_older_registry_is_brought_up_to_date_and_keeps_what_is_in_it() {
+    let book = Book::new();
+    let mut devices = [1, 2].map(Device::new);
+    let orders = devices.each_mut().map(|device| {
+        book.enrol(device).unwrap();
+        let order = book.registry.order_made(&inject(device, 2, 1)).unwrap();
+        device.counter = 2;
+        order
+    });
+    let device = &devices[0];
+    let applied = status(device, orders[0], true);
+    book.registry.moved(device.id, &applied).unwrap();
+    book.registry
+        .slots_proved(device.id, &orders[0], &[(0, 1), (3, 1)])
+        .unwrap();
+    let path = book.path();
+    let find = |registry: &Registry, device: &Device| {
+        let record = registry.find(device.id).unwrap();
+        format!("{:?}", record.expect("it is there"))
+    };
+    let before = devices.each_ref().map(|it| find(&book.registry, it));
+    let raw = Connection::open(&path).unwrap();
+    raw.execute_batch(
+        "DROP TABLE kept_keys; ALTER TABLE slots DROP COLUMN doubted; PRAGMA user_version = 1",
+    )
+    .unwrap();
+    drop(raw);
+    let registry = Registry::open_existing(&path).unwrap();
+    for (number, (device, order)) in devices.iter().zip(&orders).enumerate() {
+        assert_eq!(find(&registry, device), before[number]);
+        assert!(registry.order(order).unwrap().is_some());
+        let slots = registry.slots(device.id).unwrap();
+        let found: Vec<_> = slots
+            .iter()
+            .map(|it| (it.slot, it.state, it.doubted))
+            .collect();
+        let is_proved = number == 0;
+        let state = if is_proved {
+            SlotState::Proved
+        } else {
+            SlotState::Pending
+        };
+        assert_eq!(found, [0, 3].map(|slot| (slot, state, is_proved)));
+    }
+    assert_eq!(registry.kept_keys().unwrap(), 0);
 }
 
 #[test]

@@ -243,7 +243,7 @@ fn an_older_receipt_moves_nothing_back() {
     );
 }
 
-fn status(device: &Device, order: Digest, applied: bool) -> SignedReceipt {
+pub(crate) fn status(device: &Device, order: Digest, applied: bool) -> SignedReceipt {
     let status = SignedStatus {
         tag: STATUS_TAG,
         format: FORMAT,

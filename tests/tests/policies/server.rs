@@ -195,11 +195,24 @@ fn the_tables_are_those_of_a_file() {
     assert_eq!(on_server, in_file);
     assert!(on_server.len() > 50);
 
+    let device = Device::new(1);
+    let registry = Registry::open_at(&location, None).unwrap();
+    enrol(&registry, &device);
+    registry.order_made(&inject(&device, 2, 1)).unwrap();
+    let held = |registry: &Registry| {
+        let record = registry.find(device.id).unwrap().expect("it is there");
+        let slots = registry.slots(device.id).unwrap();
+        assert_eq!(slots.len(), 2);
+        format!("{record:?} {slots:?}")
+    };
+    let before = held(&registry);
+    drop(registry);
     raw.batch_execute(
         "DROP TABLE kept_keys; ALTER TABLE slots DROP COLUMN doubted; UPDATE keyferry_schema SET version = 1",
     )
     .unwrap();
     let registry = Registry::open_at(&location, None).unwrap();
+    assert_eq!(held(&registry), before);
     assert_eq!(registry.kept_keys().unwrap(), 0);
 }
 

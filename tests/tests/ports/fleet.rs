@@ -1,4 +1,5 @@
-//! `keyferry emulate --board native`: many devices that are one process, with a port, a folder and a fate of their own each.
+//! `keyferry emulate --count`: many devices, with a port, a folder and a fate of their own each. Those of the board `native` are one
+//! process, all others a process each.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -21,9 +22,13 @@ use serde_json::Value;
 
 /// The command with what it emulates.
 fn emulate(dir: &Path, count: u16) -> Command {
+    emulate_on(Board::Native, dir, count)
+}
+
+fn emulate_on(board: Board, dir: &Path, count: u16) -> Command {
     let mut command = command::keyferry();
-    command.args(["emulate", "--board", "native", "--firmware"]);
-    command.arg(Image::Default.elf(Board::Native));
+    command.args(["emulate", "--board", board.name(), "--firmware"]);
+    command.arg(Image::Default.elf(board));
     command.arg("--dir").arg(dir);
     command.args(["--count", &count.to_string()]);
     command
@@ -36,8 +41,8 @@ struct Fleet {
     _output: BufReader<ChildStdout>,
     /// The port of each device.
     ports: Vec<String>,
-    /// The process that they are.
-    process: i32,
+    /// The processes that they are.
+    processes: BTreeSet<i32>,
 }
 
 impl Fleet {
@@ -51,16 +56,19 @@ impl Fleet {
         for (number, line) in (1..).zip(&lines) {
             assert_eq!(line["device"], device_id(number).to_string(), "{line}");
             ports.push(line["port"].as_str().unwrap().to_owned());
-            processes.insert(line["process"].as_i64().unwrap());
+            let process = line["process"].as_i64().unwrap();
+            processes.insert(i32::try_from(process).unwrap());
         }
-        assert_eq!(processes.len(), 1, "all are one process");
-        let process = i32::try_from(processes.pop_first().unwrap()).unwrap();
         Self {
             command,
             _output: output,
             ports,
-            process,
+            processes,
         }
+    }
+
+    fn is_running(&self) -> bool {
+        self.processes.iter().any(|process| is_running(*process))
     }
 
     fn session(&self, number: u16) -> Session {
@@ -73,7 +81,7 @@ impl Fleet {
         kill(command, signal).unwrap();
         self.command.wait().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
-        while is_running(self.process) {
+        while self.is_running() {
             assert!(Instant::now() < deadline, "the devices run on");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -127,6 +135,7 @@ fn two_hundred_devices_are_one_process() {
         .arg(inner.get_program())
         .args(inner.get_args());
     let fleet = Fleet::start(command, 200);
+    assert_eq!(fleet.processes.len(), 1);
     let different: BTreeSet<_> = fleet.ports.iter().collect();
     assert_eq!(different.len(), 200);
     for number in 1..=200 {
@@ -143,6 +152,27 @@ fn two_hundred_devices_are_one_process() {
     assert_eq!(fleet.session(117).greeting().state, State::Enrolled);
     assert_eq!(fleet.session(118).greeting().state, State::Blank);
     fleet.end(Signal::SIGKILL);
+}
+
+#[test]
+fn boards_are_a_machine_each() {
+    let folder = tempfile::tempdir().unwrap();
+    for board in [Board::Mps2An386, Board::RiscvVirt] {
+        let folder = folder.path().join(board.name());
+        let fleet = Fleet::start(emulate_on(board, &folder, 3), 3);
+        assert_eq!(fleet.processes.len(), 3);
+        enroll(&mut fleet.session(2));
+        fleet.end(Signal::SIGTERM);
+        // Again: they are the same devices.
+        let fleet = Fleet::start(emulate_on(board, &folder, 3), 3);
+        for (number, state) in [(1, State::Blank), (2, State::Enrolled), (3, State::Blank)] {
+            let session = fleet.session(number);
+            assert_eq!(session.greeting().device, device_id(number));
+            assert_eq!(session.greeting().state, state);
+            assert_eq!(session.greeting().board, board.name());
+        }
+        fleet.end(Signal::SIGKILL);
+    }
 }
 
 #[test]
@@ -163,7 +193,7 @@ fn a_device_that_fails_leaves_the_others_alone() {
         assert_eq!(fleet.session(number).greeting().state, state);
         enroll(&mut fleet.session(number));
     }
-    assert!(is_running(fleet.process));
+    assert!(fleet.is_running());
 
     // Nobody else gets the folder meanwhile.
     let start = || emulate(folder.path(), 3);

@@ -354,3 +354,49 @@ fn what_a_plan_asks_for_since_is_missed() {
         assert_eq!(its.count(), OWN - 1 + OWN, "{number}");
     }
 }
+
+/// What the backend opens is what the device has: a token that is given the backend's keys verifies the device's MACs by them.
+#[test]
+fn the_backend_has_the_keys_that_the_device_has() {
+    let plant = Plant::new();
+    let plan = plant.plan("[devices]\nallow-test-devices = true\n");
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(2);
+    let ports: Vec<_> = devices.iter().map(|device| device.port()).collect();
+    let answer = plant.run(&plan, &ports, &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    for (device, slot, key) in plant.exported() {
+        if slot != 4 {
+            plant.scratch.import_aes(&format!("{device}-{slot}"), &key);
+        }
+    }
+    let prove = |port: &str, number: u16, slot: u16| {
+        let key = format!("{number:032x}-{slot}@{slot}");
+        plant.scratch.run([
+            "device",
+            "prove",
+            "--port",
+            port,
+            "--authority",
+            "authority",
+            "--policy",
+            "registry",
+            "--registry",
+            "plant.db",
+            "--audit",
+            "line.audit",
+            "--allow-test-devices",
+            "--key",
+            &key,
+        ])
+    };
+    for (number, port) in (1..).zip(&ports) {
+        for slot in [1, 3] {
+            let answer = prove(port, number, slot);
+            assert_eq!(answer.code, 0, "{answer:?}");
+            // Another device's key is another one.
+            let answer = prove(port, 3 - number, slot);
+            assert_ne!(answer.code, 0, "{answer:?}");
+        }
+    }
+}

@@ -109,3 +109,64 @@ fn ports_of_a_plan_are_seen_from_its_folder() {
     }
     assert_eq!(ended(&answer).len(), 3, "{answer:?}");
 }
+
+/// On a terminal each nest has a bar that is full in the end, and what has become of it a colour; elsewhere there is neither.
+#[cfg(unix)]
+#[test]
+fn a_terminal_shows_a_bar_for_each_nest() {
+    use std::io::Read as _;
+
+    use nix::pty::{OpenptyResult, Winsize, openpty};
+
+    let plant = Plant::new();
+    let plan = plant.plan(TEST_DEVICES);
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(2);
+    let run = || {
+        let mut command = plant.scratch.command();
+        command.env("TERM", "xterm").env_remove("NO_COLOR");
+        command.args(["station", "run"]).arg(&plan);
+        for device in &devices {
+            command.args(["--port", device.port()]);
+        }
+        command
+    };
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: 160,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    let OpenptyResult { master, slave } = openpty(&size, None).expect("a pseudo-terminal");
+    let mut command = run();
+    let output = slave.try_clone().expect("another end");
+    let mut child = command
+        .stdout(output)
+        .stderr(slave)
+        .spawn()
+        .expect("it starts");
+    // It holds the terminal's other end, which would be open for ever.
+    drop(command);
+    let mut screen = Vec::new();
+    let mut master = fs::File::from(master);
+    let mut part = [0; 4096];
+    // Where nobody has the other end any more, Linux says so with an error, and macOS with an end.
+    while let Ok(length @ 1..) = master.read(&mut part) {
+        screen.extend_from_slice(&part[..length]);
+    }
+    let status = child.wait().expect("it ends");
+    let screen = String::from_utf8(screen).expect("text");
+    assert!(status.success(), "{screen}");
+    for nest in ["1", "2"] {
+        let bar = format!("{nest:>8} {}", "\u{2588}".repeat(20));
+        assert!(screen.contains(&bar), "{screen:?}");
+    }
+    assert!(screen.contains("\u{1b}[1m\u{1b}[32mPASS"), "{screen:?}");
+    assert!(screen.contains("keys proved"), "{screen:?}");
+
+    let answer = Answer::of(&mut run());
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let said = format!("{}{}", answer.stdout, answer.stderr);
+    assert!(said.contains("PASS 1 2"), "{said}");
+    assert!(!said.contains(['\u{1b}', '\u{2588}']), "{said:?}");
+}

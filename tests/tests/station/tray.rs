@@ -7,6 +7,8 @@ use keyferry_native::Device;
 use keyferry_tests::board::{Board, Image, Rig};
 use keyferry_tests::command::Answer;
 use keyferry_tests::led::{await_pattern, switched};
+use keyferry_tests::openssl::openssl;
+use rusqlite::Connection;
 
 use crate::{Fleet, KEYS, Plant, ended};
 
@@ -125,6 +127,8 @@ fn eight_boards_of_two_architectures_get_five_keys_each() {
         .collect();
     let ports: Vec<_> = rigs.iter().map(Rig::port).collect();
     done(&plant, &ports, "[after]\nlock = true\n");
+    // At the start of the run, and at its end.
+    assert_eq!(plant.audit()["checkpoints"], 2);
     let boards = plant.registry();
     for board in ["mps2-an386", "riscv-virt"] {
         let of_board = boards.iter().filter(|device| device["board"] == board);
@@ -358,6 +362,40 @@ fn labels_and_devices_are_not_mixed_up() {
         .map(|it| it["serial"].as_str().unwrap())
         .collect();
     assert_eq!(serials, ["SN-1", "SN-2"]);
+}
+
+/// The label is in the device's certificate as well, by which a cloud knows it.
+#[test]
+fn a_label_is_the_serial_number_of_the_certificate() {
+    let plant = Plant::new();
+    let ca = plant.scratch.path("ca.pem");
+    let create = ["ca", "init", "--create", "--label", "ca", "--out"];
+    plant.scratch.done(create.into_iter().chain(ca.to_str()));
+    let plan = plant.plan(
+        "[devices]\nallow-test-devices = true\nserials = true\n[certificates]\nkey = \"ca\"\nca = \"ca.pem\"\n",
+    );
+    let fleet = Fleet::new();
+    let devices = fleet.start_all(2);
+    let ports: Vec<_> = devices.iter().map(|device| device.port()).collect();
+    fs::write(plant.scratch.path("scanned.txt"), "1 SN-7\n2 SN-4\n").unwrap();
+    let answer = plant.run(&plan, &ports, &["--serials", "scanned.txt"]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let books = Connection::open(plant.scratch.path("plant.db")).unwrap();
+    let find = |id: &str| -> Vec<u8> {
+        let sql = "SELECT certificate FROM devices WHERE device = ?1";
+        books.query_row(sql, [id], |row| row.get(0)).unwrap()
+    };
+    for (number, label) in [(1, "SN-7"), (2, "SN-4")] {
+        let der = find(&format!("{number:032x}"));
+        let words = [
+            "x509", "-inform", "DER", "-noout", "-subject", "-nameopt", "RFC2253",
+        ];
+        let subject = String::from_utf8(openssl(&words, &der)).unwrap();
+        assert_eq!(
+            subject.trim(),
+            format!("subject=serialNumber={label},CN=native")
+        );
+    }
 }
 
 /// A device that was done before anybody scanned labels gets the one that it passes with, and no other device does.

@@ -224,6 +224,8 @@ fn a_big_line_does_every_good_device_and_names_every_other() {
     assert_eq!(known.len(), usize::from(count));
     let audit = plant.audit();
     assert_eq!(audit["keys"]["proved"], last["keys_proved"], "{audit}");
+    // At the start of the run, after each hundred devices, and at its end.
+    assert_eq!(audit["checkpoints"], 2 + count / 100, "{audit}");
     let calls = plant.scratch.calls().len();
 
     // All that can be bad. The sessions are lost in the midst of the run: fewer devices take nearly as many calls.
