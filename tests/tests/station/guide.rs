@@ -1,12 +1,14 @@
-//! The commands of `host/STATION.md` and `host/OPERATOR.md`, run as they stand there.
+//! The commands of the README, of `host/STATION.md` and of `host/OPERATOR.md`, run as they stand there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use keyferry_native::LineKind;
 use keyferry_tests::board::{Board, Image};
 use keyferry_tests::guide;
-use keyferry_tests::tokens::Scratch;
+use keyferry_tests::openssl::make_rsa;
+use keyferry_tests::tokens::{Kind, Scratch};
 
 use crate::Fleet;
 
@@ -29,6 +31,44 @@ fn a_tray_is_run_broken_and_mended_as_the_operators_guide_says() {
     // All was mended.
     let page = fs::read_to_string(scratch.path("shift.html")).expect("a page");
     assert!(page.contains("100.0 %"), "{page}");
+}
+
+/// The README's commands by hand, one after the other, with a token and a device of this test's in the place of the user's. Those that start an
+/// emulated device are not among them.
+#[test]
+fn the_readmes_commands_work_as_they_stand() {
+    let scratch = Scratch::new("my-token");
+    make_rsa(&scratch, "someone", 2048);
+    let fleet = Fleet::new();
+    let device = fleet.start_on(1, LineKind::PseudoTerminal);
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = fs::read_to_string(readme).expect("the README");
+    let section = text.split("\n## The same by hand\n").nth(1).expect("it");
+    let (by_hand, _) = section.split_once("\nAny PKCS#11 token").expect("its end");
+    let module = Kind::SoftHsm.module().display().to_string();
+    let mut ran = BTreeSet::new();
+    for line in by_hand.lines() {
+        let (line, _comment) = line.split_once(" #").unwrap_or((line, ""));
+        let words: Vec<_> = line.split_whitespace().collect();
+        let ["keyferry", command, ..] = words[..] else {
+            continue;
+        };
+        if command == "emulate" {
+            continue;
+        }
+        let arguments = words[1..].iter().map(|word| match *word {
+            "/dev/pts/7" => device.port(),
+            "/usr/lib/softhsm/libsofthsm2.so" => &module,
+            word => word,
+        });
+        let answer = scratch.run(arguments);
+        assert_eq!(answer.code, 0, "{line}: {answer:?}");
+        ran.insert(words[1..3].join(" "));
+    }
+    for command in ["hsm probe", "device inject", "device wipe", "key export"] {
+        assert!(ran.contains(command), "{command}: {ran:?}");
+    }
+    assert_eq!(ran.len(), 12, "{ran:?}");
 }
 
 /// All text of the files below a folder.
