@@ -38,7 +38,7 @@ fn a_tray_is_run_broken_and_mended_as_the_operators_guide_says() {
 #[test]
 fn the_readmes_commands_work_as_they_stand() {
     let scratch = Scratch::new("my-token");
-    make_rsa(&scratch, "someone", 2048);
+    let (_recipient, _) = make_rsa(&scratch, "someone", 2048);
     let fleet = Fleet::new();
     let device = fleet.start_on(1, LineKind::PseudoTerminal);
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");

@@ -4,6 +4,7 @@
 //! disk; in the second the command is killed at any time at all. `KEYFERRY_LONG` has it killed a hundred times.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,8 @@ const FOLDER: &str = "KEYFERRY_TEST_STATION";
 const PORT: &str = "KEYFERRY_TEST_PORT";
 /// Set there too: at which moment it ends.
 const MOMENT: &str = "KEYFERRY_TEST_MOMENT";
+/// Set there too: that it refuses the device, a test device.
+const REFUSES: &str = "KEYFERRY_TEST_REFUSES";
 /// Where it writes what it has come to.
 const MOMENTS: &str = "moments.txt";
 
@@ -79,10 +82,11 @@ fn station(folder: &Path) {
         registry: Some(Registry::open(&folder.join("plant.db")).unwrap()),
         journal: Some(journal),
     }));
+    let refuses = std::env::var_os(REFUSES).is_some();
     let rules = Rules {
         enrolment: Some(Enrolment::Open),
         visiting: Some(Visiting::Registry),
-        allow_test_devices: true,
+        allow_test_devices: !refuses,
         allow_development: true,
         minimum_proof: plan.minimum_proof,
         ..Rules::closed()
@@ -111,7 +115,7 @@ fn station(folder: &Path) {
         serial: None,
     };
     for outcome in line.run(&stock, &[nest]) {
-        assert!(outcome.verdict.is_pass(), "{outcome:?}");
+        assert_eq!(outcome.verdict.is_pass(), !refuses, "{outcome:?}");
     }
     let public = signing.public_key().unwrap();
     let manifests = Manifests {
@@ -126,6 +130,16 @@ fn station(folder: &Path) {
 
 /// Starts the station in a process of its own, which ends at this moment. Gives the moments that it has come to.
 pub(crate) fn start(plant: &Plant, device: &Device, moment: Option<usize>) -> Vec<String> {
+    start_with(plant, device, moment, &[])
+}
+
+/// As [`start`], with these variables set.
+fn start_with(
+    plant: &Plant,
+    device: &Device,
+    moment: Option<usize>,
+    variables: &[&str],
+) -> Vec<String> {
     let executable = std::env::current_exe().expect("the test executable");
     let mut command = Command::new(executable);
     command
@@ -136,7 +150,8 @@ pub(crate) fn start(plant: &Plant, device: &Device, moment: Option<usize>) -> Ve
         ])
         .envs(plant.scratch.environment())
         .env(FOLDER, plant.scratch.path(""))
-        .env(PORT, device.port());
+        .env(PORT, device.port())
+        .envs(variables.iter().map(|name| (name, "1")));
     if let Some(moment) = moment {
         command.env(MOMENT, moment.to_string());
     }
@@ -214,6 +229,7 @@ fn a_station_killed_at_any_step_goes_on_from_there() {
         }
     }
     let mut kills = 0;
+    let mut hit: BTreeSet<_> = moments.iter().cloned().collect();
     for (moment, what) in moments.iter().enumerate() {
         let device = next();
         assert_eq!(start(&plant, &device, Some(moment)).len(), moment + 1);
@@ -222,14 +238,35 @@ fn a_station_killed_at_any_step_goes_on_from_there() {
         if what == "ordered true" || what == "proved false" {
             for second in 2.. {
                 let came = start(&plant, &device, Some(second));
+                let [.., last] = &came[..] else {
+                    panic!("it came to nothing");
+                };
                 if came.len() != second + 1 {
                     break;
                 }
+                hit.insert(last.clone());
                 kills += 1;
             }
         }
         println!("killed at {moment} ({what})");
         finish(&plant, &plan, &[&device]);
+    }
+    // A device that is refused is none that is under way, and is done when it is refused no more.
+    let device = next();
+    let moments = start_with(&plant, &device, None, &[REFUSES]);
+    finish(&plant, &plan, &[&device]);
+    for (moment, what) in moments.iter().enumerate() {
+        let device = next();
+        let came = start_with(&plant, &device, Some(moment), &[REFUSES]);
+        assert_eq!(came.len(), moment + 1);
+        hit.insert(what.clone());
+        kills += 1;
+        finish(&plant, &plan, &[&device]);
+    }
+    for step in ["settled", "failed"] {
+        for written in [false, true] {
+            assert!(hit.contains(&format!("{step} {written}")), "{hit:?}");
+        }
     }
     println!("{kills} kills");
     assert_done_once(&plant, number);
@@ -338,12 +375,12 @@ fn a_station_killed_at_any_time_goes_on_from_there() {
     let plant = Plant::new();
     let plan = plant.plan(PLAN);
     let fleet = Fleet::new();
-    let (mut number, mut kills) = (0, 0);
+    let (mut number, mut kills, mut amid) = (0, 0, 0);
     // Always the same times; what they hit is up to the machine.
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut longest = Duration::from_millis(400);
     let tokens = plant.scratch.keep_tokens();
-    while kills < wanted {
+    while kills < wanted || amid == 0 {
         let devices: Vec<_> = (0..3)
             .map(|_| {
                 number += 1;
@@ -377,13 +414,15 @@ fn a_station_killed_at_any_time_goes_on_from_there() {
             child.wait().expect("it has ended");
             tokens.put_back();
             kills += 1;
+            let journal = Journal::open(&plant.scratch.path("station.journal")).unwrap();
+            amid += u32::from(!journal.all_under_way().unwrap().is_empty());
         }
         let begun = Instant::now();
         let all: Vec<_> = devices.iter().collect();
         finish(&plant, &plan, &all);
         longest = longest.max(begun.elapsed());
     }
-    println!("{kills} kills, {number} devices");
+    println!("{kills} kills, {amid} of them amid a device, {number} devices");
     assert_done_once(&plant, number);
 }
 
