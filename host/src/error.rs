@@ -339,6 +339,7 @@ impl Failure {
             Self::Job(
                 JobError::NotEnrolled { .. }
                 | JobError::Quarantined { .. }
+                | JobError::NotQuarantined { .. }
                 | JobError::SlotRefused { .. },
             )
             | Self::Emulate(_)

@@ -362,8 +362,11 @@ fn a_quarantined_device_comes_back_through_a_wipe_and_a_new_enrolment(board: Boa
     assert_eq!(wiped["counter"], counter + 2);
     assert_eq!(station.greeting("counter"), counter + 2);
 
-    // Its id is on the list still, and may be enrolled again.
+    // Its id is on the list still, and may be enrolled again. Then it vouches for itself, and is not wiped for a quarantined one.
     let again = station.done("enroll", &enroll);
+    let named = [&REGISTRY[..], &["--yes", "--quarantined", &id]].concat();
+    station.refused("wipe", &named, 4, "is not quarantined");
+    assert_eq!(station.greeting("state"), "enrolled");
     assert_ne!(again["identity"], enrolled["identity"]);
     assert_eq!(again["counter"], counter + 3);
     // The label on it, which the registry learns of now, stays known.

@@ -60,6 +60,12 @@ pub enum JobError {
         /// The device, as it says.
         device: DeviceId,
     },
+    /// A device was named as quarantined, and the one on the port is not.
+    #[error("device {device} is on this port, and is not quarantined: it was not wiped")]
+    NotQuarantined {
+        /// The device, as it says.
+        device: DeviceId,
+    },
     /// A quarantined device is to begin anew, and nothing says which counters it has had.
     #[error("device {device} is quarantined, and no registry knows which counters its orders had")]
     CounterUnknown {
@@ -191,6 +197,9 @@ impl JobError {
             Self::Quarantined { device } => Some(format!(
                 "compare it with the label; if it is this one, and it may lose all its keys: `keyferry device wipe --quarantined {device} --yes`, with the port, the token, the authority, the policy, the registry and the audit log that it is worked with"
             )),
+            Self::NotQuarantined { .. } => Some(
+                "check which device is plugged in; without --quarantined, the command wipes whichever one the policy accepts".to_owned(),
+            ),
             Self::CounterUnknown { .. } => Some(
                 "give the registry that it was enrolled with, or --counter with a number above those of all orders that were ever made for it"
                     .to_owned(),

@@ -30,7 +30,7 @@ fn the_examples_are_plans() {
         factory.enrolment,
         Some(EnrolmentPlan::SerialList(_))
     ));
-    assert!(!developer.allow_test_devices && developer.ports.is_empty());
+    assert!(developer.allow_test_devices && developer.ports.is_empty());
     assert!(ci.allow_test_devices && ci.keys.len() == 2);
 }
 

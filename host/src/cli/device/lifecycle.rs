@@ -163,11 +163,14 @@ pub(super) fn wipe(context: &Context, arguments: &Wipe) -> Outcome {
     let met = arguments
         .known
         .meet(context, &*hsm, |visitor, session, progress| {
+            let device = session.greeting().device;
             if session.greeting().state == State::Quarantined {
-                let device = session.greeting().device;
                 let counter =
                     visitor.recover(session, arguments.quarantined, arguments.counter, progress)?;
                 Ok(Met::Recovered(device, counter))
+            } else if arguments.quarantined.is_some() {
+                // Whoever names a device does not want another one wiped that happens to be plugged in.
+                Err(JobError::NotQuarantined { device }.into())
             } else {
                 Ok(Met::Known(Box::new(
                     visitor.visit(session, None, progress)?,

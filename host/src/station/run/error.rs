@@ -229,6 +229,7 @@ fn for_a_line(error: &JobError) -> Option<String> {
         | JobError::NotEnrolled { .. }
         | JobError::OtherCertificate { .. }
         | JobError::Quarantined { .. }
+        | JobError::NotQuarantined { .. }
         | JobError::CounterUnknown { .. }
         | JobError::Certificate(_)
         | JobError::Broker(_)

@@ -561,6 +561,7 @@ fn is_final(error: &JobError) -> bool {
         | JobError::NoCertificate { .. }
         | JobError::OtherCertificate { .. }
         | JobError::Quarantined { .. }
+        | JobError::NotQuarantined { .. }
         | JobError::CounterUnknown { .. }
         | JobError::Certificate(_)
         | JobError::Broker(_)
