@@ -371,6 +371,8 @@ fn a_quarantined_device_comes_back_through_a_wipe_and_a_new_enrolment(board: Boa
     assert_eq!(again["counter"], counter + 3);
     // The label on it, which the registry learns of now, stays known.
     station.done("inject", &[&mac[..], &["--serial", "SN-7"]].concat());
+    let other = [&mac[..], &["--serial", "SN-8"]].concat();
+    station.refused("inject", &other, 2, "has the serial number 'SN-7'");
     station.done("prove", &mac);
     let registry = station.file("registry.db");
     let show = ["--json", "registry", "show", &id, "--registry", &registry];

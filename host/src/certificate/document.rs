@@ -16,6 +16,7 @@ use x509_cert::ext::pkix::{
 use x509_cert::name::Name;
 use x509_cert::{AlgorithmIdentifier, Certificate, TbsCertificate};
 
+use super::subject::serial_number;
 use super::{CertificateError, printable};
 use crate::hsm::{PublicKey, PublicNumbers};
 
@@ -113,6 +114,14 @@ impl Document {
     #[must_use]
     pub fn issuer(&self) -> &Name {
         self.tbs().issuer()
+    }
+
+    /// The device's serial number, in its subject.
+    ///
+    /// # Errors
+    /// [`CertificateError::NoSerial`].
+    pub fn device_serial(&self) -> Result<&str, CertificateError> {
+        serial_number(self.subject())
     }
 
     /// Its own serial number, big-endian: not the device's.

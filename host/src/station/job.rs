@@ -318,7 +318,8 @@ pub fn check_proofs(targets: &[Target], minimum: Level) -> Result<(), JobError> 
     }
 }
 
-/// A certificate for a device that has none, or when it is asked for anew. On the device's own word: a lie costs a certificate.
+/// A certificate for a device that has none, or whose has another serial number than its label, or when it is asked for anew. Whether it has one is the device's
+/// own word: a lie costs a certificate. The label is the one that the registry has; without a registry, `serial`.
 ///
 /// # Errors
 /// [`JobError`].
@@ -328,10 +329,19 @@ pub fn certify(
     serial: Option<&str>,
     anew: bool,
 ) -> Result<Option<Vec<u8>>, JobError> {
-    if !hsm.certifies() || (!anew && visit.session.greeting().certified) {
+    if !hsm.certifies() {
         return Ok(None);
     }
-    let certificate = hsm.certify(visit.recipient(), serial)?;
+    let record = visit.scribe.record(visit.statement.device)?;
+    let certified_as = match &record {
+        Some(record) => record.certified_as_another()?,
+        None => None,
+    };
+    if !anew && visit.session.greeting().certified && certified_as.is_none() {
+        return Ok(None);
+    }
+    let label = record.as_ref().map_or(serial, |it| it.serial.as_deref());
+    let certificate = hsm.certify(visit.recipient(), label)?;
     if let Some(certificate) = &certificate {
         visit
             .scribe

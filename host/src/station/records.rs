@@ -12,7 +12,7 @@ use keyferry_protocol::proof::Proof;
 use super::finding::Finding;
 use super::journal::Journal;
 use super::policy::{History, Known, PolicyError, Trust};
-use super::registry::{Enrolled, Registry, RegistryError};
+use super::registry::{DeviceRecord, Enrolled, Registry, RegistryError};
 use super::{JobError, Shipping};
 use crate::audit::{self, AuditLog, Event, Failed, JobId, ProvedSlot, Work, WrappedKey};
 use crate::certificate::Document;
@@ -122,6 +122,7 @@ fn is_passing(error: &RegistryError) -> bool {
         | RegistryError::Released { .. }
         | RegistryError::OtherKeys { .. }
         | RegistryError::KeyTaken { .. }
+        | RegistryError::OtherSerial { .. }
         | RegistryError::SerialTaken { .. }
         | RegistryError::NotItsReceipt { .. }
         | RegistryError::Older { .. }
@@ -233,6 +234,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Scribe {
+    /// What the registry has of a device, if there is a registry.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub fn record(&self, device: DeviceId) -> Result<Option<DeviceRecord>, RegistryError> {
+        patiently(&self.records, |records| match &records.registry {
+            Some(registry) => registry.find(device),
+            None => Ok(None),
+        })
+    }
+
     /// For a new session.
     #[must_use]
     pub fn new(records: Arc<Mutex<Records>>) -> Self {

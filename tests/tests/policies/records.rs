@@ -492,6 +492,18 @@ fn what_is_told_late_counts_only_for_what_it_was_asked_of() {
     are(&device, SlotState::Proved);
     let held = registry.slots(device.id).unwrap();
     assert!(held.iter().all(|it| it.doubted), "{held:?}");
+    // What is told twice is true twice: whoever told it may not have heard that it was taken.
+    for _ in 0..2 {
+        registry
+            .slots_gone(device.id, device.fingerprint(), &slots)
+            .unwrap();
+        are(&device, SlotState::Removed);
+    }
+    let other = registry.slots_gone(device.id, device.fingerprint(), &[(5, 1)]);
+    assert!(
+        matches!(other, Err(RegistryError::UnknownSlot { slot: 5, .. })),
+        "{other:?}"
+    );
 
     // The device was let go of, and enrolled with other keys: what was found out of the former ones is not said of these.
     registry

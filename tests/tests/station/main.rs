@@ -24,6 +24,8 @@ mod rework;
 mod stops;
 mod tray;
 #[cfg(unix)]
+mod visits;
+#[cfg(unix)]
 mod watch;
 
 use std::collections::BTreeSet;

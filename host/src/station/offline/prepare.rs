@@ -186,7 +186,8 @@ impl Preparation<'_> {
             statement,
             certificate: to.certificate,
         };
-        let first = statement.standing.state == State::Enrolled && to.certificate.is_none();
+        // Whether the device has got the one that the registry knows of, nobody can say before it has its first keys: its order may never have left.
+        let first = statement.standing.state == State::Enrolled;
         let certificate = if first || injection.recertify {
             hsm.certify(recipient, to.serial)?
         } else {

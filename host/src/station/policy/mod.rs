@@ -63,33 +63,39 @@ impl Rules {
         }
     }
 
-    /// What can be refused on a device's own word, before it is asked to enrol or to state itself: `identity` is the fingerprint that it
-    /// claims, zero while it has no key. Its signed statement decides all the same.
+    /// What can be refused on a device's own word, before it is asked to enrol: `identity` is the fingerprint that it claims, zero while it
+    /// has no key. Its signed statement decides all the same.
     ///
     /// # Errors
-    /// [`PolicyError`], as [`Rules::enrolment`] or [`Rules::visit`] would give it.
-    pub fn claims(
+    /// [`PolicyError`], as [`Rules::enrolment`] would give it.
+    pub fn enrolment_claims(
         &self,
         device: DeviceId,
         identity: Fingerprint,
         known: &dyn Known,
     ) -> Result<(), PolicyError> {
-        if let History::Enrolled(pin) = known.history(device)?
-            && pin.identity != identity
-        {
-            return Err(PolicyError::OtherIdentity {
-                device,
-                expected: pin.identity,
-                found: identity,
-            });
+        pinned_claim(device, identity, known)?;
+        match &self.enrolment {
+            Some(Enrolment::SerialList(list)) => enrolment::expected(list, device),
+            Some(Enrolment::VendorCertificate(_) | Enrolment::Open) | None => Ok(()),
         }
-        if let Some(Enrolment::SerialList(list)) = &self.enrolment {
-            enrolment::expected(list, device)?;
+    }
+
+    /// As [`Rules::enrolment_claims`], before an enrolled device is asked to state itself.
+    ///
+    /// # Errors
+    /// [`PolicyError`], as [`Rules::visit`] would give it.
+    pub fn visit_claims(
+        &self,
+        device: DeviceId,
+        identity: Fingerprint,
+        known: &dyn Known,
+    ) -> Result<(), PolicyError> {
+        pinned_claim(device, identity, known)?;
+        match &self.visiting {
+            Some(Visiting::Allowlist(list)) => visiting::listed(list, device, identity),
+            Some(Visiting::Certificate(_) | Visiting::Registry | Visiting::Open) | None => Ok(()),
         }
-        if let Some(Visiting::Allowlist(list)) = &self.visiting {
-            visiting::listed(list, device, identity)?;
-        }
-        Ok(())
     }
 
     /// Whether a device that was blank may be enrolled, or one that is enrolled may state itself anew where devices are enrolled.
@@ -311,6 +317,22 @@ fn pinned(statement: &Statement, known: &dyn Known) -> Result<History, PolicyErr
             holder,
         }),
         Some(_) | None => Ok(history),
+    }
+}
+
+/// Holds what a device claims against what is pinned.
+fn pinned_claim(
+    device: DeviceId,
+    identity: Fingerprint,
+    known: &dyn Known,
+) -> Result<(), PolicyError> {
+    match known.history(device)? {
+        History::Enrolled(pin) if pin.identity != identity => Err(PolicyError::OtherIdentity {
+            device,
+            expected: pin.identity,
+            found: identity,
+        }),
+        History::Enrolled(_) | History::NoRegistry | History::New | History::Released => Ok(()),
     }
 }
 

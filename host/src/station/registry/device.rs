@@ -48,8 +48,8 @@ impl Registry {
     /// Writes a device down that a policy has accepted for enrolment, or its newest statement if it is there with the same keys.
     ///
     /// # Errors
-    /// [`RegistryError::OtherKeys`], [`RegistryError::KeyTaken`], [`RegistryError::SerialTaken`], [`RegistryError::Older`], and
-    /// those of the database.
+    /// [`RegistryError::OtherKeys`], [`RegistryError::KeyTaken`], [`RegistryError::SerialTaken`], [`RegistryError::OtherSerial`] if it was not released,
+    /// [`RegistryError::Older`], and those of the database.
     pub fn enrolled(&self, enrolled: &Enrolled<'_>) -> Result<Recorded, RegistryError> {
         let statement = enrolled.statement;
         let device = statement.device;
@@ -82,6 +82,15 @@ impl Registry {
                     device,
                     known: record.counter,
                     found: statement.standing.counter,
+                });
+            }
+            if let (Some(known), Some(given)) = (&record.serial, enrolled.serial)
+                && known != given
+            {
+                return Err(RegistryError::OtherSerial {
+                    device,
+                    known: known.clone(),
+                    given: given.to_owned(),
                 });
             }
             self.restate(transaction, statement, enrolled.serial)?;

@@ -128,6 +128,16 @@ pub enum RegistryError {
         /// Whose key it is.
         holder: DeviceId,
     },
+    /// The device has another serial number on its label.
+    #[error("device {device} has the serial number '{known}', and '{given}' was given")]
+    OtherSerial {
+        /// The device.
+        device: DeviceId,
+        /// What the registry has.
+        known: String,
+        /// What was given.
+        given: String,
+    },
     /// Another device has that serial number.
     #[error("serial number '{serial}' is device {holder}'s already, and this is device {device}")]
     SerialTaken {
@@ -240,6 +250,7 @@ impl RegistryError {
             | Self::UnknownDevice { .. }
             | Self::UnknownOrder { .. }
             | Self::UnknownSlot { .. }
+            | Self::OtherSerial { .. }
             | Self::SerialTaken { .. } => Exit::Usage,
             Self::Away { .. }
             | Self::Damaged { .. }
@@ -308,6 +319,11 @@ impl RegistryError {
             }
             Self::KeyTaken { .. } | Self::NotItsReceipt { .. } | Self::Older { .. } => {
                 "take the device off the line: it is not what it claims to be"
+            }
+            Self::OtherSerial { device, .. } => {
+                return Some(format!(
+                    "check label and device; if it has a new label, run `keyferry registry release {device}` first, and it gets a new certificate with its next keys"
+                ));
             }
             Self::SerialTaken { .. } => {
                 "check the labels of both: `keyferry registry show DEVICE-ID` tells which number each has; they may have been mixed up"

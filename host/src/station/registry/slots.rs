@@ -228,7 +228,7 @@ impl Registry {
     }
 
     /// Notes that these slots and versions are no longer there, all or none: the device with this identity key has said so, and nobody has ordered
-    /// it through this registry.
+    /// it through this registry. Those that are noted already stay so.
     ///
     /// # Errors
     /// [`RegistryError::UnknownDevice`], [`RegistryError::OtherKeys`], [`RegistryError::UnknownSlot`], and those of the database.
@@ -242,8 +242,13 @@ impl Registry {
             self.found_as(transaction, device, identity)?;
             let rows = self.slots(device)?;
             for &(slot, version) in slots {
-                let row = ordered(&rows, device, slot, version)?;
-                self.put(transaction, identity, row, SlotState::Removed, false)?;
+                let is_noted = |row: &SlotRecord| {
+                    (row.slot, row.version, row.state) == (slot, version, SlotState::Removed)
+                };
+                if !rows.iter().any(is_noted) {
+                    let row = ordered(&rows, device, slot, version)?;
+                    self.put(transaction, identity, row, SlotState::Removed, false)?;
+                }
             }
             Ok(())
         })

@@ -127,8 +127,8 @@ impl<'a> Shared<'a> {
             return outcome;
         }
         self.call_after(&mut outcome);
-        if let (Verdict::Failed(error), Some(_)) = (&outcome.verdict, outcome.device) {
-            show_failed(nest, error);
+        if let (Verdict::Failed(error), Some(device)) = (&outcome.verdict, outcome.device) {
+            show_failed(nest, device, error);
         }
         if outcome.verdict.is_pass() {
             self.failed_in_a_row.store(0, Ordering::Relaxed);
@@ -240,7 +240,8 @@ impl Drop for Busy<'_> {
 }
 
 /// Has a board show that it has failed where it cannot know: by what the books say, or a proof. Whether it does changes nothing of what was done.
-fn show_failed(nest: &Nest, error: &UnitError) {
+/// Meanwhile another one may have been plugged in.
+fn show_failed(nest: &Nest, device: DeviceId, error: &UnitError) {
     match error {
         // It has refused, and shows that; or nobody can talk to it.
         UnitError::Job(JobError::Device(_)) => return,
@@ -255,14 +256,19 @@ fn show_failed(nest: &Nest, error: &UnitError) {
         | UnitError::Forgotten { .. }
         | UnitError::OtherPlan { .. }
         | UnitError::NotCertified { .. }
+        | UnitError::OtherCertificate { .. }
         | UnitError::NotExported { .. }
         | UnitError::Locked { .. }
         | UnitError::NothingToRework { .. }
         | UnitError::HookAfter(_) => {}
     }
     let session = port::open(&nest.port).map_err(DeviceError::from);
-    let shown = session
-        .and_then(Session::open)
-        .and_then(|mut session| flow::show_failed(&mut session));
+    let shown =
+        session
+            .and_then(Session::open)
+            .and_then(|mut session| match session.greeting().device {
+                found if found == device => flow::show_failed(&mut session),
+                _ => Ok(()),
+            });
     drop(shown);
 }

@@ -11,6 +11,7 @@ use keyferry_protocol::identity::Fingerprint;
 use super::lock;
 use crate::export::{
     ExportError, Folder, MAXIMUM_KEYS, Manifest, Signer, Trust, make_folder, read_folder,
+    sync_folder,
 };
 use crate::hsm::PublicKey;
 use crate::station::journal::{Journal, JournalError, RunId};
@@ -97,6 +98,11 @@ fn write_folder(
         if !all || found.recipient != manifest.recipient {
             return Err(ExportError::FolderExists(path).into());
         }
+        // Whoever gave it its name may have been stopped before that was on the disk.
+        sync_folder(manifests.folder).map_err(|source| ExportError::Write {
+            path: manifests.folder.to_owned(),
+            source,
+        })?;
     } else {
         make_folder(manifests.folder).map_err(|source| ExportError::Write {
             path: manifests.folder.to_owned(),

@@ -75,6 +75,16 @@ pub enum UnitError {
         /// The device.
         device: DeviceId,
     },
+    /// The device got another label since it was done, or its certificate before its label.
+    #[error(
+        "device {device} has its keys, and its certificate says '{found}', which is not its label"
+    )]
+    OtherCertificate {
+        /// The device.
+        device: DeviceId,
+        /// The serial number in the certificate.
+        found: String,
+    },
     /// The plan has asked for a key to be exported since the device was done.
     #[error(
         "device {device} has its keys, and the backend has never got the one in slot {slot}, which the plan asks for"
@@ -150,7 +160,9 @@ impl UnitError {
                 "put the registry back that the plan names, or its newest backup; where all devices are to begin anew, move the journal away, too"
             }
             Self::OtherPlan { .. } => "try it again: it gets what is missing",
-            Self::NotCertified { .. } | Self::NotExported { .. } => {
+            Self::NotCertified { .. }
+            | Self::OtherCertificate { .. }
+            | Self::NotExported { .. } => {
                 "it was done before the plan asked for that: raise the version in the plan, and the keys of all devices are replaced, with all that it asks for; one that is locked has to be wiped first (`keyferry device wipe`)"
             }
             Self::OtherKey { .. } => {

@@ -157,11 +157,17 @@ impl Shared<'_> {
     /// Whether a device that has all its keys has what else the plan asks for: it may have been another plan when it got them.
     ///
     /// # Errors
-    /// [`UnitError::NotCertified`], [`UnitError::NotExported`]; [`UnitError::Job`].
+    /// [`UnitError::NotCertified`], [`UnitError::OtherCertificate`], [`UnitError::NotExported`]; [`UnitError::Job`].
     pub(super) fn check_extras(&self, greeting: &Greeting) -> Result<(), UnitError> {
         let (line, device) = (self.line, greeting.device);
         if line.hsm.certifies() && !greeting.certified {
             return Err(UnitError::NotCertified { device });
+        }
+        let record = self.record(device)?.filter(|_| line.hsm.certifies());
+        if let Some(record) = record
+            && let Some(found) = record.certified_as_another().map_err(JobError::from)?
+        {
+            return Err(UnitError::OtherCertificate { device, found });
         }
         if line.backend.is_none() {
             return Ok(());

@@ -302,14 +302,19 @@ impl Way<'_> {
             }
         }
         let checked = self.shared.check_extras(visit.session.greeting());
-        if let Err(UnitError::NotCertified { .. } | UnitError::NotExported { .. }) = &checked {
+        if let Err(
+            UnitError::NotCertified { .. }
+            | UnitError::OtherCertificate { .. }
+            | UnitError::NotExported { .. },
+        ) = &checked
+        {
             self.shared.journal(|journal| journal.finished(self.id()))?;
         }
         checked
     }
 
-    /// Enrols the device or visits it. One that the registry does not know has to satisfy the policy for new devices, unless what the
-    /// plan says of known ones speaks for strangers.
+    /// Enrols the device or visits it. One that the visit policy cannot speak for yet has to satisfy the policy for new devices: a stranger
+    /// to the registry; one that has no certificate or is on no list, for its work broke off between its enrolment and its keys.
     fn meet(&self, session: Session) -> Result<Visit, UnitError> {
         let line = self.shared.line;
         let note = |text: &str| self.shared.tell(self.nest, What::Note(text));
@@ -319,13 +324,14 @@ impl Way<'_> {
             records: line.records,
             on_note: &note,
         };
-        let blank = session.greeting().identity == Fingerprint::ZERO;
-        let speaks_for_strangers = match &line.rules.visiting {
-            Some(Visiting::Certificate(_) | Visiting::Allowlist(_)) => true,
-            Some(Visiting::Registry | Visiting::Open) | None => false,
+        let greeting = session.greeting();
+        let blank = greeting.identity == Fingerprint::ZERO;
+        let can_be_visited = match &line.rules.visiting {
+            Some(Visiting::Certificate(_)) => greeting.certified,
+            Some(Visiting::Allowlist(list)) => list.identity_of(greeting.device).is_some(),
+            Some(Visiting::Registry | Visiting::Open) | None => !matches!(self.known, Known::Not),
         };
-        let stranger = matches!(self.known, Known::Not);
-        let enrols = blank || (stranger && !speaks_for_strangers && line.rules.enrolment.is_some());
+        let enrols = blank || (!can_be_visited && line.rules.enrolment.is_some());
         let mut progress = self.shared.progress(self.nest);
         let serial = self.unit.serial.as_deref();
         let visit = if enrols {
