@@ -250,6 +250,44 @@ fn what_is_not_the_devices_answer_is_not_brought_back() {
     assert_eq!(plant.imported("batch")["imported"], 1);
 }
 
+/// A certificate is made with an order, and an order may never leave: the next one brings one as well, until the device has keys.
+#[test]
+fn the_first_order_that_is_delivered_brings_a_certificate() {
+    let plant = Plant::new();
+    let device = plant.device(1);
+    let id = device.id.to_string();
+    let stranger = DeviceId([0xee; 16]).to_string();
+    let ca = plant.path("ca.pem");
+    let create = ["ca", "init", "--create", "--label", "ca", "--out"];
+    plant.scratch.done(create.into_iter().chain(ca.to_str()));
+    let certified = ["--ca-key", "ca", "--ca-certificate", "ca.pem"];
+    let keys = [&["--device", &id, "--key", "telemetry@0"], &certified[..]].concat();
+    let both = [&keys[..], &["--device", &stranger]].concat();
+    let refused = plant.scratch.run(plant.prepare("batch", &both));
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(!plant.path("batch").exists());
+    let was_made = |plant: &Plant| {
+        let record = plant.registry().find(device.id).unwrap().unwrap();
+        record.certificate.is_some()
+    };
+    assert!(was_made(&plant), "the first order had one");
+
+    plant.scratch.done(plant.prepare("batch", &keys));
+    let powered = device.power();
+    let answer = deliver(&plant.path(""), "batch", &[powered.port()]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    plant.imported("batch");
+    let port = powered.port();
+    plant
+        .scratch
+        .done(["device", "certificate", "--port", port, "--ca", "ca.pem"]);
+    // It has one: no other is made with keys that come later.
+    let later = [&["--device", &id, "--key", "config@1"], &certified[..]].concat();
+    let prepared = plant.scratch.done(plant.prepare("later", &later));
+    assert_eq!(prepared["ok"], true);
+    assert_eq!(plant.verified()["certificates"], 2);
+}
+
 #[test]
 fn a_batch_is_made_whole_or_not_at_all() {
     let plant = Plant::new();
