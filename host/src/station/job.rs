@@ -14,7 +14,7 @@ use super::registry::RegistryError;
 use super::visit::Visit;
 use crate::audit::AuditError;
 use crate::broker::BrokerError;
-use crate::certificate::CertificateError;
+use crate::certificate::{CertificateError, Document, MAXIMUM_DEVICE_CERTIFICATE};
 use crate::device::DeviceError;
 use crate::device::flow::{self, Demand, Parcel, Proofs, Shipment};
 use crate::device::session::{OnProgress, Session};
@@ -198,7 +198,7 @@ impl JobError {
                 "compare it with the label; if it is this one, and it may lose all its keys: `keyferry device wipe --quarantined {device} --yes`, with the port, the token, the authority, the policy, the registry and the audit log that it is worked with"
             )),
             Self::NotQuarantined { .. } => Some(
-                "check which device is plugged in; without --quarantined, the command wipes whichever one the policy accepts".to_owned(),
+                "check which device is plugged in; one that is blank now may have been wiped just before, with its answer lost: `keyferry registry release` lets go of it; without --quarantined, the command wipes whichever device the policy accepts".to_owned(),
             ),
             Self::CounterUnknown { .. } => Some(
                 "give the registry that it was enrolled with, or --counter with a number above those of all orders that were ever made for it"
@@ -318,13 +318,34 @@ pub fn check_proofs(targets: &[Target], minimum: Level) -> Result<(), JobError> 
     }
 }
 
-/// A certificate for a device that has none, or whose has another serial number than its label, or when it is asked for anew. Whether it has one is the device's
+/// The serial number in the certificate that the device holds for its identity key, if it holds one. All of that is its own word.
+///
+/// # Errors
+/// Those of the device.
+pub(super) fn certified_as(session: &mut Session) -> Result<Option<String>, JobError> {
+    let identity = session.greeting().identity;
+    if !session.greeting().certified {
+        return Ok(None);
+    }
+    let certificate = flow::certificate(session)?;
+    Ok(certificate.and_then(|certificate| serial_in(&certificate, identity)))
+}
+
+/// The serial number in a device's certificate, if it can be read and is for this identity key.
+pub(super) fn serial_in(certificate: &[u8], identity: Fingerprint) -> Option<String> {
+    let document = Document::read(certificate, MAXIMUM_DEVICE_CERTIFICATE).ok()?;
+    let key = document.key().ok()?.fingerprint();
+    let serial = document.device_serial().ok()?;
+    (key == identity).then(|| serial.to_owned())
+}
+
+/// A certificate for a device that holds none, or one that says something else than its label, or when it is asked for anew. What it holds is the device's
 /// own word: a lie costs a certificate. The label is the one that the registry has; without a registry, `serial`.
 ///
 /// # Errors
 /// [`JobError`].
 pub fn certify(
-    visit: &Visit,
+    visit: &mut Visit,
     hsm: &dyn Hsm,
     serial: Option<&str>,
     anew: bool,
@@ -333,14 +354,12 @@ pub fn certify(
         return Ok(None);
     }
     let record = visit.scribe.record(visit.statement.device)?;
-    let certified_as = match &record {
-        Some(record) => record.certified_as_another()?,
-        None => None,
-    };
-    if !anew && visit.session.greeting().certified && certified_as.is_none() {
+    let label = record.as_ref().map_or(serial, |it| it.serial.as_deref());
+    let held = certified_as(&mut visit.session)?;
+    let fits = held.is_some_and(|held| label.is_none_or(|label| label == held));
+    if fits && !anew {
         return Ok(None);
     }
-    let label = record.as_ref().map_or(serial, |it| it.serial.as_deref());
     let certificate = hsm.certify(visit.recipient(), label)?;
     if let Some(certificate) = &certificate {
         visit

@@ -82,7 +82,7 @@ impl Visitor<'_> {
     ) -> Result<Visit, JobError> {
         unless_quarantined(&session)?;
         let first = session.greeting().identity == Fingerprint::ZERO;
-        self.check_claims(&session, Rules::enrolment_claims)?;
+        self.check_claims(&session, serial, Rules::enrolment_claims)?;
         let (session, scribe, statement) = self.stated(session, unwrap, on_progress)?;
         let trust = patiently(self.records, |records| {
             let now = SystemTime::now();
@@ -128,7 +128,7 @@ impl Visitor<'_> {
                 port: session.port_name(),
             });
         }
-        self.check_claims(&session, Rules::visit_claims)?;
+        self.check_claims(&session, serial, Rules::visit_claims)?;
         let certificate = match &self.rules.visiting {
             Some(Visiting::Certificate(ca)) => Some(self.certified(&mut session, ca)?),
             Some(Visiting::Allowlist(_) | Visiting::Registry | Visiting::Open) | None => None,
@@ -232,14 +232,18 @@ impl Visitor<'_> {
     fn check_claims(
         &self,
         session: &Session,
+        serial: Option<&str>,
         check: impl Fn(&Rules, DeviceId, Fingerprint, &dyn Known) -> Result<(), PolicyError>,
     ) -> Result<(), JobError> {
         let greeting = session.greeting();
-        let claims = patiently(self.records, |records| {
+        patiently(self.records, |records| {
             let (device, identity) = (greeting.device, greeting.identity);
-            check(self.rules, device, identity, &*records)
-        });
-        Ok(claims?)
+            check(self.rules, device, identity, &*records)?;
+            match (&records.registry, serial) {
+                (Some(registry), Some(serial)) => Ok(registry.check_label(device, serial)?),
+                (Some(_) | None, _) => Ok::<_, JobError>(()),
+            }
+        })
     }
 
     fn stated(

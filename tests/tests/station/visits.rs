@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use keyferry_native::Device;
 use keyferry_tests::openssl::openssl;
-use rusqlite::Connection;
 
 use crate::stops::{PLAN, start};
 use crate::{Fleet, Plant, ended};
@@ -31,17 +30,25 @@ fn certifying(plant: &Plant, more: &str) -> PathBuf {
     ))
 }
 
-/// The subject of the certificate that the registry has of a device.
-fn certified(plant: &Plant, number: u16) -> String {
-    let books = Connection::open(plant.scratch.path("plant.db")).unwrap();
-    let sql = "SELECT certificate FROM devices WHERE device = ?1";
-    let der: Vec<u8> = books
-        .query_row(sql, [format!("{number:032x}")], |row| row.get(0))
-        .unwrap();
+/// The subject of the certificate that the device has.
+fn certified(plant: &Plant, device: &Device) -> String {
+    let out = plant.scratch.path("device.pem").display().to_string();
+    let _ = fs::remove_file(&out);
+    let port = device.port();
+    plant.scratch.done([
+        "device",
+        "certificate",
+        "--port",
+        port,
+        "--ca",
+        "ca.pem",
+        "--out",
+        &out,
+    ]);
     let words = [
-        "x509", "-inform", "DER", "-noout", "-subject", "-nameopt", "RFC2253",
+        "x509", "-in", &out, "-noout", "-subject", "-nameopt", "RFC2253",
     ];
-    let subject = String::from_utf8(openssl(&words, &der)).unwrap();
+    let subject = String::from_utf8(openssl(&words, &[])).unwrap();
     subject.trim().to_owned()
 }
 
@@ -115,8 +122,8 @@ fn a_device_of_the_shift_before_is_gone_on_with() {
     let mut devices = Vec::new();
     for (number, what) in (2..).zip(["prepared true", "proved false", "locking false"]) {
         let device = fleet.start(number);
-        let moment = moments.iter().rposition(|it| it == what);
-        start(&plant, &device, moment);
+        let moment = moments.iter().rposition(|it| it == what).unwrap();
+        start(&plant, &device, Some(moment));
         devices.push(device);
     }
     let list = plant.scratch.path("shift.txt");
@@ -134,7 +141,44 @@ fn a_device_of_the_shift_before_is_gone_on_with() {
     plant.assert_all_done(4);
 }
 
-/// A label that comes later, or another one, is not passed over in silence: the certificate says what cloud and people read.
+/// Nobody comes in as a new device whose id is on the list of those that are visited, and whose key is another one; and one that was released comes in as
+/// a new one, whatever it has.
+#[test]
+fn a_policy_for_new_devices_lets_nobody_in_that_a_list_knows() {
+    let plant = Plant::new();
+    let plan = certifying(&plant, PLAN);
+    let whole = fs::read_to_string(&plan).unwrap();
+    let fleet = Fleet::new();
+    let device = fleet.start(1);
+    fs::write(
+        plant.scratch.path("allowed.csv"),
+        format!("{:032x},{}\n", 1, "a".repeat(64)),
+    )
+    .unwrap();
+    let listed = "[visit]\npolicy = \"allowlist\"\nallowlist = \"allowed.csv\"\n";
+    with(&plan, REGISTRY, listed);
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stdout.contains(", not aaaa"), "{answer:?}");
+    let info = ["--json", "device", "info", "--port", device.port()];
+    assert_eq!(plant.scratch.run(info).last()["state"], "blank");
+
+    fs::write(&plan, whole).unwrap();
+    let certificate = "[visit]\npolicy = \"certificate\"\nca = [\"ca.pem\"]\n";
+    with(&plan, REGISTRY, certificate);
+    with(&plan, "lock = true", "lock = false");
+    assert_eq!(plant.run(&plan, &[device.port()], &[]).code, 0);
+    let id = format!("{:032x}", 1);
+    let release = ["registry", "release", "--registry", "plant.db", &id];
+    plant
+        .scratch
+        .done(release.iter().chain(&["--reason", "for a test"]));
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    assert_eq!(ended(&answer)[0]["before"], true, "{answer:?}");
+}
+
+/// The label is in the certificate that the device has, or comes into it with its next keys; it is never another device's, nor one that the device had.
 #[test]
 fn a_certificate_says_what_the_label_says() {
     let plant = Plant::new();
@@ -152,67 +196,76 @@ fn a_certificate_says_what_the_label_says() {
         };
         plant.run(&plan, &[device.port()], more)
     };
-    assert_eq!(run(None).code, 0);
-    let id = format!("{:032x}", 1);
-    let subject = |serial: &str| format!("subject=serialNumber={serial},CN=native");
-    assert_eq!(certified(&plant, 1), subject(&id));
-    with(&plan, unlabelled, &format!("{unlabelled}serials = true\n"));
-    for _ in 0..2 {
-        let answer = run(Some("SN-5"));
-        assert_eq!(answer.code, 1, "{answer:?}");
-        let ended = ended(&answer).remove(0);
-        let said = ended["error"].as_str().unwrap();
-        let words = format!("its certificate says '{id}', which is not its label");
-        assert!(said.contains(&words), "{ended}");
-        assert!(
-            ended["hint"]
-                .as_str()
-                .unwrap()
-                .contains("raise the version")
-        );
-    }
-    // It comes with the next keys.
-    with(&plan, "[order]", "[order]\nversion = 2");
-    for before in [false, true] {
-        let answer = run(Some("SN-5"));
+    let does = |label: &str, before: bool, subject: &str| {
+        let answer = run(Some(label));
         assert_eq!(answer.code, 0, "{answer:?}");
         assert_eq!(ended(&answer)[0]["before"] == true, before, "{answer:?}");
-        assert_eq!(certified(&plant, 1), subject("SN-5"));
-    }
-    let audit = plant.audit();
-    assert_eq!(audit["certificates"], 2, "{audit}");
-
-    // By hand, too: a device keeps its label until it is released, and gets its certificate by that.
-    let inject = |more: &[&str]| {
+        let subject = format!("subject=serialNumber={subject},CN=native");
+        assert_eq!(certified(&plant, &device), subject);
+    };
+    assert_eq!(run(None).code, 0);
+    let id = format!("{:032x}", 1);
+    with(&plan, unlabelled, &format!("{unlabelled}serials = true\n"));
+    // It was certified before it had a label, by its id, which is nobody else's.
+    does("SN-5", true, &id);
+    let by_hand = |command: &str, more: &[&str]| {
         let words = [
             "--json",
             "device",
-            "inject",
+            command,
             "--port",
             device.port(),
             "--authority",
             "authority",
-            "--policy",
-            "registry",
             "--registry",
             "plant.db",
             "--audit",
             "line.audit",
             "--allow-test-devices",
+        ];
+        plant.scratch.run([&words[..], more].concat())
+    };
+    let inject = |more: &[&str]| {
+        let words = [
+            "--policy",
+            "registry",
             "--key",
-            "fleet@9",
+            "fleet@0",
             "--ca-key",
             "ca",
             "--ca-certificate",
             "ca.pem",
         ];
-        plant.scratch.run([&words[..], more].concat())
+        by_hand("inject", &[&words[..], more].concat())
     };
+    // A certificate that was made for an order which never left is none that the device has.
+    let answer = inject(&["--recertify"]);
+    assert_ne!(answer.code, 0, "{answer:?}");
+    assert_eq!(plant.audit()["certificates"], 2);
+    does("SN-5", true, &id);
+    with(&plan, "[order]", "[order]\nversion = 2");
+    does("SN-5", false, "SN-5");
+    does("SN-5", true, "SN-5");
+
+    // Another label is refused before the device is asked for anything.
     let answer = inject(&["--serial", "SN-6"]);
     assert_eq!(answer.code, 2, "{answer:?}");
     let words = format!("device {id} has the serial number 'SN-5', and 'SN-6' was given");
     assert!(answer.stdout.contains(&words), "{answer:?}");
-    let answer = inject(&["--recertify"]);
-    assert_eq!(answer.code, 0, "{answer:?}");
-    assert_eq!(certified(&plant, 1), subject("SN-5"));
+    does("SN-5", true, "SN-5");
+    let release = ["registry", "release", "--registry", "plant.db", &id];
+    plant
+        .scratch
+        .done(release.iter().chain(&["--reason", "a new label"]));
+    let again = by_hand("enroll", &["--policy", "open", "--serial", "SN-6"]);
+    assert_eq!(again.code, 0, "{again:?}");
+    let answer = run(Some("SN-6"));
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let ended = ended(&answer).remove(0);
+    let words = "its certificate says 'SN-5', which is neither its label nor its id";
+    assert!(ended["error"].as_str().unwrap().contains(words), "{ended}");
+    let hint = ended["hint"].as_str().unwrap();
+    assert!(hint.contains("raise the version"), "{ended}");
+    with(&plan, "version = 2", "version = 3");
+    does("SN-6", false, "SN-6");
 }

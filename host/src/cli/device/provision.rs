@@ -48,7 +48,7 @@ pub(in crate::cli) struct Inject {
     /// How the KEK travels, instead of the strongest way that token and device share.
     #[arg(long, value_name = "SUITE", value_parser = parse_suite)]
     suite: Option<Suite>,
-    /// The serial number on the device's label, for its certificate; without it the device's id stands there.
+    /// The serial number on the device's label, for the registry and its certificate. Without it the certificate says the label that the registry has, or else the device's id.
     #[arg(long, value_name = "TEXT")]
     serial: Option<String>,
     /// Issue the device's certificate anew, also where keys were injected before.
@@ -155,7 +155,7 @@ pub(super) fn inject(context: &Context, arguments: &Inject) -> Outcome {
         None => station::choose_suite(&*hsm, &rules, &visit.statement)?,
     };
     context.note(&format!("suite {suite}"));
-    let certificate = station::certify(&visit, &*hsm, serial, arguments.recertify)?;
+    let certificate = station::certify(&mut visit, &*hsm, serial, arguments.recertify)?;
     let certified = certificate.is_some();
     let progress = Bar::new(context);
     let proved = station::inject(

@@ -25,7 +25,7 @@ use crate::device::verify::{Statement, digest, fingerprint};
 use crate::device::{DeviceError, Witness as _};
 use crate::export::ExportError;
 use crate::hsm::{HsmError, PublicKey, Question, random};
-use crate::station::job::demand;
+use crate::station::job::{demand, serial_in};
 use crate::station::policy::Rules;
 use crate::station::registry::RegistryError;
 use crate::station::{
@@ -188,7 +188,12 @@ impl Preparation<'_> {
         };
         // Whether the device has got the one that the registry knows of, nobody can say before it has its first keys: its order may never have left.
         let first = statement.standing.state == State::Enrolled;
-        let certificate = if first || injection.recertify {
+        let held = to
+            .certificate
+            .map(|certificate| serial_in(certificate, fingerprint(&statement.identity_key)));
+        let is_anothers =
+            held.is_some_and(|held| to.serial.is_some() && held.as_deref() != to.serial);
+        let certificate = if first || is_anothers || injection.recertify {
             hsm.certify(recipient, to.serial)?
         } else {
             None

@@ -8,7 +8,7 @@ use super::signed::Signed;
 use super::{DeviceRecord, Registry, RegistryError, names, now};
 use crate::certificate::{Document, MAXIMUM_DEVICE_CERTIFICATE};
 use crate::device::verify::{SignedReceipt, Statement, fingerprint};
-use crate::station::database::{Transaction, named, values};
+use crate::station::database::{Database, Transaction, named, values};
 use crate::station::policy::Trust;
 
 /// A device that was enrolled, to be written down before anything is wrapped for it.
@@ -56,6 +56,9 @@ impl Registry {
         let identity = fingerprint(&statement.identity_key);
         self.change(|transaction| {
             self.check_holders(transaction, enrolled, identity)?;
+            if let Some(serial) = enrolled.serial {
+                self.check_label_in(transaction, device, serial)?;
+            }
             let Some(record) = self.found(transaction, device)? else {
                 self.insert(transaction, enrolled)?;
                 return Ok(Recorded::New);
@@ -84,15 +87,6 @@ impl Registry {
                     found: statement.standing.counter,
                 });
             }
-            if let (Some(known), Some(given)) = (&record.serial, enrolled.serial)
-                && known != given
-            {
-                return Err(RegistryError::OtherSerial {
-                    device,
-                    known: known.clone(),
-                    given: given.to_owned(),
-                });
-            }
             self.restate(transaction, statement, enrolled.serial)?;
             self.doubt_after_gap(transaction, &record, statement.standing.counter)?;
             Ok(Recorded::Again)
@@ -112,7 +106,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Keys and serial number that are another's.
+    /// Keys that are another's.
     fn check_holders(
         &self,
         transaction: &Transaction<'_>,
@@ -136,22 +130,47 @@ impl Registry {
             let holder = self.done(names::device(row, "device"))?;
             return Err(RegistryError::KeyTaken { device, holder });
         }
-        let Some(serial) = enrolled.serial else {
-            return Ok(());
-        };
+        Ok(())
+    }
+
+    /// Whether the device may have this serial number on its label: no other device has it, and the device, unless it was released, no other one.
+    ///
+    /// # Errors
+    /// [`RegistryError::SerialTaken`], [`RegistryError::OtherSerial`], and those of the database.
+    pub fn check_label(&self, device: DeviceId, serial: &str) -> Result<(), RegistryError> {
+        self.check_label_in(&self.database, device, serial)
+    }
+
+    fn check_label_in(
+        &self,
+        database: &Database,
+        device: DeviceId,
+        serial: &str,
+    ) -> Result<(), RegistryError> {
         let holder = self.first(
-            transaction,
+            database,
             "SELECT device FROM devices WHERE serial = ?1 AND device <> ?2",
             values![serial, device.to_string()],
             |row| names::device(row, "device"),
         )?;
-        match holder {
-            Some(holder) => Err(RegistryError::SerialTaken {
+        if let Some(holder) = holder {
+            return Err(RegistryError::SerialTaken {
                 device,
                 serial: serial.to_owned(),
                 holder,
+            });
+        }
+        let record = self.found(database, device)?;
+        match record.filter(|record| record.released.is_none()) {
+            Some(DeviceRecord {
+                serial: Some(known),
+                ..
+            }) if known != serial => Err(RegistryError::OtherSerial {
+                device,
+                known,
+                given: serial.to_owned(),
             }),
-            None => Ok(()),
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -322,7 +322,7 @@ impl RegistryError {
             }
             Self::OtherSerial { device, .. } => {
                 return Some(format!(
-                    "check label and device; if it has a new label, run `keyferry registry release {device}` first, and it gets a new certificate with its next keys"
+                    "check label and device; if it has a new label: `keyferry registry release --registry REGISTRY --reason WHY {device}`, then enrol it again with that label (`keyferry device enroll --serial`)"
                 ));
             }
             Self::SerialTaken { .. } => {

@@ -5,7 +5,6 @@ use keyferry_protocol::receipt::State;
 
 use super::signed::Signed;
 use super::{Registry, RegistryError, names};
-use crate::certificate::{CertificateError, Document, MAXIMUM_DEVICE_CERTIFICATE};
 use crate::device::verify::{SignedReceipt, Statement, fingerprint, stated};
 use crate::station::database::{Database, Fault, Row, named, values};
 
@@ -70,21 +69,6 @@ pub struct DeviceRecord {
 }
 
 impl DeviceRecord {
-    /// The serial number in its certificate, where that is neither the one of its label nor, without a label, its id.
-    ///
-    /// # Errors
-    /// [`CertificateError`] if the certificate cannot be read.
-    pub fn certified_as_another(&self) -> Result<Option<String>, CertificateError> {
-        let Some(certificate) = &self.certificate else {
-            return Ok(None);
-        };
-        let document = Document::read(certificate, MAXIMUM_DEVICE_CERTIFICATE)?;
-        let found = document.device_serial()?;
-        let id = self.device.to_string();
-        let expected = self.serial.as_deref().unwrap_or(&id);
-        Ok((found != expected).then(|| found.to_owned()))
-    }
-
     fn read(row: &Row) -> Result<Self, Fault> {
         let released_at: Option<String> = row.get("released_at")?;
         let release_reason: Option<String> = row.get("release_reason")?;

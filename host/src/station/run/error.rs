@@ -77,7 +77,7 @@ pub enum UnitError {
     },
     /// The device got another label since it was done, or its certificate before its label.
     #[error(
-        "device {device} has its keys, and its certificate says '{found}', which is not its label"
+        "device {device} has its keys, and its certificate says '{found}', which is neither its label nor its id"
     )]
     OtherCertificate {
         /// The device.

@@ -6,7 +6,8 @@ use keyferry_protocol::receipt::State;
 use super::attend::Shared;
 use super::error::UnitError;
 use super::event::Nest;
-use crate::device::session::Greeting;
+use crate::device::session::Session;
+use crate::station::job::certified_as;
 use crate::station::journal::{Step, Unit};
 use crate::station::plan::{KeyPlan, MAXIMUM_VERSION};
 use crate::station::records::patiently;
@@ -65,7 +66,7 @@ impl Shared<'_> {
         // Whoever was there when it was begun had only said that it was this device: a label that is scanned now counts for more.
         let known = match unit {
             Some(unit) if unit.step == Step::Begun && nest.serial.is_some() => of_record,
-            Some(_) | None => of_unit.or(of_record),
+            Some(_) | None => of_record.or(of_unit),
         };
         let Some(given) = &nest.serial else {
             return match known {
@@ -105,7 +106,7 @@ impl Shared<'_> {
     }
 
     /// What the registry has of a device, released or not.
-    fn found(&self, device: DeviceId) -> Result<Option<DeviceRecord>, JobError> {
+    pub(super) fn found(&self, device: DeviceId) -> Result<Option<DeviceRecord>, JobError> {
         patiently(self.line.records, |records| {
             // What this station has found out of the device, the registry knows as well.
             records.catch_up()?;
@@ -158,16 +159,17 @@ impl Shared<'_> {
     ///
     /// # Errors
     /// [`UnitError::NotCertified`], [`UnitError::OtherCertificate`], [`UnitError::NotExported`]; [`UnitError::Job`].
-    pub(super) fn check_extras(&self, greeting: &Greeting) -> Result<(), UnitError> {
-        let (line, device) = (self.line, greeting.device);
-        if line.hsm.certifies() && !greeting.certified {
-            return Err(UnitError::NotCertified { device });
-        }
-        let record = self.record(device)?.filter(|_| line.hsm.certifies());
-        if let Some(record) = record
-            && let Some(found) = record.certified_as_another().map_err(JobError::from)?
-        {
-            return Err(UnitError::OtherCertificate { device, found });
+    pub(super) fn check_extras(&self, session: &mut Session) -> Result<(), UnitError> {
+        let (line, device) = (self.line, session.greeting().device);
+        if line.hsm.certifies() {
+            let Some(found) = certified_as(session)? else {
+                return Err(UnitError::NotCertified { device });
+            };
+            // One that says the id was made before there was a label, and is nobody else's.
+            let label = self.record(device)?.and_then(|record| record.serial);
+            if label.is_some_and(|label| label != found) && found != device.to_string() {
+                return Err(UnitError::OtherCertificate { device, found });
+            }
         }
         if line.backend.is_none() {
             return Ok(());

@@ -90,7 +90,7 @@ impl Shared<'_> {
             before => before,
         };
         if was_done {
-            self.check_extras(session.greeting())?;
+            self.check_extras(&mut session)?;
             return Ok(Verdict::Before);
         }
         if let (false, Known::Otherwise { slot, holds }) = (self.line.rework, &known) {
@@ -122,6 +122,7 @@ impl Shared<'_> {
             nest,
             unit: &unit,
             known,
+            label: serial,
             version: self.version(found)?,
         };
         way.go(session).inspect_err(|error| {
@@ -176,6 +177,8 @@ pub(super) struct Way<'a> {
     pub(super) nest: &'a Nest,
     pub(super) unit: &'a Unit,
     pub(super) known: Known,
+    /// The serial number on its label, where one is known.
+    label: Option<&'a str>,
     /// The version of its keys.
     version: u32,
 }
@@ -233,7 +236,7 @@ impl Way<'_> {
                     confirmed => {
                         done.keys = confirmed?;
                         if self.unit.step <= Step::Trusted && !self.is_to_be_locked(&visit) {
-                            self.shared.check_extras(visit.session.greeting())?;
+                            self.shared.check_extras(&mut visit.session)?;
                             self.shared
                                 .journal(|journal| journal.withdrawn(self.id()))?;
                             self.shared.withdraw(self.unit.device);
@@ -301,7 +304,7 @@ impl Way<'_> {
                 return Err(UnitError::OtherPlan { device });
             }
         }
-        let checked = self.shared.check_extras(visit.session.greeting());
+        let checked = self.shared.check_extras(&mut visit.session);
         if let Err(
             UnitError::NotCertified { .. }
             | UnitError::OtherCertificate { .. }
@@ -314,7 +317,7 @@ impl Way<'_> {
     }
 
     /// Enrols the device or visits it. One that the visit policy cannot speak for yet has to satisfy the policy for new devices: a stranger
-    /// to the registry; one that has no certificate or is on no list, for its work broke off between its enrolment and its keys.
+    /// to the registry, or one that was released; one that has no certificate or is on no list, for its work broke off between its enrolment and its keys.
     fn meet(&self, session: Session) -> Result<Visit, UnitError> {
         let line = self.shared.line;
         let note = |text: &str| self.shared.tell(self.nest, What::Note(text));
@@ -326,18 +329,20 @@ impl Way<'_> {
         };
         let greeting = session.greeting();
         let blank = greeting.identity == Fingerprint::ZERO;
+        let device = greeting.device;
+        let is_stranger = matches!(self.known, Known::Not);
+        let was_released = is_stranger && self.shared.found(device)?.is_some();
         let can_be_visited = match &line.rules.visiting {
-            Some(Visiting::Certificate(_)) => greeting.certified,
-            Some(Visiting::Allowlist(list)) => list.identity_of(greeting.device).is_some(),
-            Some(Visiting::Registry | Visiting::Open) | None => !matches!(self.known, Known::Not),
+            Some(Visiting::Certificate(_)) => greeting.certified && !was_released,
+            Some(Visiting::Allowlist(list)) => list.identity_of(device).is_some() && !was_released,
+            Some(Visiting::Registry | Visiting::Open) | None => !is_stranger,
         };
         let enrols = blank || (!can_be_visited && line.rules.enrolment.is_some());
         let mut progress = self.shared.progress(self.nest);
-        let serial = self.unit.serial.as_deref();
         let visit = if enrols {
-            visitor.enroll(session, line.plan.unwrap, serial, &mut progress)?
+            visitor.enroll(session, line.plan.unwrap, self.label, &mut progress)?
         } else {
-            visitor.visit(session, serial, &mut progress)?
+            visitor.visit(session, self.label, &mut progress)?
         };
         Ok(visit)
     }
@@ -361,7 +366,7 @@ impl Way<'_> {
         self.believed()?;
         self.shared.check_stop()?;
         let suite = choose_suite(line.hsm, line.rules, &visit.statement)?;
-        let certificate = certify(visit, line.hsm, self.unit.serial.as_deref(), false)?;
+        let certificate = certify(visit, line.hsm, self.label, false)?;
         done.certified = certificate.is_some();
         let targets = self.targets()?;
         let exports = self.exports(&targets)?;
