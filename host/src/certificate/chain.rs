@@ -105,6 +105,16 @@ impl DeviceCa {
         Ok(self)
     }
 
+    /// Whether this CA is trusted itself: its name and its key, in whichever certificate.
+    #[must_use]
+    pub fn trusts(&self, ca: &CaCertificate) -> bool {
+        let of = |ca: &CaCertificate| ca.document().key().ok().map(|key| key.fingerprint());
+        let subject = ca.document().subject();
+        self.trusted
+            .iter()
+            .any(|it| it.document().subject() == subject && of(it) == of(ca))
+    }
+
     /// Takes the CAs in a file that stand between a trusted one and devices. Each must have been issued by a trusted one.
     ///
     /// # Errors

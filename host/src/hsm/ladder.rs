@@ -4,7 +4,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use keyferry_protocol::attributes::{Attributes, LIFETIME_PERSISTENT, algorithm, key_type, usage};
 use keyferry_protocol::identity::Digest;
-use keyferry_protocol::proof::{DECRYPTED, Proof};
+use keyferry_protocol::proof::{DECRYPTED, Level, Proof};
 use rsa::{BoxedUint, Oaep, RsaPublicKey};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
@@ -102,6 +102,26 @@ impl DeviceUse {
         }
     }
 
+    /// The highest level at which a key of this type that is used so can prove itself on a device, whatever the token can check.
+    #[must_use]
+    pub fn highest_level(self, key_type: KeyType) -> Level {
+        let permits = |(psa_type, usage, algorithm)| {
+            let attributes = Attributes {
+                key_type: psa_type,
+                bits: key_type.bits()?,
+                usage,
+                algorithm,
+                lifetime: LIFETIME_PERSISTENT,
+            };
+            let kind = attributes.kind().ok()?;
+            let permitted = Proof::ALL
+                .iter()
+                .filter(|proof| proof.permitted(kind, &attributes));
+            permitted.map(|proof| proof.level()).max()
+        };
+        self.psa(key_type).and_then(permits).unwrap_or(Level::None)
+    }
+
     /// Key type, usage flags and algorithm in PSA's encodings, if a key of this type can be used so.
     fn psa(self, key_type: KeyType) -> Option<(u16, u32, u32)> {
         let sign = usage::SIGN_MESSAGE | usage::VERIFY_MESSAGE;
@@ -185,11 +205,7 @@ impl KeyInfo {
             .or_else(|| DeviceUse::of(self))
             .and_then(|wanted| wanted.psa(self.key_type))
             .ok_or_else(unsupported)?;
-        let bits = match self.key_type {
-            KeyType::Aes { bits } | KeyType::Secret { bits } | KeyType::Rsa { bits } => bits,
-            KeyType::P256 => 256,
-            KeyType::P384 | KeyType::Ed25519 | KeyType::Other => return Err(unsupported()),
-        };
+        let bits = self.key_type.bits().ok_or_else(unsupported)?;
         let attributes = Attributes {
             key_type,
             bits,

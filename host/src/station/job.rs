@@ -300,11 +300,15 @@ pub fn choose_suite(hsm: &dyn Hsm, rules: &Rules, device: &Statement) -> Result<
     })
 }
 
-/// Checks that every key will show as much as is demanded, before anything is wrapped.
+/// Checks that every key will show as much as is demanded, and that a slot takes its label, before anything is wrapped.
 ///
 /// # Errors
-/// [`JobError::ProofTooWeak`].
+/// [`JobError::ProofTooWeak`], [`JobError::LabelTooLong`].
 pub fn check_proofs(targets: &[Target], minimum: Level) -> Result<(), JobError> {
+    let too_long = |target: &&Target| target.key.name().len() > MAX_LABEL;
+    if let Some(target) = targets.iter().find(too_long) {
+        return Err(JobError::LabelTooLong(target.key.name()));
+    }
     match targets
         .iter()
         .find(|target| target.key.proof.level() < minimum)

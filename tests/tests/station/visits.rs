@@ -112,6 +112,28 @@ fn a_device_that_no_visit_policy_can_know_yet_is_gone_on_with() {
     assert_eq!(audit["certificates"], number - 1, "{audit}");
 }
 
+/// A CA whose devices the plan would not know again certifies none.
+#[test]
+fn a_plan_whose_devices_would_be_unknown_to_it_is_a_mistake() {
+    let plant = Plant::new();
+    let plan = certifying(&plant, PLAN);
+    let other = plant.scratch.path("other.pem");
+    let create = ["ca", "init", "--create", "--label", "other", "--out"];
+    plant.scratch.done(create.into_iter().chain(other.to_str()));
+    let check = || {
+        let words = ["--json", "station", "check"];
+        plant.scratch.run(words.into_iter().chain(plan.to_str()))
+    };
+    let certificate = |ca: &str| format!("[visit]\npolicy = \"certificate\"\nca = [\"{ca}\"]\n");
+    with(&plan, REGISTRY, &certificate("other.pem"));
+    let answer = check();
+    assert_eq!(answer.code, 2, "{answer:?}");
+    let words = "ca.pem is not among the CAs under [visit]";
+    assert!(answer.stdout.contains(words), "{answer:?}");
+    with(&plan, &certificate("other.pem"), &certificate("ca.pem"));
+    assert_eq!(check().code, 0);
+}
+
 /// The list of a shift is for the devices that are enrolled in it. Those of the shift before, which the registry knows, are finished all the same.
 #[test]
 fn a_device_of_the_shift_before_is_gone_on_with() {

@@ -60,6 +60,16 @@ pub(super) fn load(arguments: &PlanArgs) -> Result<Loaded, Failure> {
     };
     let rules = reader.rules(&plan);
     let ca = plan.certificates.as_ref().and_then(|it| reader.ca(&it.ca));
+    if let (Some(ca), Some(Visiting::Certificate(trusted)), Some(certificates)) =
+        (&ca, &rules.visiting, &plan.certificates)
+        && !trusted.trusts(ca)
+    {
+        let shown = printable(&certificates.ca.path);
+        let text = format!(
+            "{shown} is not among the CAs under [visit]: devices that it certifies would not be known again"
+        );
+        reader.mistake(&certificates.ca, text);
+    }
     let backend = plan.backend.as_ref().and_then(|it| reader.backend(it));
     let hook = plan.hook.as_ref().and_then(|it| reader.hook(it));
     if let Some(audit) = &plan.audit

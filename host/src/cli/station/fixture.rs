@@ -87,6 +87,8 @@ pub(super) struct Bench<'a> {
     labels: Labels,
     /// Who was there at the last look.
     there: BTreeSet<String>,
+    /// Who was there at any look of this run: a nest stays one when its device is pulled out.
+    seen: BTreeSet<String>,
     /// What was told once.
     told: BTreeSet<String>,
     pub(super) tally: Tally,
@@ -134,6 +136,7 @@ impl<'a> Bench<'a> {
             lines: scans.then(listen),
             labels: Labels::default(),
             there: BTreeSet::new(),
+            seen: BTreeSet::new(),
             told: BTreeSet::new(),
             tally: Tally::default(),
         }
@@ -236,7 +239,7 @@ impl<'a> Bench<'a> {
 
 impl Nests for Bench<'_> {
     fn is_nest(&self, name: &str) -> bool {
-        self.ports.iter().any(|(nest, ..)| nest == name) || self.there.contains(name)
+        self.ports.iter().any(|(nest, ..)| nest == name) || self.seen.contains(name)
     }
 
     fn may_be_nest(&self, name: &str) -> bool {
@@ -291,6 +294,9 @@ impl Fixture for Bench<'_> {
             ));
         }
         self.there = found.iter().map(|it| it.nest.clone()).collect();
+        if self.seen.len() < MOST_NAMES {
+            self.seen.extend(self.there.iter().cloned());
+        }
         found
     }
 

@@ -11,7 +11,7 @@ use super::serials;
 use crate::cli::output::counted;
 use crate::cli::{Context, Outcome, fields};
 use crate::error::Failure;
-use crate::station::plan::MAXIMUM_PORTS;
+use crate::station::plan::{MAXIMUM_PORTS, check_nest};
 use crate::station::run::{Event, Nest};
 
 #[derive(Debug, Args)]
@@ -31,6 +31,7 @@ pub(in crate::cli) struct Run {
 fn parse_port(text: &str) -> Result<(Option<String>, String), String> {
     let (nest, port) = match text.split_once('=') {
         Some((nest, port)) if !nest.is_empty() && !nest.contains(['/', ':', '\\']) => {
+            check_nest(nest)?;
             (Some(nest.to_owned()), port)
         }
         Some(_) | None => (None, text),

@@ -33,6 +33,16 @@ pub enum KeyType {
 }
 
 impl KeyType {
+    /// Its length in bits, of a key that devices take.
+    #[must_use]
+    pub const fn bits(self) -> Option<u16> {
+        match self {
+            Self::Aes { bits } | Self::Secret { bits } | Self::Rsa { bits } => Some(bits),
+            Self::P256 => Some(256),
+            Self::P384 | Self::Ed25519 | Self::Other => None,
+        }
+    }
+
     /// The types that a key can be created with. Beside these, an HMAC key can have any length that
     /// [`KeyType::is_creatable`] allows.
     pub const CREATABLE: [Self; 10] = [

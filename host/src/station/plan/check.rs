@@ -37,6 +37,9 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
     let has = Has {
         keeper: hsm.text("keep-under").is_some() || one("hsm").is_none(),
         backend: one("backend").is_some(),
+        minimum_proof: order
+            .named("minimum-proof")
+            .map_or(Level::CheckValue, |found| found.value),
     };
     let keys = checks.keys(all("key"), has);
     let ports = checks.ports(all("port"));
@@ -73,9 +76,7 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
         visit: visit_plan(one("visit")?)?,
         version: order.number("version").map_or(1, |found| found.value),
         suites,
-        minimum_proof: order
-            .named("minimum-proof")
-            .map_or(Level::CheckValue, |found| found.value),
+        minimum_proof: has.minimum_proof,
         keys,
         backend: match one("backend") {
             Some(entry) => Some(backend(entry)?),
@@ -205,6 +206,7 @@ fn visit_plan(entry: &Entry) -> Option<VisitPlan> {
 struct Has {
     keeper: bool,
     backend: bool,
+    minimum_proof: Level,
 }
 
 struct Checks<'m> {
@@ -280,12 +282,12 @@ impl Checks<'_> {
                     self.mistake(from.place, what);
                 }
                 KeySource::Fresh {
-                    key_type: self.key_type(entry, device_use.as_ref())?,
+                    key_type: self.key_type(entry, device_use.as_ref(), has)?,
                     label: words(entry, "label")?,
                 }
             }
             MASTER => {
-                let key_type = self.key_type(entry, device_use.as_ref())?;
+                let key_type = self.key_type(entry, device_use.as_ref(), has)?;
                 let derivable = match key_type {
                     KeyType::Aes { .. } | KeyType::Secret { bits: 256 } => true,
                     KeyType::Secret { .. }
@@ -328,21 +330,33 @@ impl Checks<'_> {
         })
     }
 
-    /// The type of a key that is made, which must have the use.
+    /// The type of a key that is made, which must have the use, and be able to prove itself in it.
     fn key_type(
         &mut self,
         entry: &Entry,
         device_use: Option<&Placed<DeviceUse>>,
+        has: Has,
     ) -> Option<KeyType> {
         let key_type = entry.named::<KeyType>("type")?.value;
-        if let Some(wanted) = device_use
-            && !wanted.value.fits(key_type)
-        {
-            let what = What::UnfitUse {
-                key_type: key_type.to_string(),
-                device_use: wanted.value.name(),
+        if let Some(wanted) = device_use {
+            let (text, device_use) = (key_type.to_string(), wanted.value.name());
+            let what = if !wanted.value.fits(key_type) {
+                Some(What::UnfitUse {
+                    key_type: text,
+                    device_use,
+                })
+            } else if wanted.value.highest_level(key_type) < has.minimum_proof {
+                Some(What::WeakUse {
+                    key_type: text,
+                    device_use,
+                    minimum: has.minimum_proof.name(),
+                })
+            } else {
+                None
             };
-            self.mistake(wanted.place, what);
+            if let Some(what) = what {
+                self.mistake(wanted.place, what);
+            }
         }
         Some(key_type)
     }

@@ -191,6 +191,25 @@ pub(super) fn slot_label(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Longest name of a nest, in characters: what fits into a table.
+const LONGEST_NEST: usize = 16;
+
+/// Whether a nest may have this name. What ends a nest's name in a scanner's line, or begins a comment in a file of labels, is in none.
+///
+/// # Errors
+/// The reason against it.
+pub fn nest(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.chars().count() > LONGEST_NEST {
+        return Err(format!("a nest's name has 1 to {LONGEST_NEST} characters"));
+    }
+    if text.contains(|letter: char| {
+        letter.is_whitespace() || letter.is_control() || [',', ';', '#'].contains(&letter)
+    }) {
+        return Err("a nest's name has no blank, comma, semicolon or number sign: a line of labels is cut there".to_owned());
+    }
+    Ok(())
+}
+
 pub(super) fn uses() -> Vec<&'static str> {
     DeviceUse::ALL.iter().map(|it| it.name()).collect()
 }

@@ -164,6 +164,18 @@ pub enum What {
         /// The use.
         device_use: &'static str,
     },
+    /// A use that nothing can prove well enough.
+    #[error(
+        "a key of type {key_type} that is used for {device_use} proves nothing at level {minimum}"
+    )]
+    WeakUse {
+        /// The type.
+        key_type: String,
+        /// The use.
+        device_use: &'static str,
+        /// The weakest proof that counts.
+        minimum: &'static str,
+    },
     /// Suites that no unwrap key fits.
     #[error("none of the allowed suites works with an unwrap key of kind {unwrap}")]
     UnfitSuites {
@@ -226,6 +238,9 @@ impl What {
             Self::Twice { .. } => "take one of the two out".to_owned(),
             Self::Needs { other, .. } => format!("write {other}"),
             Self::Times { section, .. } => format!("write or remove sections [[{section}]]"),
+            Self::WeakUse { .. } => {
+                "choose another use, or a lower minimum-proof under [order]".to_owned()
+            }
             Self::UnfitUse { .. } => "choose another use, or another type".to_owned(),
             Self::UnfitSuites { .. } => {
                 "an RSA key goes with rsa-oaep-…, a p-256 key with ecdh-p256-…".to_owned()

@@ -6,7 +6,7 @@ use keyferry_protocol::MAX_ENTRIES;
 use super::kind::{
     FRESH, HIGHEST_SLOT, Kind, LABEL, MASTER, MAXIMUM_PATTERNS, MAXIMUM_PORTS, MAXIMUM_VERSION,
     Section, TOKEN, Times, enrolments, failures, field, fingerprint, key_type, levels, needed,
-    port, registry, slot_label, sources, suites, unwraps, uri, uses, visits, watched, with,
+    nest, port, registry, slot_label, sources, suites, unwraps, uri, uses, visits, watched, with,
 };
 
 /// All sections.
@@ -222,7 +222,10 @@ pub(super) const SECTIONS: &[Section] = &[
             with(
                 needed(
                     "key",
-                    LABEL,
+                    Kind::Checked {
+                        check: slot_label,
+                        example: "fleet",
+                    },
                     "Label of the key on the token; the slot gets it, too.",
                 ),
                 "from",
@@ -414,7 +417,10 @@ pub(super) const SECTIONS: &[Section] = &[
             ),
             needed(
                 "nest",
-                Kind::Text { most: 16 },
+                Kind::Checked {
+                    check: nest,
+                    example: "A1",
+                },
                 "What stands on the fixture beside it.",
             ),
         ],

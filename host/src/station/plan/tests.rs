@@ -260,6 +260,55 @@ port = "x"
     said(26, "a key for slot 1 is there already, on line 20");
 }
 
+/// What would fail at every device is a mistake before the first one.
+#[test]
+fn what_can_never_work_is_a_mistake() {
+    let long = "k".repeat(33);
+    let found = wrong(&SMALL.replace("\"sensor\"", &format!("\"{long}\"")));
+    assert!(found[0].2.contains("1 to 32 bytes"), "{found:?}");
+    for nest in ["Row 1", "A,1", "A;1", "A#1", &"n".repeat(17)] {
+        let found = wrong(&format!(
+            "{SMALL}[[port]]\nport = \"tcp:localhost:4000\"\nnest = \"{nest}\"\n"
+        ));
+        assert!(
+            found[0].2.contains("a nest's name has"),
+            "{nest}: {found:?}"
+        );
+    }
+    let with = |level: &str, key_type: &str, device_use: &str| {
+        let text = SMALL.replace(
+            "authority = \"authority\"",
+            "authority = \"a\"\nkeep-under = \"k\"",
+        );
+        format!(
+            "{text}[order]\nminimum-proof = \"{level}\"\n[[key]]\nslot = 1\nfrom = \"fresh\"\nlabel = \"own\"\n\
+             type = \"{key_type}\"\nuse = \"{device_use}\"\n"
+        )
+    };
+    for (level, key_type, device_use) in [
+        ("check-value", "hmac-256", "data"),
+        ("challenge", "aes-128", "ccm"),
+        ("signature", "aes-128", "gcm"),
+        ("signature", "p-256", "ecdh"),
+        ("signature", "rsa-2048", "rsa-oaep"),
+    ] {
+        let found = wrong(&with(level, key_type, device_use));
+        let words = format!("proves nothing at level {level}");
+        assert!(found[0].2.contains(&words), "{device_use}: {found:?}");
+    }
+    for (level, key_type, device_use) in [
+        ("signature", "hmac-256", "hmac-sha256"),
+        ("signature", "aes-128", "cmac"),
+        ("challenge", "aes-128", "gcm"),
+        ("challenge", "p-256", "ecdh"),
+        ("check-value", "aes-128", "ccm"),
+    ] {
+        let text = with(level, key_type, device_use);
+        let read = Plan::read("plan.toml", text.as_bytes());
+        assert!(read.is_ok(), "{device_use}: {read:?}");
+    }
+}
+
 #[test]
 fn a_text_that_is_no_toml_is_told_by_its_lines() {
     let found = wrong("[station]\nname = \"x\njournal = \n= 3\n");

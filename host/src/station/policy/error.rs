@@ -291,7 +291,7 @@ impl PolicyError {
             Self::Released { .. } => "enrol it again first",
             Self::OtherIdentity { device, .. } => {
                 return Some(format!(
-                    "take the device off the line; if it is the same one and was wiped on purpose, run `keyferry registry release {device}` first"
+                    "take the device off the line; if it is the same one and was wiped on purpose, run `keyferry registry release --registry REGISTRY --audit LOG --reason WHY {device}` first"
                 ));
             }
             Self::CounterWentBack { .. } => {

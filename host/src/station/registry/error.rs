@@ -314,7 +314,7 @@ impl RegistryError {
             Self::Released { .. } => "enrol it again first",
             Self::OtherKeys { device, .. } => {
                 return Some(format!(
-                    "take the device off the line; if it is the same one and was wiped on purpose, run `keyferry registry release {device}` first"
+                    "take the device off the line; if it is the same one and was wiped on purpose, run `keyferry registry release --registry REGISTRY --audit LOG --reason WHY {device}` first"
                 ));
             }
             Self::KeyTaken { .. } | Self::NotItsReceipt { .. } | Self::Older { .. } => {

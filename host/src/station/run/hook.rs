@@ -205,15 +205,20 @@ impl Hook {
         command.wrap(ProcessGroup::leader());
         #[cfg(windows)]
         command.wrap(JobObject);
+        let output = Output::of(reader)?;
         let mut child = command.spawn()?;
         // It holds the writing end of the pipe: without this there is no end of the output.
         drop(command);
         if let Some(mut input) = child.stdin().take() {
             let event = format!("{event}\n");
             // In a thread, as a program need not read. One that does not is not wrong: the error says nothing.
-            thread::spawn(move || drop(input.write_all(event.as_bytes())));
+            let write = move || drop(input.write_all(event.as_bytes()));
+            if let Err(error) = thread::Builder::new().spawn(write) {
+                end(&mut *child)?;
+                return Err(error);
+            }
         }
-        Ok((child, Output::of(reader)))
+        Ok((child, output))
     }
 }
 
@@ -235,12 +240,12 @@ struct Output {
 }
 
 impl Output {
-    fn of(mut reader: PipeReader) -> Self {
+    fn of(mut reader: PipeReader) -> io::Result<Self> {
         let last = Arc::new(Mutex::new(Vec::new()));
         let (sender, ended) = mpsc::channel();
         let kept = Arc::clone(&last);
         // Not waited for: where something that was started holds the pipe for ever, only this thread does.
-        thread::spawn(move || {
+        thread::Builder::new().spawn(move || {
             let mut buffer = [0; KEPT];
             while let Ok(length @ 1..) = reader.read(&mut buffer) {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -250,8 +255,8 @@ impl Output {
             }
             // Nobody may be waiting any more.
             let _ = sender.send(());
-        });
-        Self { last, ended }
+        })?;
+        Ok(Self { last, ended })
     }
 
     /// How the program ended, once its output has; none if that is not so in time.
