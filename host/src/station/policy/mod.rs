@@ -75,7 +75,12 @@ impl Rules {
         known: &dyn Known,
     ) -> Result<(), PolicyError> {
         pinned_claim(device, identity, known)?;
-        self.listed_as_another(device, identity)?;
+        // Who is on the list of devices that are visited is no new one.
+        if let Some(Visiting::Allowlist(list)) = &self.visiting
+            && list.identity_of(device).is_some()
+        {
+            visiting::listed(list, device, identity)?;
+        }
         match &self.enrolment {
             Some(Enrolment::SerialList(list)) => enrolment::expected(list, device),
             Some(Enrolment::VendorCertificate(_) | Enrolment::Open) | None => Ok(()),
@@ -113,8 +118,6 @@ impl Rules {
     ) -> Result<Trust, PolicyError> {
         let leave = self.fit(statement)?;
         let history = pinned(statement, known)?;
-        let identity = fingerprint(&statement.identity_key);
-        self.listed_as_another(statement.device, identity)?;
         let Some(policy) = &self.enrolment else {
             return Err(PolicyError::NoEnrolment {
                 device: statement.device,
@@ -175,20 +178,6 @@ impl Rules {
             });
         }
         Ok(())
-    }
-
-    /// Who is on the list of devices that are visited is no new one, and has the key that is on the list.
-    fn listed_as_another(
-        &self,
-        device: DeviceId,
-        identity: Fingerprint,
-    ) -> Result<(), PolicyError> {
-        match &self.visiting {
-            Some(Visiting::Allowlist(list)) if list.identity_of(device).is_some() => {
-                visiting::listed(list, device, identity)
-            }
-            Some(_) | None => Ok(()),
-        }
     }
 
     /// What holds for every device, whoever it is. Gives what had to be allowed for this one.
