@@ -300,15 +300,23 @@ pub fn choose_suite(hsm: &dyn Hsm, rules: &Rules, device: &Statement) -> Result<
     })
 }
 
-/// Checks that every key will show as much as is demanded, and that a slot takes its label, before anything is wrapped.
+/// Checks that slots take the keys' labels and that every key will show as much as is demanded, before anything is wrapped.
 ///
 /// # Errors
-/// [`JobError::ProofTooWeak`], [`JobError::LabelTooLong`].
-pub fn check_proofs(targets: &[Target], minimum: Level) -> Result<(), JobError> {
+/// [`JobError::LabelTooLong`], [`JobError::ProofTooWeak`].
+pub fn check_targets(targets: &[Target], minimum: Level) -> Result<(), JobError> {
     let too_long = |target: &&Target| target.key.name().len() > MAX_LABEL;
     if let Some(target) = targets.iter().find(too_long) {
         return Err(JobError::LabelTooLong(target.key.name()));
     }
+    check_proofs(targets, minimum)
+}
+
+/// Checks that every key will show as much as is demanded.
+///
+/// # Errors
+/// [`JobError::ProofTooWeak`].
+pub fn check_proofs(targets: &[Target], minimum: Level) -> Result<(), JobError> {
     match targets
         .iter()
         .find(|target| target.key.proof.level() < minimum)
@@ -383,7 +391,7 @@ pub fn inject(
     shipping: &Shipping<'_>,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Vec<Proved>, JobError> {
-    check_proofs(shipping.targets, shipping.minimum)?;
+    check_targets(shipping.targets, shipping.minimum)?;
     let scribe = visit.scribe.clone();
     scribe.wrapping(&hsm.name(), &visit.statement, shipping)?;
     let given_up = |error: JobError| match scribe.failed(&error.to_string()) {
@@ -458,7 +466,7 @@ pub fn pack(
     recipient: Recipient<'_>,
     shipping: &Shipping<'_>,
 ) -> Result<(Shipment, Vec<Question>), JobError> {
-    check_proofs(shipping.targets, shipping.minimum)?;
+    check_targets(shipping.targets, shipping.minimum)?;
     let keys: Vec<_> = shipping.targets.iter().map(|target| &target.key).collect();
     let wrapped = hsm.wrap(recipient, shipping.suite, &keys)?;
     let mut parcels = Vec::new();

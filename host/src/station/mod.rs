@@ -25,8 +25,8 @@ pub use hsm::{
 };
 pub(crate) use job::slots_in_words;
 pub use job::{
-    JobError, Proved, Shipping, Target, certify, check_one, check_proofs, choose_suite, inject,
-    pack, prove,
+    JobError, Proved, Shipping, Target, certify, check_one, check_proofs, check_targets,
+    choose_suite, inject, pack, prove,
 };
 pub use records::{Patience, Records, Scribe, Told};
 pub use shared_hsm::{MAXIMUM_SEATS, SharedHsm};

@@ -146,7 +146,7 @@ pub(super) fn inject(context: &Context, arguments: &Inject) -> Outcome {
     // Everything that can be wrong on the HSM's side is found before the device is touched.
     let hsm = known.desk.hsm.open(context)?;
     let targets = targets(&*hsm, &arguments.keys)?;
-    station::check_proofs(&targets, rules.minimum_proof)?;
+    station::check_targets(&targets, rules.minimum_proof)?;
     announce(context, &targets);
     let serial = arguments.serial.as_deref();
     let mut visit = known.visit(context, &*hsm, serial)?;

@@ -30,7 +30,7 @@ use crate::station::policy::Rules;
 use crate::station::registry::RegistryError;
 use crate::station::{
     Hsm, JobError, KeyCard, Recipient, Records, Scribe, Shipping, Target, check_proofs,
-    choose_suite, pack,
+    check_targets, choose_suite, pack,
 };
 
 /// Makes the orders of a batch.
@@ -181,7 +181,7 @@ impl Preparation<'_> {
         let fresh = fresh_targets(hsm, injection)?;
         let targets = [injection.targets.as_slice(), &fresh].concat();
         let minimum = self.rules.minimum_proof;
-        check_proofs(&targets, minimum)?;
+        check_targets(&targets, minimum)?;
         let recipient = Recipient {
             statement,
             certificate: to.certificate,

@@ -39,7 +39,7 @@ use attend::Shared;
 use super::journal::RunId;
 use super::plan::{KeyPlan, KeySource, Plan};
 use super::policy::Rules;
-use super::{Backend, Hsm as _, JobError, KeyCard, Records, SharedHsm, Target, check_proofs};
+use super::{Backend, Hsm as _, JobError, KeyCard, Records, SharedHsm, Target, check_targets};
 use crate::hsm::{DeviceContext, KeySpec};
 
 /// A station at work.
@@ -113,7 +113,7 @@ impl Stock {
                 key: card.clone(),
                 slot: key.slot,
             };
-            check_proofs(&[target], plan.minimum_proof)?;
+            check_targets(&[target], plan.minimum_proof)?;
             if let Some(backend) = backend.filter(|_| key.export) {
                 hsm.export(&card, &context, backend)?;
             }
