@@ -19,6 +19,8 @@ mod settle;
 mod unit;
 mod watch;
 
+use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -166,32 +168,30 @@ impl Line<'_> {
         let shared = Shared::new(self, stock, true);
         let next = AtomicUsize::new(0);
         let workers = self.plan.limits.at_once.min(nests.len());
+        let outcomes = Mutex::new(BTreeMap::new());
         let work = || {
-            let mut done = Vec::new();
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(nest) = nests.get(index) else {
-                    return done;
+                    return;
                 };
-                done.push((index, shared.attend(nest)));
+                // A fault of this program at one device is none of the others'.
+                let attended = panic::catch_unwind(AssertUnwindSafe(|| shared.attend(nest)));
+                let outcome = attended.unwrap_or_else(|_| Outcome::broke_off(nest));
+                lock(&outcomes).insert(index, outcome);
             }
         };
-        let mut outcomes: Vec<Option<Outcome>> = nests.iter().map(|_| None).collect();
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            for thread in threads {
-                // A thread that broke off has told of nothing: its device is found missing below.
-                for (index, outcome) in thread.join().unwrap_or_default() {
-                    if let Some(place) = outcomes.get_mut(index) {
-                        *place = Some(outcome);
-                    }
+            for _ in 1..workers {
+                // Where the system gives no further thread, those that there are do the work.
+                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
                 }
             }
+            work();
         });
-        outcomes
-            .into_iter()
-            .zip(nests)
-            .map(|(outcome, nest)| outcome.unwrap_or_else(|| Outcome::broke_off(nest)))
-            .collect()
+        let outcomes = outcomes.into_inner();
+        let outcomes = outcomes.unwrap_or_else(PoisonError::into_inner);
+        outcomes.into_values().collect()
     }
 }
