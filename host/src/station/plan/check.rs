@@ -46,6 +46,16 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
     let watch = checks.watch(all("watch"));
     let station = maybe("station");
     checks.files(station);
+    if let Some(key) = hsm.text("audit-key")
+        && one("station").is_some()
+        && station.text("audit").is_none()
+    {
+        let what = What::Needs {
+            what: "audit-key",
+            other: "audit in [station], the log that it signs",
+        };
+        checks.mistake(key.place, what);
+    }
     if let Some(entry) = one("hook") {
         checks.hook(entry);
     }

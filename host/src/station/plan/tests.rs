@@ -275,6 +275,9 @@ fn what_can_never_work_is_a_mistake() {
             "{nest}: {found:?}"
         );
     }
+    let unsigned = SMALL.replace("authority = ", "audit-key = \"audit\"\nauthority = ");
+    let found = wrong(&unsigned);
+    assert!(found[0].2.contains("audit-key needs audit"), "{found:?}");
     let with = |level: &str, key_type: &str, device_use: &str| {
         let text = SMALL.replace(
             "authority = \"authority\"",
