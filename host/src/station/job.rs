@@ -198,7 +198,7 @@ impl JobError {
                 "compare it with the label; if it is this one, and it may lose all its keys: `keyferry device wipe --quarantined {device} --yes`, with the port, the token, the authority, the policy, the registry and the audit log that it is worked with"
             )),
             Self::NotQuarantined { .. } => Some(
-                "check which device is plugged in; one that is blank now may have been wiped just before, with its answer lost: `keyferry registry release` lets go of it; without --quarantined, the command wipes whichever device the policy accepts".to_owned(),
+                "check which device is plugged in; one that is blank now may have been wiped just before, with its answer lost: `keyferry registry release --registry REGISTRY --audit LOG --reason WHY DEVICE-ID` lets go of it; without --quarantined, the command wipes whichever device the policy accepts".to_owned(),
             ),
             Self::CounterUnknown { .. } => Some(
                 "give the registry that it was enrolled with, or --counter with a number above those of all orders that were ever made for it"
@@ -339,7 +339,11 @@ pub(super) fn certified_as(session: &mut Session) -> Result<Option<String>, JobE
     if !session.greeting().certified {
         return Ok(None);
     }
-    let certificate = flow::certificate(session)?;
+    let certificate = match flow::certificate(session) {
+        // It cannot be read any more: the device needs another one.
+        Err(DeviceError::Refused { .. }) => None,
+        certificate => certificate?,
+    };
     Ok(certificate.and_then(|certificate| serial_in(&certificate, identity)))
 }
 

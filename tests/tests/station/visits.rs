@@ -52,40 +52,37 @@ fn certified(plant: &Plant, device: &Device) -> String {
     subject.trim().to_owned()
 }
 
-/// Before its first keys a device has no certificate, and is on no list of devices that have some: the policy for new devices speaks for it
+/// The moments of a station up to the last one of these words.
+fn until<'m>(moments: &'m [String], what: &str) -> &'m [String] {
+    let last = moments.iter().rposition(|it| it == what).unwrap();
+    &moments[..=last]
+}
+
+/// Before its first keys a device has no certificate, and until it is done it is on no list of devices: the policy for new devices speaks for it
 /// still, wherever its work broke off.
 #[test]
 fn a_device_that_no_visit_policy_can_know_yet_is_gone_on_with() {
-    let plant = Plant::new();
-    let plan = certifying(&plant, PLAN);
-    let fleet = Fleet::new();
-    let moments = start(&plant, &fleet.start(1), None);
-    fs::write(
-        plant.scratch.path("allowed.csv"),
-        format!("{:032x},{}\n", 1, "0".repeat(64)),
-    )
-    .unwrap();
-    let mut number = 1;
-    for policy in [
-        "policy = \"certificate\"\nca = [\"ca.pem\"]\n",
-        "policy = \"allowlist\"\nallowlist = \"allowed.csv\"\n",
-    ] {
-        let whole = fs::read_to_string(&plan).unwrap();
+    let by_certificate = "[visit]\npolicy = \"certificate\"\nca = [\"ca.pem\"]\n";
+    let by_list = "[visit]\npolicy = \"allowlist\"\nallowlist = \"allowed.csv\"\n";
+    for (visit, last) in [(by_certificate, "prepared true"), (by_list, "locking true")] {
+        let plant = Plant::new();
+        let plan = if visit == by_certificate {
+            certifying(&plant, PLAN)
+        } else {
+            plant.plan(PLAN)
+        };
+        let list = plant.scratch.path("allowed.csv");
+        fs::write(list, format!("{:032x},{}\n", 99, "0".repeat(64))).unwrap();
+        let fleet = Fleet::new();
+        let moments = start(&plant, &fleet.start(1), None);
         let mut devices: Vec<Device> = Vec::new();
-        // Until its keys leave: the enrolment's order is the first one that is written down.
-        let keys = moments
-            .iter()
-            .rposition(|it| it == "prepared true")
-            .unwrap();
-        for moment in 0..=keys {
-            number += 1;
-            let device = fleet.start(number);
+        for moment in 0..until(&moments, last).len() {
+            let device = fleet.start(u16::try_from(moment + 2).unwrap());
             assert_eq!(start(&plant, &device, Some(moment)).len(), moment + 1);
             devices.push(device);
         }
         // And one that the registry has never seen.
-        number += 1;
-        let stranger = fleet.start(number);
+        let stranger = fleet.start(90);
         plant.scratch.done([
             "device",
             "enroll",
@@ -100,16 +97,46 @@ fn a_device_that_no_visit_policy_can_know_yet_is_gone_on_with() {
             "--allow-test-devices",
         ]);
         devices.push(stranger);
-        with(&plan, REGISTRY, &format!("[visit]\n{policy}"));
+        with(&plan, REGISTRY, visit);
         let ports: Vec<_> = devices.iter().map(Device::port).collect();
         let answer = plant.run(&plan, &ports, &[]);
-        assert_eq!(answer.code, 0, "{policy}: {answer:?}");
-        fs::write(&plan, whole).unwrap();
+        assert_eq!(answer.code, 0, "{visit}: {answer:?}");
+        plant.assert_all_done(devices.len() + 1);
+        // One that was done, and is on no list, is not let in as a new one.
+        if visit == by_list {
+            with(&plan, "[order]", "[order]\nversion = 2");
+            with(&plan, "lock = true", "lock = false");
+            let done = fleet.start(91);
+            let unlocked = plant.run(&plan, &[done.port()], &[]);
+            assert_eq!(unlocked.code, 0, "{unlocked:?}");
+            with(&plan, "version = 2", "version = 3");
+            let answer = plant.run(&plan, &[done.port()], &[]);
+            assert_eq!(answer.code, 1, "{answer:?}");
+            assert!(
+                answer.stdout.contains("is not on the allowlist"),
+                "{answer:?}"
+            );
+        }
     }
-    let audit = plant.audit();
-    assert_eq!(audit["keys"]["open"], 0, "{audit}");
-    // All but the first.
-    assert_eq!(audit["certificates"], number - 1, "{audit}");
+}
+
+/// Without a policy for new devices, none is touched.
+#[test]
+fn a_plan_without_enrolment_leaves_blank_devices_alone() {
+    let plant = Plant::new();
+    let plan = plant.plan(PLAN);
+    with(&plan, OPEN, "");
+    with(&plan, "unwrap = \"p-256\"\n", "");
+    let fleet = Fleet::new();
+    let device = fleet.start(1);
+    let answer = plant.run(&plan, &[device.port()], &[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let info = ["--json", "device", "info", "--port", device.port()];
+    assert_eq!(
+        plant.scratch.run(info).last()["state"],
+        "blank",
+        "{answer:?}"
+    );
 }
 
 /// A CA whose devices the plan would not know again certifies none.
@@ -270,10 +297,18 @@ fn a_certificate_says_what_the_label_says() {
     does("SN-5", true, "SN-5");
 
     // Another label is refused before the device is asked for anything.
+    let counter = || {
+        let info = ["--json", "device", "info", "--port", device.port()];
+        plant.scratch.run(info).last()["counter"].clone()
+    };
+    let before = counter();
     let answer = inject(&["--serial", "SN-6"]);
     assert_eq!(answer.code, 2, "{answer:?}");
     let words = format!("device {id} has the serial number 'SN-5', and 'SN-6' was given");
     assert!(answer.stdout.contains(&words), "{answer:?}");
+    assert_eq!(counter(), before);
+    let answer = inject(&["--serial", "SN_5"]);
+    assert_eq!(answer.code, 2, "{answer:?}");
     does("SN-5", true, "SN-5");
     let release = ["registry", "release", "--registry", "plant.db", &id];
     plant

@@ -7,6 +7,7 @@ use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
 use super::keys::{announce, as_json, show, targets};
 use super::{Bar, Desk, Known, greet};
+use crate::certificate::Serial;
 use crate::cli::policy::EnrolmentArgs;
 use crate::cli::{Context, Outcome, fields, write_new};
 use crate::device::verify::fingerprint;
@@ -23,7 +24,7 @@ pub(in crate::cli) struct Enroll {
     #[arg(long, value_name = "KIND", default_value = "rsa-2048", value_parser = parse_unwrap)]
     unwrap: UnwrapAlgorithm,
     /// The serial number on the device's label, for the registry.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = parse_label)]
     serial: Option<String>,
     /// Write the device's unwrap key to this file, PEM.
     #[arg(long, value_name = "FILE")]
@@ -49,7 +50,7 @@ pub(in crate::cli) struct Inject {
     #[arg(long, value_name = "SUITE", value_parser = parse_suite)]
     suite: Option<Suite>,
     /// The serial number on the device's label, for the registry and its certificate. Without it the certificate says the label that the registry has, or else the device's id.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = parse_label)]
     serial: Option<String>,
     /// Issue the device's certificate anew, also where keys were injected before.
     #[arg(long)]
@@ -68,6 +69,12 @@ pub(in crate::cli) struct Prove {
 fn parse_unwrap(name: &str) -> Result<UnwrapAlgorithm, String> {
     name.parse()
         .map_err(|_| "there is rsa-2048, rsa-3072, rsa-4096 and p-256".to_owned())
+}
+
+/// A label that a certificate can say.
+fn parse_label(text: &str) -> Result<String, String> {
+    let serial = Serial::product(text).map_err(|error| error.to_string())?;
+    Ok(serial.as_str().to_owned())
 }
 
 fn parse_suite(name: &str) -> Result<Suite, String> {

@@ -10,7 +10,7 @@ use super::screen::Screen;
 use crate::cli::{Context, fields};
 use crate::device::port::{Look, Name};
 use crate::error::Failure;
-use crate::station::plan::{MAXIMUM_PORTS, Plan, WatchPlan};
+use crate::station::plan::{MAXIMUM_PORTS, Plan, WatchPlan, is_cut};
 use crate::station::run::{Fixture, Outcome, Plugged, Verdict};
 
 /// Longest name in a watched folder that is a nest's, in characters.
@@ -223,12 +223,13 @@ impl<'a> Bench<'a> {
                 continue;
             };
             let is_fit = !name.contains(char::is_control) && name.chars().count() <= LONGEST_NAME;
-            if is_fit {
+            let can_be_scanned = !self.station.loaded.plan.serials || !is_cut(name);
+            if is_fit && can_be_scanned {
                 names.push((name.to_owned(), path));
             } else {
                 let what = &pattern.text;
                 self.warn_once(format!(
-                    "a name of {what} is too long, or none for a screen"
+                    "a name of {what} is too long, none for a screen, or would be cut in a scanner's line"
                 ));
             }
         }
@@ -239,7 +240,9 @@ impl<'a> Bench<'a> {
 
 impl Nests for Bench<'_> {
     fn is_nest(&self, name: &str) -> bool {
-        self.ports.iter().any(|(nest, ..)| nest == name) || self.seen.contains(name)
+        self.ports.iter().any(|(nest, ..)| nest == name)
+            || self.there.contains(name)
+            || self.seen.contains(name)
     }
 
     fn may_be_nest(&self, name: &str) -> bool {

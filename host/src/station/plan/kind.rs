@@ -194,7 +194,13 @@ pub(super) fn slot_label(text: &str) -> Result<(), String> {
 /// Longest name of a nest, in characters: what fits into a table.
 const LONGEST_NEST: usize = 16;
 
-/// Whether a nest may have this name. What ends a nest's name in a scanner's line, or begins a comment in a file of labels, is in none.
+/// Whether a scanner's line or a line in a file of labels would be cut within this name.
+#[must_use]
+pub fn is_cut(name: &str) -> bool {
+    name.contains(|letter: char| letter.is_whitespace() || [',', ';', '#'].contains(&letter))
+}
+
+/// Whether a nest may have this name.
 ///
 /// # Errors
 /// The reason against it.
@@ -202,10 +208,11 @@ pub fn nest(text: &str) -> Result<(), String> {
     if text.is_empty() || text.chars().count() > LONGEST_NEST {
         return Err(format!("a nest's name has 1 to {LONGEST_NEST} characters"));
     }
-    if text.contains(|letter: char| {
-        letter.is_whitespace() || letter.is_control() || [',', ';', '#'].contains(&letter)
-    }) {
-        return Err("a nest's name has no blank, comma, semicolon or number sign: a line of labels is cut there".to_owned());
+    if is_cut(text) || text.contains(char::is_control) {
+        return Err(
+            "a nest's name has no blank, comma, semicolon or number sign: a line of labels is cut there"
+                .to_owned(),
+        );
     }
     Ok(())
 }

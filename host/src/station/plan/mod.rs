@@ -22,7 +22,7 @@ use keyferry_protocol::identity::{Digest, Fingerprint};
 use keyferry_protocol::proof::Level;
 use keyferry_protocol::suite::{Suite, UnwrapAlgorithm};
 
-pub use kind::{MAXIMUM_PORTS, MAXIMUM_VERSION, nest as check_nest};
+pub use kind::{MAXIMUM_PORTS, MAXIMUM_VERSION, is_cut, nest as check_nest};
 pub use mistake::{Mistake, Place, PlanError, What};
 pub use schema::schema;
 pub use watch::WatchPlan;

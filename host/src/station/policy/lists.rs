@@ -169,6 +169,15 @@ impl Allowlist {
         }
     }
 
+    /// Whether this very id stands on the list.
+    #[must_use]
+    pub fn names(&self, device: DeviceId) -> bool {
+        match &self.allowed {
+            Allowed::Listed { identities, .. } => identities.contains_key(&device),
+            Allowed::One(_) => false,
+        }
+    }
+
     /// What errors call it.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -75,15 +75,11 @@ impl Rules {
         known: &dyn Known,
     ) -> Result<(), PolicyError> {
         pinned_claim(device, identity, known)?;
-        // Who is on the list of devices that are visited is no new one.
-        if let Some(Visiting::Allowlist(list)) = &self.visiting
-            && list.identity_of(device).is_some()
-        {
-            visiting::listed(list, device, identity)?;
-        }
+        self.listed_as_another(device, identity)?;
         match &self.enrolment {
             Some(Enrolment::SerialList(list)) => enrolment::expected(list, device),
-            Some(Enrolment::VendorCertificate(_) | Enrolment::Open) | None => Ok(()),
+            Some(Enrolment::VendorCertificate(_) | Enrolment::Open) => Ok(()),
+            None => Err(PolicyError::NoEnrolment { device }),
         }
     }
 
@@ -118,6 +114,9 @@ impl Rules {
     ) -> Result<Trust, PolicyError> {
         let leave = self.fit(statement)?;
         let history = pinned(statement, known)?;
+        if !matches!(history, History::Released) {
+            self.listed_as_another(statement.device, fingerprint(&statement.identity_key))?;
+        }
         let Some(policy) = &self.enrolment else {
             return Err(PolicyError::NoEnrolment {
                 device: statement.device,
@@ -178,6 +177,20 @@ impl Rules {
             });
         }
         Ok(())
+    }
+
+    /// Who is on the list of devices that are visited is no new one, and has the key that stands there.
+    fn listed_as_another(
+        &self,
+        device: DeviceId,
+        identity: Fingerprint,
+    ) -> Result<(), PolicyError> {
+        match &self.visiting {
+            Some(Visiting::Allowlist(list)) if list.names(device) => {
+                visiting::listed(list, device, identity)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// What holds for every device, whoever it is. Gives what had to be allowed for this one.

@@ -322,7 +322,7 @@ impl RegistryError {
             }
             Self::OtherSerial { device, .. } => {
                 return Some(format!(
-                    "check label and device; if it has a new label: `keyferry registry release --registry REGISTRY --reason WHY {device}`, then enrol it again with that label (`keyferry device enroll --serial`)"
+                    "check label and device; if it has a new label: `keyferry registry release --registry REGISTRY --audit LOG --reason WHY {device}`, then enrol it again with that label (`keyferry device enroll --serial`)"
                 ));
             }
             Self::SerialTaken { .. } => {

@@ -124,7 +124,7 @@ impl Shared<'_> {
         )
     }
 
-    fn slots(&self, device: DeviceId) -> Result<Vec<SlotRecord>, JobError> {
+    pub(super) fn slots(&self, device: DeviceId) -> Result<Vec<SlotRecord>, JobError> {
         let slots = patiently(self.line.records, |records| {
             let registry = records.registry.as_ref();
             registry.map(|registry| registry.slots(device)).transpose()

@@ -22,7 +22,7 @@ use crate::hsm::{DeviceContext, random};
 use crate::station::journal::{Journal, JournalError, NewUnit, Step, Unit, UnitId};
 use crate::station::plan::{KeyPlan, KeySource};
 use crate::station::policy::Visiting;
-use crate::station::registry::RegistryError;
+use crate::station::registry::{RegistryError, SlotState};
 use crate::station::visit::unless_quarantined;
 use crate::station::{
     Exported, Hsm as _, JobError, KeyCard, Proved, Shipping, Target, Visit, Visitor, certify,
@@ -317,7 +317,8 @@ impl Way<'_> {
     }
 
     /// Enrols the device or visits it. One that the visit policy cannot speak for yet has to satisfy the policy for new devices: a stranger
-    /// to the registry, or one that was released; one that has no certificate or is on no list, for its work broke off between its enrolment and its keys.
+    /// to the registry, or one that was released; one that has no certificate or is on no list, for its work broke off before it had its keys, or
+    /// before it was done here.
     fn meet(&self, session: Session) -> Result<Visit, UnitError> {
         let line = self.shared.line;
         let note = |text: &str| self.shared.tell(self.nest, What::Note(text));
@@ -337,7 +338,14 @@ impl Way<'_> {
             Some(Visiting::Allowlist(list)) => list.identity_of(device).is_some() && !was_released,
             Some(Visiting::Registry | Visiting::Open) | None => !is_stranger,
         };
-        let enrols = blank || (!can_be_visited && line.rules.enrolment.is_some());
+        let may_enrol = is_stranger
+            || self.unit.step >= Step::Prepared
+            || self
+                .shared
+                .slots(device)?
+                .iter()
+                .all(|slot| matches!(slot.state, SlotState::Pending | SlotState::Failed));
+        let enrols = blank || (!can_be_visited && may_enrol && line.rules.enrolment.is_some());
         let mut progress = self.shared.progress(self.nest);
         let visit = if enrols {
             visitor.enroll(session, line.plan.unwrap, self.label, &mut progress)?
