@@ -60,7 +60,8 @@ fn a_device_that_another_station_has_ordered_for_since_can_be_reworked() {
     let other = plant.scratch.path("other.toml");
     let others = text
         .replace("station.journal", "other.journal")
-        .replace("audit = \"line.audit\"\n", "");
+        .replace("audit = \"line.audit\"\n", "")
+        .replace("audit-key = \"audit\"\n", "");
     fs::write(&other, others).unwrap();
     let error = |plan: &Path, more: &[&str]| {
         let answer = plant.run(plan, &[device.port()], more);

@@ -163,7 +163,7 @@ impl UnitError {
             Self::NotCertified { .. }
             | Self::OtherCertificate { .. }
             | Self::NotExported { .. } => {
-                "it was done before the plan asked for that: raise the version in the plan, and the keys of all devices are replaced, with all that it asks for; one that is locked has to be wiped first (`keyferry device wipe`)"
+                "it was done before that was asked for: replace its keys with --rework, and it gets all that the plan asks for; or raise the version in the plan, and the keys of all devices are replaced; one that is locked has to be wiped first (`keyferry device wipe`)"
             }
             Self::OtherKey { .. } => {
                 "look first whether this is the plan for this device (`keyferry registry show`); if it is, raise the version in the plan to replace the keys of all devices, or replace this one's with --rework"

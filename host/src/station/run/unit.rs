@@ -31,6 +31,16 @@ use crate::station::{
 
 const CONFIRMED: &str = "the books could not pass it as it is (changed since, or a new label): it has confirmed what it holds";
 
+/// Whether a device has its keys, and lacks something else that the plan asks for.
+const fn is_extra(error: &UnitError) -> bool {
+    matches!(
+        error,
+        UnitError::NotCertified { .. }
+            | UnitError::OtherCertificate { .. }
+            | UnitError::NotExported { .. }
+    )
+}
+
 impl Shared<'_> {
     pub(super) fn journal<T>(
         &self,
@@ -90,8 +100,12 @@ impl Shared<'_> {
             before => before,
         };
         if was_done {
-            self.check_extras(&mut session)?;
-            return Ok(Verdict::Before);
+            match self.check_extras(&mut session) {
+                Ok(()) => return Ok(Verdict::Before),
+                // It gets keys anew, and what it lacks with them.
+                Err(error) if self.line.rework && is_extra(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
         if let (false, Known::Otherwise { slot, holds }) = (self.line.rework, &known) {
             let (device, slot, holds) = (found, *slot, holds.clone());
@@ -233,6 +247,9 @@ impl Way<'_> {
                     Err(error) if self.shared.line.rework && is_missing(&error) => {
                         self.deliver(&mut visit, &mut done)?;
                     }
+                    Ok(_) if self.shared.line.rework && self.lacks_extras(&mut visit)? => {
+                        self.deliver(&mut visit, &mut done)?;
+                    }
                     confirmed => {
                         done.keys = confirmed?;
                         if self.unit.step <= Step::Trusted && !self.is_to_be_locked(&visit) {
@@ -305,15 +322,19 @@ impl Way<'_> {
             }
         }
         let checked = self.shared.check_extras(&mut visit.session);
-        if let Err(
-            UnitError::NotCertified { .. }
-            | UnitError::OtherCertificate { .. }
-            | UnitError::NotExported { .. },
-        ) = &checked
-        {
+        if checked.as_ref().is_err_and(is_extra) {
             self.shared.journal(|journal| journal.finished(self.id()))?;
         }
         checked
+    }
+
+    /// Whether the device has its keys, and lacks something else that the plan asks for.
+    fn lacks_extras(&self, visit: &mut Visit) -> Result<bool, UnitError> {
+        match self.shared.check_extras(&mut visit.session) {
+            Ok(()) => Ok(false),
+            Err(error) if is_extra(&error) => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Enrols the device or visits it. One that the visit policy cannot speak for yet has to satisfy the policy for new devices: a stranger
