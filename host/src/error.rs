@@ -125,6 +125,25 @@ pub enum Failure {
     /// Something that a document says already.
     #[error("{0} is for a blob without a document")]
     SaidTwice(&'static str),
+    /// All keys are asked for, and one.
+    #[error("--all is for every key, and --from names one (object= or id=)")]
+    AllOrOne,
+    /// A key cannot be imported for this use.
+    #[error("a key of type {key_type} is not imported for '{usage}'")]
+    NotImportedFor {
+        /// The type.
+        key_type: KeyType,
+        /// The use.
+        usage: &'static str,
+    },
+    /// An export has no room for so many devices.
+    #[error("{found} devices are named, and an export takes {most}")]
+    TooManyDevices {
+        /// How many.
+        found: usize,
+        /// How many it takes.
+        most: usize,
+    },
     /// Something that nothing else says.
     #[error("{name} is missing: {because}")]
     Missing {
@@ -362,6 +381,9 @@ impl Failure {
             | Self::NoSidecar(_)
             | Self::NoSigner(_)
             | Self::SaidTwice(_)
+            | Self::AllOrOne
+            | Self::NotImportedFor { .. }
+            | Self::TooManyDevices { .. }
             | Self::Missing { .. }
             | Self::OtherType { .. } => Exit::Usage,
             Self::Pin(_)
@@ -410,6 +432,11 @@ impl Failure {
                     .into(),
             ),
             Self::SaidTwice(_) => Some("leave it out: the document says it".into()),
+            Self::AllOrOne => Some("leave one of the two out".into()),
+            Self::NotImportedFor { .. } => {
+                Some("make such a key on the token itself: `keyferry key create --usage`".into())
+            }
+            Self::TooManyDevices { .. } => Some("make several exports, each with its own --out".into()),
             Self::Missing { name, .. } => Some(format!("give {name}")),
             Self::OtherType { .. } => None,
             Self::Emulate(error) => error.hint().map(Into::into),

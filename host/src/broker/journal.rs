@@ -121,7 +121,11 @@ impl Journal {
             let mut append = || {
                 let mut text = serde_json::to_vec(&line)?;
                 text.push(b'\n');
-                file.write_all(&text)?;
+                let before = file.metadata()?.len();
+                file.write_all(&text).inspect_err(|_| {
+                    // The next line begins where this one did. What cannot be cut back is no file.
+                    let _ = file.set_len(before);
+                })?;
                 file.sync_data()
             };
             append().map_err(|source| BrokerError::Log {

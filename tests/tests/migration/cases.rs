@@ -66,6 +66,11 @@ const AES: &[&str] = &["--label", "aes", "--type", "aes-256", "--extractable"];
 #[test]
 fn a_dry_run_changes_nothing() {
     let scratch = two(&[AES, PAIR]);
+    // One key of all is either.
+    let one = scratch.uri_of("origin").replacen('?', ";object=aes?", 1);
+    let to = scratch.uri_of("target");
+    let both = ["key", "migrate", "--from", &one, "--to", &to, "--all"];
+    scratch.refused(&both, 2, "--all is for every key", "leave one");
     let lines = migrate(&scratch, &["--all", "--dry-run"]);
     let would: Vec<_> = lines
         .iter()

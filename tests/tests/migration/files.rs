@@ -557,6 +557,16 @@ fn a_blob_of_another_length_is_no_key() {
         "blob",
         "--unauthenticated",
     ];
+    // What an imported key cannot be for is not left out in silence.
+    for usage in ["keep", "unwrap"] {
+        let described = ["--label", "x", "--type", "aes-256", "--usage", usage];
+        scratch.refused(
+            &[&import[..], &described].concat(),
+            2,
+            &format!("is not imported for '{usage}'"),
+            "key create",
+        );
+    }
     let described = ["--label", "x", "--type", "aes-256", "--usage", "sign"];
     scratch.refused(
         &[&import[..], &described].concat(),

@@ -103,6 +103,66 @@ fn a_wrong_proof_fails_the_device_by_name() {
     let again = plant.import("batch");
     assert_eq!(again.code, 1, "{again:?}");
     assert_eq!(fs::read(plant.path("audit.log")).unwrap(), log);
+
+    // Nor does the proof that was asked for alone.
+    let attributes = inject.entries[0].attributes;
+    let asks = ["--device", &id, "--kind", "prove", "--key", "telemetry@0"];
+    plant.scratch.done(plant.prepare("asked", &asks));
+    let folder = BatchFolder::open(&plant.path("asked"), Belief::Unauthenticated).unwrap();
+    let entry = &folder.batch().orders[0];
+    let order = folder.order(entry).unwrap();
+    let Body::Prove(prove) = order.body().unwrap() else {
+        panic!("no question");
+    };
+    let receipt = device.receipt(&order.order, Outcome::Applied, |writer, buffer| {
+        writer.slot_count(prove.slots.len(), buffer).unwrap();
+        for asked in &prove.slots {
+            let length = asked.proof.length(attributes.kind().unwrap());
+            let report = SlotReport {
+                slot: asked.slot,
+                version: 1,
+                attributes,
+                proof: asked.proof,
+                value: &vec![0x5a; length],
+            };
+            writer.slot(&report, buffer).unwrap();
+        }
+    });
+    folder.keep(entry, &receipt).unwrap();
+    for _ in 0..2 {
+        let answer = plant.import("asked");
+        assert_eq!(answer.code, 1, "{answer:?}");
+        let error = answer.last()["error"].as_str().unwrap().to_owned();
+        assert!(error.contains(&id) && error.contains("slot"), "{error}");
+    }
+}
+
+/// A device that was let go of since keeps no other's receipt from coming back.
+#[test]
+fn a_device_that_was_released_holds_up_nobody() {
+    let plant = Plant::new();
+    let devices = [78, 79].map(|number| invent(&plant, number));
+    let ids = devices.each_ref().map(|(_, it)| it.device.to_string());
+    let asks = ["--device", &ids[0], "--device", &ids[1], "--kind", "lock"];
+    plant.scratch.done(plant.prepare("batch", &asks));
+    let folder = BatchFolder::open(&plant.path("batch"), Belief::Unauthenticated).unwrap();
+    let mut orders = Vec::new();
+    for (entry, (device, _)) in folder.batch().orders.iter().zip(&devices) {
+        let order = folder.order(entry).unwrap();
+        let receipt = device.receipt(&order.order, Outcome::Applied, |_, _| {});
+        folder.keep(entry, &receipt).unwrap();
+        orders.push(order.digest());
+    }
+    let release = ["registry", "release", "--registry", "registry.db", &ids[0]];
+    plant
+        .scratch
+        .done(release.iter().chain(&["--reason", "for a test"]));
+    let answer = plant.import("batch");
+    assert_ne!(answer.code, 0, "{answer:?}");
+    assert!(answer.stdout.contains(&ids[0]), "{answer:?}");
+    let state = |order| plant.registry().order(order).unwrap().unwrap().state;
+    assert_eq!(state(&orders[0]), OrderState::Failed);
+    assert_eq!(state(&orders[1]), OrderState::Applied);
 }
 
 #[test]

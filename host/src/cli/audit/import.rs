@@ -40,9 +40,9 @@ pub(super) fn import(context: &Context, arguments: &Import) -> Outcome {
                 tell(context, &imported);
                 all.push(imported);
             }
-            // One file that is no receipt keeps nobody else's from coming back.
-            Err(error @ OfflineError::BadReceipt { .. }) => {
-                context.warn(&error.to_string());
+            // What is wrong with one device's keeps nobody else's from coming back.
+            Err(error) if error.is_one_devices() => {
+                context.warn(&format!("device {}: {error}", entry.device));
                 bad.get_or_insert(error);
             }
             Err(error) => return Err(error.into()),

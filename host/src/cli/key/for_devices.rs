@@ -196,6 +196,12 @@ fn devices(arguments: &ForDevices) -> Result<Vec<Device>, Failure> {
             because: "no device is named",
         });
     }
+    if lines.len() > MAXIMUM_KEYS {
+        return Err(Failure::TooManyDevices {
+            found: lines.len(),
+            most: MAXIMUM_KEYS,
+        });
+    }
     let mut seen = HashSet::new();
     lines
         .into_iter()

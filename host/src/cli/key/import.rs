@@ -176,7 +176,8 @@ fn described(arguments: &Import, sidecar: Sidecar, blob: &[u8]) -> Result<Announ
     let usage = arguments
         .usage
         .as_ref()
-        .map(|usage| flags_of(usage, key.class, key.key_type));
+        .map(|usage| flags_of(usage, key.class, key.key_type))
+        .transpose()?;
     let flags = narrow(
         key.class,
         &sidecar.attributes,
@@ -236,7 +237,7 @@ fn undescribed(arguments: &Import) -> Result<Announced, Failure> {
     if arguments.extractable {
         set.push(Flag::Extractable);
     }
-    set.extend(flags_of(usage, class, key_type));
+    set.extend(flags_of(usage, class, key_type)?);
     let flags = Flags::of(class, &set);
     let id: [u8; 16] = random()?;
     Ok(Announced {
@@ -270,11 +271,16 @@ fn checked_public(path: &Path, key_type: KeyType) -> Result<PublicKey, Failure> 
     }
 }
 
-fn flags_of(usage: &[KeyUsage], class: KeyClass, key_type: KeyType) -> Vec<Flag> {
-    usage
-        .iter()
-        .filter_map(|usage| usage.flag(class, key_type))
-        .collect()
+/// The attributes of what a key is to be used for. What it cannot be used for is not left out in silence.
+fn flags_of(usage: &[KeyUsage], class: KeyClass, key_type: KeyType) -> Result<Vec<Flag>, Failure> {
+    let flags = usage.iter().map(|usage| {
+        let flag = usage.flag(class, key_type);
+        flag.ok_or_else(|| Failure::NotImportedFor {
+            key_type,
+            usage: usage.name(),
+        })
+    });
+    flags.collect()
 }
 
 /// The private key that opens the export.

@@ -71,6 +71,9 @@ pub(super) fn migrate(context: &Context, arguments: Migrate) -> Outcome {
     );
     let (_, from_uri) = origin.spec()?;
     let spec = if arguments.all {
+        if from_uri != KeySpec::default() {
+            return Err(Failure::AllOrOne);
+        }
         None
     } else {
         Some(arguments.key.spec(from_uri)?)

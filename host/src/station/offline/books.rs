@@ -1,6 +1,6 @@
 //! What is written down of detached orders, in the same words as of all others: only the times differ.
 
-use keyferry_protocol::identity::Digest;
+use keyferry_protocol::identity::{DeviceId, Digest};
 use keyferry_protocol::order::Kind;
 use keyferry_protocol::proof::Proof;
 
@@ -55,8 +55,6 @@ pub(super) struct Written {
     pub(super) state: OrderState,
     /// Whether something in the books waits for its proofs.
     pub(super) open: bool,
-    /// Whether one of its keys is not the right one, by the registry.
-    pub(super) wrong: bool,
 }
 
 impl Written {
@@ -78,12 +76,9 @@ pub(super) fn look_up(
         .order(&digest)?
         .ok_or(RegistryError::UnknownOrder { order: digest })?;
     let slots = registry.slots(device)?;
-    let of_order = |state| {
-        let mut slots = slots.iter();
-        slots.any(|slot| slot.order == digest && slot.state == state && slot.proof != Proof::None)
-    };
-    let (pending, wrong) = (of_order(SlotState::Pending), of_order(SlotState::Failed));
-    let mut open = pending;
+    let mut open = slots.iter().any(|slot| {
+        slot.order == digest && slot.state == SlotState::Pending && slot.proof != Proof::None
+    });
     match &mut records.audit {
         Some(log) => {
             if order.header.audit_head == Digest::ZERO {
@@ -104,8 +99,28 @@ pub(super) fn look_up(
     Ok(Written {
         state: known.state,
         open,
-        wrong,
     })
+}
+
+/// The slots of these reports whose keys are not the right ones, by the registry: whichever order has brought them, and whichever has found that out.
+pub(super) fn failed(
+    records: &Records,
+    device: DeviceId,
+    reports: &[SlotReport],
+) -> Result<Vec<u16>, OfflineError> {
+    let registry = records.registry.as_ref().ok_or(OfflineError::NoRegistry)?;
+    let slots = registry.slots(device)?;
+    let has_failed = |report: &&SlotReport| {
+        slots.iter().any(|slot| {
+            (slot.slot, slot.version, slot.state)
+                == (report.slot, report.version, SlotState::Failed)
+        })
+    };
+    Ok(reports
+        .iter()
+        .filter(has_failed)
+        .map(|report| report.slot)
+        .collect())
 }
 
 fn is_open(log: &AuditLog, order: &Digest) -> bool {

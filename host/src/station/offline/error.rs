@@ -214,6 +214,21 @@ impl OfflineError {
         )
     }
 
+    /// Whether it is one device's alone: its receipt is none, or it has been released since, or has other keys. Others' receipts can be brought back
+    /// all the same.
+    #[must_use]
+    pub const fn is_one_devices(&self) -> bool {
+        matches!(
+            self,
+            Self::BadReceipt { .. }
+                | Self::Job(JobError::Registry(
+                    RegistryError::Released { .. }
+                        | RegistryError::NotItsReceipt { .. }
+                        | RegistryError::NotItsOrder { .. }
+                ))
+        )
+    }
+
     /// The next move, for a person.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

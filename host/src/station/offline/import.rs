@@ -69,11 +69,11 @@ pub fn import(
     };
     let answer = check_answer(&order, &receipt)?;
     if written.is_done() {
-        let fate = if written.wrong {
-            let wrong = answer.reports.iter().map(|report| report.slot);
-            Fate::Wrong(wrong.collect())
-        } else {
+        let wrong = books::failed(&scribe.records(), entry.device, &answer.reports)?;
+        let fate = if wrong.is_empty() {
             Fate::Already
+        } else {
+            Fate::Wrong(wrong)
         };
         return Ok(done(fate, 0));
     }
