@@ -87,7 +87,11 @@ impl<'t> Landing<'_, 't> {
         match found {
             Ok(found) if found.class == self.draft.class => Ok(Some(found)),
             Ok(_) => Err(self.occupied()),
-            Err(HsmError::NoSuchKey { .. }) => Ok(None),
+            Err(HsmError::NoSuchKey { .. }) => {
+                // Another public half is found before the private one is kept, not after.
+                self.lacks_public()?;
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -136,7 +140,22 @@ impl<'t> Landing<'_, 't> {
 
     /// Puts the public half beside a private key if it is not there. Says whether it was missing.
     pub(super) fn complete(&self) -> Result<bool, MigrationError> {
-        let (Some(public), Some(flags)) = (&self.draft.public_key, self.public_flags) else {
+        let (Some(public), Some(flags), true) = (
+            &self.draft.public_key,
+            self.public_flags,
+            self.lacks_public()?,
+        ) else {
+            return Ok(false);
+        };
+        let draft = self.draft;
+        self.to
+            .import_public(public, &draft.label, &draft.id, flags)?;
+        Ok(true)
+    }
+
+    /// Whether the public half of a private key is not there. Another one in its place is an error.
+    fn lacks_public(&self) -> Result<bool, MigrationError> {
+        let (Some(public), Some(_)) = (&self.draft.public_key, self.public_flags) else {
             return Ok(false);
         };
         let spec = KeySpec {
@@ -147,12 +166,7 @@ impl<'t> Landing<'_, 't> {
         match self.to.key(&spec) {
             Ok(found) if found.public_key.as_ref() == Some(public) => Ok(false),
             Ok(_) | Err(HsmError::SeveralKeys { .. }) => Err(self.occupied()),
-            Err(HsmError::NoSuchKey { .. }) => {
-                let draft = self.draft;
-                self.to
-                    .import_public(public, &draft.label, &draft.id, flags)?;
-                Ok(true)
-            }
+            Err(HsmError::NoSuchKey { .. }) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }

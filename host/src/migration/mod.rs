@@ -169,10 +169,11 @@ impl<'t> Migration<'t> {
             self.from.fills_with_zeros()
         })?;
         let draft = draft::draft(key, self.extractable)?;
+        let public_flags = draft::public_flags(key)?;
         let landing = Landing {
             to: self.to,
             draft: &draft,
-            public_flags: None,
+            public_flags: public_flags.as_ref(),
         };
         let present = landing.present()?;
         let suites = self.from.supported_suites()?;
@@ -180,7 +181,7 @@ impl<'t> Migration<'t> {
         Ok(Plan {
             key: key.clone(),
             draft,
-            public_flags: draft::public_flags(key)?,
+            public_flags,
             present,
             suites: suites
                 .into_iter()

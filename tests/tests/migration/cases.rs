@@ -359,6 +359,38 @@ fn a_key_that_would_grow_on_the_way_is_refused() {
     );
 }
 
+/// Another key's public half under the name and the id of the pair: it is found before the private half is kept.
+#[test]
+fn another_public_half_at_the_target_keeps_nothing_there() {
+    let other: &[&str] = &["--label", "other", "--type", "p-256", "--usage", "sign"];
+    let scratch = two(&[PAIR, other]);
+    let public = [
+        "key", "public", "--label", "other", "--out", "other", "--der",
+    ];
+    scratch.done(public);
+    let keys = listed(&scratch, "origin");
+    let pair = keys.iter().find(|key| key["label"] == "pair").unwrap();
+    let id = pair["id"].as_str().unwrap().to_owned();
+    let path = scratch.path("other").display().to_string();
+    let write = [
+        "--write-object",
+        &path,
+        "--type",
+        "pubkey",
+        "--label",
+        "pair",
+    ];
+    let write = [&write[..], &["--id", &id]].concat();
+    tool(&scratch, Kind::Kryoptic, "target", &write);
+    let another = "token 'target' has another key 'pair'";
+    refused(&scratch, &["--label", "pair"], 1, another, "rename");
+    let target = scratch.uri_of("target");
+    let private = ["key", "show", "--token", &target, "--label", "pair"];
+    assert_ne!(scratch.run(private).code, 0);
+    let kept = listed(&scratch, "target");
+    assert!(kept.iter().all(|key| key["class"] != "private"), "{kept:?}");
+}
+
 /// Somebody put the origin's public key beside another private key of that name, which takes no PIN: the private key must show
 /// itself, not the object beside it.
 #[test]
