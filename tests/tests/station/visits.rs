@@ -102,6 +102,10 @@ fn a_device_that_no_visit_policy_can_know_yet_is_gone_on_with() {
         let answer = plant.run(&plan, &ports, &[]);
         assert_eq!(answer.code, 0, "{visit}: {answer:?}");
         plant.assert_all_done(devices.len() + 1);
+        if visit == by_certificate {
+            // All but the first, which was done and locked without one.
+            assert_eq!(plant.audit()["certificates"], devices.len());
+        }
         // One that was done, and is on no list, is not let in as a new one.
         if visit == by_list {
             with(&plan, "[order]", "[order]\nversion = 2");
@@ -118,6 +122,34 @@ fn a_device_that_no_visit_policy_can_know_yet_is_gone_on_with() {
             );
         }
     }
+}
+
+/// A plan that comes to ask for certificates, and to know devices by them, gets those that were done before by a rework.
+#[test]
+fn a_device_that_was_done_without_a_certificate_gets_one_by_a_rework() {
+    let plant = Plant::new();
+    let devices = "[devices]\nallow-test-devices = true\n";
+    let plan = plant.plan(devices);
+    let fleet = Fleet::new();
+    let device = fleet.start(1);
+    let run = |more: &[&str]| plant.run(&plan, &[device.port()], more);
+    assert_eq!(run(&[]).code, 0);
+    certifying(&plant, devices);
+    let certificate = "[visit]\npolicy = \"certificate\"\nca = [\"ca.pem\"]\n";
+    with(&plan, REGISTRY, certificate);
+    let answer = run(&[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let unit = ended(&answer).remove(0);
+    assert!(
+        unit["hint"].as_str().unwrap().contains("--rework"),
+        "{unit}"
+    );
+    let answer = run(&["--rework"]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let subject = format!("subject=serialNumber={:032x},CN=native", 1);
+    assert_eq!(certified(&plant, &device), subject);
+    let answer = run(&[]);
+    assert_eq!(ended(&answer)[0]["before"], true, "{answer:?}");
 }
 
 /// Without a policy for new devices, none is touched.
@@ -309,6 +341,8 @@ fn a_certificate_says_what_the_label_says() {
     assert_eq!(counter(), before);
     let answer = inject(&["--serial", "SN_5"]);
     assert_eq!(answer.code, 2, "{answer:?}");
+    let words = "is no product serial number";
+    assert!(format!("{answer:?}").contains(words), "{answer:?}");
     does("SN-5", true, "SN-5");
     let release = ["registry", "release", "--registry", "plant.db", &id];
     plant

@@ -71,7 +71,7 @@ pub(super) fn migrate(context: &Context, arguments: Migrate) -> Outcome {
     );
     let (_, from_uri) = origin.spec()?;
     let spec = if arguments.all {
-        if from_uri != KeySpec::default() {
+        if from_uri.label.is_some() || from_uri.id.is_some() {
             return Err(Failure::AllOrOne);
         }
         None

@@ -31,7 +31,7 @@ pub(in crate::cli) struct LineArgs {
     pub(super) plan: PlanArgs,
     #[command(flatten)]
     pin: PinArgs,
-    /// For units that failed: only devices of the registry; those whose keys are not all proved get them anew, with a higher version.
+    /// For units that failed: only devices of the registry; those whose keys are not all proved, or that lack what else the plan asks for, get them anew, with a higher version.
     #[arg(long)]
     rework: bool,
 }

@@ -49,6 +49,7 @@ pub(super) fn plan(entries: &Entries, digest: Digest, mistakes: &mut Vec<Mistake
     if let Some(key) = hsm.text("audit-key")
         && one("station").is_some()
         && station.text("audit").is_none()
+        && !station.wrong.contains(&"audit")
     {
         let what = What::Needs {
             what: "audit-key",

@@ -114,9 +114,6 @@ impl Rules {
     ) -> Result<Trust, PolicyError> {
         let leave = self.fit(statement)?;
         let history = pinned(statement, known)?;
-        if !matches!(history, History::Released) {
-            self.listed_as_another(statement.device, fingerprint(&statement.identity_key))?;
-        }
         let Some(policy) = &self.enrolment else {
             return Err(PolicyError::NoEnrolment {
                 device: statement.device,

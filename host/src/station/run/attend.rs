@@ -139,6 +139,14 @@ impl<'a> Shared<'a> {
         outcome
     }
 
+    /// The work on a device ended by a fault of this program. That counts as a failure like any other.
+    pub(super) fn broke_off(&self, nest: &Nest) -> Outcome {
+        let outcome = Outcome::broke_off(nest);
+        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed);
+        self.end(nest, &outcome);
+        outcome
+    }
+
     /// Tells how it ended, and has the journal remember it for the report. What was done does not depend on that.
     fn end(&self, nest: &Nest, outcome: &Outcome) {
         let (end, reason) = match &outcome.verdict {

@@ -60,7 +60,7 @@ pub struct Line<'a> {
     pub records: &'a Arc<Mutex<Records>>,
     /// Its name in the journal.
     pub run: RunId,
-    /// Whether it takes only devices of the registry, and gives those whose keys are not proved their keys anew, with a higher version.
+    /// Whether it takes only devices of the registry, and gives those whose keys are not proved, or that lack what else the plan asks for, their keys anew, with a higher version.
     pub rework: bool,
     /// Once it is set, no device is begun, and those whose keys were not sent are let go of.
     pub stop: &'a AtomicBool,
@@ -177,7 +177,7 @@ impl Line<'_> {
                 };
                 // A fault of this program at one device is none of the others'.
                 let attended = panic::catch_unwind(AssertUnwindSafe(|| shared.attend(nest)));
-                let outcome = attended.unwrap_or_else(|_| Outcome::broke_off(nest));
+                let outcome = attended.unwrap_or_else(|_| shared.broke_off(nest));
                 lock(&outcomes).insert(index, outcome);
             }
         };

@@ -100,10 +100,11 @@ impl Shared<'_> {
             before => before,
         };
         if was_done {
+            let is_locked = session.greeting().state == State::Locked;
             match self.check_extras(&mut session) {
                 Ok(()) => return Ok(Verdict::Before),
                 // It gets keys anew, and what it lacks with them.
-                Err(error) if self.line.rework && is_extra(&error) => {}
+                Err(error) if self.line.rework && !is_locked && is_extra(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -359,7 +360,10 @@ impl Way<'_> {
             Some(Visiting::Allowlist(list)) => list.identity_of(device).is_some() && !was_released,
             Some(Visiting::Registry | Visiting::Open) | None => !is_stranger,
         };
+        // Who reworks says that a device is to get what it lacks, a certificate as well.
+        let by_certificate = matches!(&line.rules.visiting, Some(Visiting::Certificate(_)));
         let may_enrol = is_stranger
+            || (line.rework && by_certificate)
             || self.unit.step >= Step::Prepared
             || self
                 .shared
