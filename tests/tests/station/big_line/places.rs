@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chacha20::ChaCha8Rng;
 use chacha20::rand_core::{Rng as _, SeedableRng as _};
+use keyferry::device::flow;
 use keyferry::device::session::Session;
-use keyferry::device::{flow, port};
 use keyferry_native::Device;
 use keyferry_protocol::identity::{Challenge, DeviceId};
 use keyferry_protocol::message::{Reply, Request};
 use keyferry_protocol::suite::UnwrapAlgorithm;
+use keyferry_tests::board::open_again;
 use keyferry_tests::desk::{Direction, Tampered};
 use keyferry_tests::mitm::{Fate, Mitm};
 use keyferry_tests::relay::Relay;
@@ -119,7 +120,7 @@ fn silent() -> (OpenptyResult, String) {
 
 /// The line to a device: one that is noisy, and whose plug may be pulled. The number chooses the noise.
 fn line(device: &Device, number: u16, kind: Kind, inverted: &Arc<AtomicUsize>) -> Relay {
-    let mut port = port::open(device.port()).expect("the device has a port");
+    let mut port = open_again(device.port());
     if matches!(kind, Kind::PulledAtKeys | Kind::PulledAtReceipt) {
         let mut keys = false;
         port = Box::new(Mitm::new(port, move |direction, message: &mut Vec<u8>| {
@@ -147,7 +148,7 @@ fn line(device: &Device, number: u16, kind: Kind, inverted: &Arc<AtomicUsize>) -
 
 /// Gives a device an identity that this line has never seen.
 fn enroll_elsewhere(device: &Device) {
-    let port = port::open(device.port()).expect("the device has a port");
+    let port = open_again(device.port());
     let mut session = Session::open(port).expect("it answers");
     let (authority, nonce) = (SoftAuthority::new(0), Challenge([1; 32]));
     let kind = UnwrapAlgorithm::P256;
