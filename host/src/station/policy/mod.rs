@@ -64,10 +64,10 @@ impl Rules {
     }
 
     /// What can be refused on a device's own word, before it is asked to enrol: `identity` is the fingerprint that it claims, zero while it
-    /// has no key. Its signed statement decides all the same.
+    /// has no key. Its signed statement decides all the same, but for the list of devices that are visited: whom that names is refused here alone.
     ///
     /// # Errors
-    /// [`PolicyError`], as [`Rules::enrolment`] would give it.
+    /// [`PolicyError`], as [`Rules::enrolment`] would give it; [`PolicyError::NotTheOne`].
     pub fn enrolment_claims(
         &self,
         device: DeviceId,

@@ -75,7 +75,7 @@ pub enum UnitError {
         /// The device.
         device: DeviceId,
     },
-    /// The device got another label since it was done, or its certificate before its label.
+    /// The device got another label since it was certified. A certificate that says its id, from before it had a label, is none of these.
     #[error(
         "device {device} has its keys, and its certificate says '{found}', which is neither its label nor its id"
     )]
