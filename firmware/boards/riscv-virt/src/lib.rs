@@ -50,8 +50,8 @@ impl Chip for RiscvVirt {
     }
 
     /// There is no watchdog, but this board must not sleep without an alarm. QEMU stops looking for bytes while its serial port has no room,
-    /// and learns that there is room again by a notice that gets lost where the FIFOs are emptied at the start, or where the processor
-    /// programs flash at that moment. Setting an alarm has it look.
+    /// and learns that there is room again by a notice that gets lost where the processor programs flash at that moment. Setting an alarm,
+    /// the only one that its machine has, has it look.
     fn feed_watchdog(&mut self) -> Option<Millis> {
         Some(1_000)
     }

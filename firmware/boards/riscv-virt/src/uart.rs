@@ -1,4 +1,9 @@
-//! UART0, an NS16550A with its FIFOs: 16 bytes each way (National Semiconductor PC16550D datasheet, section 8, "Registers").
+//! UART0, an NS16550A without its FIFOs, as it is after a reset: one byte each way (National Semiconductor PC16550D datasheet, section 8,
+//! "Registers").
+//!
+//! With FIFOs, QEMU 7.2 has a timer for bytes that wait in them. The notice that its main loop has to look at that timer gets lost where
+//! the processor programs flash at that moment; the timer then stays the first in the queue, where no later alarm gives notice, and the
+//! device is deaf for good.
 
 use keyferry_board::uart::{Registers, on_receive, on_room};
 
@@ -8,8 +13,6 @@ use crate::mmio::Register;
 const DATA: Register<u8, 0x1000_0000> = Register::new();
 /// Interrupt enables; with [`DIVIDER_ACCESS`], the divider's high byte.
 const INTERRUPT_ENABLE: Register<u8, 0x1000_0001> = Register::new();
-/// Reads as the interrupt pending, writes to the FIFOs' settings.
-const FIFO_CONTROL: Register<u8, 0x1000_0002> = Register::new();
 /// How a byte looks on the line.
 const LINE_CONTROL: Register<u8, 0x1000_0003> = Register::new();
 /// What arrived and what left.
@@ -17,11 +20,8 @@ const LINE_STATUS: Register<u8, 0x1000_0005> = Register::new();
 
 /// [`INTERRUPT_ENABLE`]: a byte arrived.
 const RX_INTERRUPT: u8 = 1 << 0;
-/// [`INTERRUPT_ENABLE`]: the transmit FIFO is empty.
+/// [`INTERRUPT_ENABLE`]: the transmit buffer is empty.
 const TX_INTERRUPT: u8 = 1 << 1;
-
-/// [`FIFO_CONTROL`]: FIFOs on and emptied; interrupt at 8 bytes, or when fewer have waited for four bytes' time.
-const FIFO_8: u8 = 0x87;
 
 /// [`LINE_CONTROL`]: 8 data bits, no parity, 1 stop bit.
 const EIGHT_N_ONE: u8 = 0x03;
@@ -30,13 +30,10 @@ const DIVIDER_ACCESS: u8 = 1 << 7;
 
 /// [`LINE_STATUS`]: a received byte waits.
 const RX_READY: u8 = 1 << 0;
-/// [`LINE_STATUS`]: the transmit FIFO is empty.
+/// [`LINE_STATUS`]: the transmit buffer is empty.
 const TX_EMPTY: u8 = 1 << 5;
-/// [`LINE_STATUS`]: the transmit FIFO and the shift register are empty.
+/// [`LINE_STATUS`]: the transmit buffer and the shift register are empty.
 const TX_IDLE: u8 = 1 << 6;
-
-/// Bytes that go into an empty transmit FIFO.
-const FIFO_LENGTH: usize = 16;
 
 /// The UART's clock in hertz, as the board's device tree says.
 const FREQUENCY_HZ: u32 = 3_686_400;
@@ -66,7 +63,6 @@ fn change_enable(bit: u8, on: bool) {
 
 impl Registers for Ns16550 {
     fn start() {
-        FIFO_CONTROL.write(FIFO_8);
         INTERRUPT_ENABLE.write(RX_INTERRUPT);
     }
 
@@ -93,12 +89,13 @@ impl Registers for Ns16550 {
     }
 
     fn send(bytes: &[u8]) -> usize {
-        if !Self::has_room() {
-            return 0;
-        }
-        let count = bytes.len().min(FIFO_LENGTH);
-        for byte in bytes.iter().take(count) {
+        let mut count = 0;
+        for byte in bytes {
+            if !Self::has_room() {
+                break;
+            }
             DATA.write(*byte);
+            count += 1;
         }
         count
     }
